@@ -1,0 +1,82 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The arrows of docs/architecture.md are the dependencies below: a pure module cannot import what is
+// not listed for it, and Tests/TidyTests checks what the build cannot (no clock, luck or I/O).
+
+let settings: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, exclude: ["README.md"], swiftSettings: settings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+    .testTarget(
+        name: name, dependencies: dependencies, resources: resources, swiftSettings: settings)
+}
+
+let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
+let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
+let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
+let protobuf: Target.Dependency = .product(name: "SwiftProtobuf", package: "swift-protobuf")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let arguments: Target.Dependency = .product(
+    name: "ArgumentParser", package: "swift-argument-parser")
+let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
+let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+
+let package = Package(
+    name: "polder",
+    products: [.executable(name: "polder", targets: ["polder"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
+    ],
+    targets: [
+        .systemLibrary(name: "CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(name: "CRocksDB", providers: [.apt(["librocksdb-dev"])]),
+
+        // Pure: no clock, no randomness of their own, no I/O, no tasks, no Foundation.
+        library("Primitives", [deque]),
+        library("Consensus", ["Primitives", deque]),
+        library("Partitioning", ["Primitives", deque]),
+        library("GeoReplication", ["Primitives", deque]),
+        library("Node", ["Primitives", "Consensus", "Partitioning", "GeoReplication", deque]),
+
+        // The shell.
+        library("Storage", ["Primitives", "CRocksDB", "CLZ4"]),
+        library("TLS", ["COpenSSL", nioCore]),
+        library("Transport", ["Primitives", "TLS", "CLZ4", nioCore, nioPosix, logging]),
+        library("EtcdAPI", ["Primitives", "TLS", "CNghttp2", nioCore, nioPosix, nioHTTP1, protobuf]),
+        library("EtcdFacade", ["Primitives", "EtcdAPI", nioCore, nioHTTP1, protobuf, logging]),
+        library(
+            "NodeHost",
+            [
+                "Primitives", "Consensus", "Partitioning", "GeoReplication", "Node", "Storage", "TLS",
+                "Transport", "EtcdAPI", "EtcdFacade", nioCore, nioPosix, logging, yams,
+            ]),
+        library("SLAProbe", ["Primitives", "EtcdAPI", "TLS", nioCore, nioPosix, histogram]),
+        library(
+            "Simulator",
+            ["Primitives", "Consensus", "Partitioning", "GeoReplication", "Node", "Storage", deque]),
+        .executableTarget(
+            name: "polder",
+            dependencies: ["NodeHost", "SLAProbe", "Simulator", "TLS", arguments, logging, yams],
+            exclude: ["README.md"], swiftSettings: settings),
+
+        tests("PrimitivesTests", ["Primitives"]),
+    ]
+)

@@ -1,0 +1,1 @@
+// EtcdAPI: see README.md.

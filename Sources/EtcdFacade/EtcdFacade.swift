@@ -1,0 +1,1 @@
+// EtcdFacade: see README.md.

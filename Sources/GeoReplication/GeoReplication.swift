@@ -1,0 +1,1 @@
+// GeoReplication: see README.md.

@@ -1,0 +1,1 @@
+// NodeHost: see README.md.

@@ -1,0 +1,1 @@
+// Partitioning: see README.md.

@@ -1,0 +1,1 @@
+// SLAProbe: see README.md.

@@ -1,0 +1,1 @@
+print("polder: no command is built yet")
