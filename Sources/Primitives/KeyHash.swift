@@ -1,0 +1,121 @@
+/// The hash that places a user key: XXH64 with seed 0 over the whole key.
+/// It is part of the on-disk and wire formats: never `Hasher`, whose seed changes with the process.
+package enum KeyHash {
+    private static let p1: UInt64 = 0x9E37_79B1_85EB_CA87
+    private static let p2: UInt64 = 0xC2B2_AE3D_27D4_EB4F
+    private static let p3: UInt64 = 0x1656_67B1_9E37_79F9
+    private static let p4: UInt64 = 0x85EB_CA77_C2B2_AE63
+    private static let p5: UInt64 = 0x27D4_EB2F_1656_67C5
+
+    package static func hash(_ key: Bytes) -> UInt64 {
+        key.withUnsafeBytes { hash($0) }
+    }
+
+    package static func hash(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+        let n = bytes.count
+        var i = 0
+        var h: UInt64
+        if n >= 32 {
+            var v1 = p1 &+ p2, v2 = p2, v3: UInt64 = 0, v4 = 0 &- p1
+            while i + 32 <= n {
+                v1 = round(v1, word(bytes, i))
+                v2 = round(v2, word(bytes, i + 8))
+                v3 = round(v3, word(bytes, i + 16))
+                v4 = round(v4, word(bytes, i + 24))
+                i += 32
+            }
+            h = rotate(v1, 1) &+ rotate(v2, 7) &+ rotate(v3, 12) &+ rotate(v4, 18)
+            h = merge(merge(merge(merge(h, v1), v2), v3), v4)
+        } else {
+            h = p5
+        }
+        h = h &+ UInt64(n)
+        while i + 8 <= n {
+            h = rotate(h ^ round(0, word(bytes, i)), 27) &* p1 &+ p4
+            i += 8
+        }
+        if i + 4 <= n {
+            let w = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: i, as: UInt32.self))
+            h = rotate(h ^ (UInt64(w) &* p1), 23) &* p2 &+ p3
+            i += 4
+        }
+        while i < n {
+            h = rotate(h ^ (UInt64(bytes[i]) &* p5), 11) &* p1
+            i += 1
+        }
+        h = (h ^ (h >> 33)) &* p2
+        h = (h ^ (h >> 29)) &* p3
+        return h ^ (h >> 32)
+    }
+
+    private static func word(_ b: UnsafeRawBufferPointer, _ i: Int) -> UInt64 {
+        UInt64(littleEndian: b.loadUnaligned(fromByteOffset: i, as: UInt64.self))
+    }
+    private static func rotate(_ x: UInt64, _ by: UInt64) -> UInt64 { (x << by) | (x >> (64 - by)) }
+    private static func round(_ acc: UInt64, _ input: UInt64) -> UInt64 {
+        rotate(acc &+ input &* p2, 31) &* p1
+    }
+    private static func merge(_ acc: UInt64, _ v: UInt64) -> UInt64 {
+        (acc ^ round(0, v)) &* p1 &+ p4
+    }
+}
+
+/// A contiguous part of the hash space, both ends included (so that the last one can end at 2^64-1).
+package struct HashRange: Hashable, Sendable {
+    package let first: UInt64
+    package let last: UInt64
+    package init(first: UInt64, last: UInt64) {
+        invariant(first <= last)
+        self.first = first
+        self.last = last
+    }
+    package static let all = HashRange(first: 0, last: .max)
+    @inlinable package func contains(_ hash: UInt64) -> Bool { first <= hash && hash <= last }
+}
+
+/// Which partition owns which part of the hash space; the directory's log holds it.
+package struct PartitionMap: Equatable, Sendable {
+    package struct Entry: Equatable, Sendable {
+        package let partition: PartitionID
+        package let range: HashRange
+        package init(partition: PartitionID, range: HashRange) {
+            self.partition = partition
+            self.range = range
+        }
+    }
+
+    package private(set) var version: UInt64
+    /// In order of their ranges, without gaps.
+    package private(set) var entries: [Entry]
+
+    /// `count` equal ranges, partitions numbered from 1.
+    package init(equalPartitions count: Int) {
+        invariant(1 <= count && count <= 4096, "\(count)")
+        version = 1
+        entries = []
+        let width = UInt64.max / UInt64(count)
+        for i in 0..<count {
+            let first = UInt64(i) * width + (i == 0 ? 0 : 1)
+            let last = i == count - 1 ? UInt64.max : UInt64(i + 1) * width
+            entries.append(
+                Entry(partition: PartitionID(UInt32(i + 1)), range: HashRange(first: first, last: last)))
+        }
+    }
+
+    package func partition(of key: Bytes) -> PartitionID { partition(ofHash: KeyHash.hash(key)) }
+
+    package func partition(ofHash hash: UInt64) -> PartitionID {
+        var low = 0, high = entries.count - 1
+        while low < high {
+            let middle = (low + high) / 2
+            if entries[middle].range.last < hash { low = middle + 1 } else { high = middle }
+        }
+        return entries[low].partition
+    }
+
+    /// A lease is homed in the partition of its id's hash (protocol-rules.md C4).
+    package func home(of lease: LeaseID) -> PartitionID {
+        var id = lease.rawValue.littleEndian
+        return partition(ofHash: withUnsafeBytes(of: &id) { KeyHash.hash($0) })
+    }
+}

@@ -1,0 +1,82 @@
+/// What the facade (and the inside of a region) asks of a node's core.
+package enum Request: Hashable, Sendable {
+    case transaction(Transaction)
+    case leaseGrant(LeaseID, ttlSeconds: Int64)
+    case leaseRevoke(LeaseID)
+    case leaseKeepAlive(LeaseID)
+    case leaseTimeToLive(LeaseID, wantsKeys: Bool)
+    case leaseList
+    case compact(Revision)
+    /// A batch of another region's timeline (geo.md): applied as one transaction with its cursor.
+    case replicate(ReplicationBatch)
+}
+
+/// What it answers. `revision` is the header's revision (protocol-rules.md S9).
+package enum Response: Hashable, Sendable {
+    case transaction(TransactionResult, revision: Revision)
+    case leaseGranted(LeaseID, ttlSeconds: Int64, revision: Revision)
+    case leaseRevoked(revision: Revision)
+    /// `ttlSeconds` is 0 when there is no such lease, as in etcd.
+    case leaseKeptAlive(LeaseID, ttlSeconds: Int64, revision: Revision)
+    /// `remainingSeconds` is -1 when there is no such lease, as in etcd.
+    case leaseTimeToLive(
+        LeaseID, grantedSeconds: Int64, remainingSeconds: Int64, keys: [Bytes], revision: Revision)
+    case leases([LeaseID], revision: Revision)
+    case compacted(revision: Revision)
+    case replicated(cursor: Revision)
+    case failed(RequestError)
+}
+
+/// Outcomes that a caller does something different about; `EtcdFacade` turns each into etcd's
+/// status and text.
+package enum RequestError: UInt8, Error, Hashable, Sendable, CaseIterable {
+    case compacted = 1
+    case futureRevision
+    case keyNotFound
+    case leaseNotFound
+    case leaseExists
+    case leaseTTLTooLarge
+    case noSpace
+    case tooManyRequests
+    case requestTooLarge
+    case noLeader
+    /// The outcome is unknown: it may have taken effect (etcd: "request timed out").
+    case timedOut
+    case stopped
+    /// A replication batch whose `from` is not the cursor: two senders, or a gap (geo.md G10).
+    case cursorMismatch
+}
+
+/// A stretch `(from, through]` of one region's timeline.
+package struct ReplicationBatch: Hashable, Sendable {
+    package struct Cursor: Hashable, Sendable {
+        package let region: RegionID
+        package let revision: Revision
+        package init(region: RegionID, revision: Revision) {
+            self.region = region
+            self.revision = revision
+        }
+    }
+    /// The region whose stream this is (the sender); each row names the region that first wrote it.
+    package var origin: RegionID
+    package var from: Revision
+    package var through: Revision
+    /// How far the sender had applied every other region as of `through`, by region (G3, G4).
+    package var seen: [Cursor]
+    /// In the sender's revision order, at most one change a key.
+    package var changes: [Row]
+
+    package init(
+        origin: RegionID, from: Revision, through: Revision, seen: [Cursor], changes: [Row]
+    ) {
+        self.origin = origin
+        self.from = from
+        self.through = through
+        self.seen = seen
+        self.changes = changes
+    }
+
+    package func seen(of region: RegionID) -> Revision {
+        seen.first { $0.region == region }?.revision ?? .zero
+    }
+}

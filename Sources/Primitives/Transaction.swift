@@ -1,0 +1,218 @@
+/// What a client wants done atomically: etcd's Txn. A lone Put or DeleteRange is a transaction with
+/// no compares and one operation; the facade remembers which answer its client expects.
+package struct Transaction: Hashable, Sendable {
+    package var compares: [Compare]
+    package var success: [Operation]
+    package var failure: [Operation]
+
+    package init(compares: [Compare] = [], success: [Operation], failure: [Operation] = []) {
+        self.compares = compares
+        self.success = success
+        self.failure = failure
+    }
+
+    /// No put and no delete on any branch (etcd's IsTxnReadonly): a read, needs no leader (C3).
+    package var isReadOnly: Bool {
+        success.allSatisfy(\.isReadOnly) && failure.allSatisfy(\.isReadOnly)
+    }
+}
+
+package struct Compare: Hashable, Sendable {
+    package enum Relation: UInt8, Sendable { case equal = 0, greater, less, notEqual }
+    package enum Target: Hashable, Sendable {
+        case version(Int64)
+        case createRevision(Int64)
+        case modRevision(Int64)
+        case value(Bytes)
+        case lease(Int64)
+    }
+    package var range: KeyRange
+    package var relation: Relation
+    package var target: Target
+    package init(range: KeyRange, relation: Relation, target: Target) {
+        self.range = range
+        self.relation = relation
+        self.target = target
+    }
+}
+
+package enum Operation: Hashable, Sendable {
+    case put(Put)
+    case range(RangeQuery)
+    case delete(Delete)
+    case transaction(Transaction)
+
+    package var isReadOnly: Bool {
+        switch self {
+        case .put, .delete: false
+        case .range: true
+        case .transaction(let nested): nested.isReadOnly
+        }
+    }
+}
+
+package struct Put: Hashable, Sendable {
+    package var key: Bytes
+    package var value: Bytes
+    package var lease: LeaseID
+    package var wantsPrevious: Bool
+    /// Keep the current value (etcd: ignore_value); the key must exist.
+    package var keepsValue: Bool
+    /// Keep the current lease (etcd: ignore_lease); the key must exist.
+    package var keepsLease: Bool
+    package init(
+        key: Bytes, value: Bytes, lease: LeaseID = .none, wantsPrevious: Bool = false,
+        keepsValue: Bool = false, keepsLease: Bool = false
+    ) {
+        self.key = key
+        self.value = value
+        self.lease = lease
+        self.wantsPrevious = wantsPrevious
+        self.keepsValue = keepsValue
+        self.keepsLease = keepsLease
+    }
+}
+
+package struct Delete: Hashable, Sendable {
+    package var range: KeyRange
+    package var wantsPrevious: Bool
+    package init(range: KeyRange, wantsPrevious: Bool = false) {
+        self.range = range
+        self.wantsPrevious = wantsPrevious
+    }
+}
+
+package struct RangeQuery: Hashable, Sendable {
+    package enum Order: UInt8, Sendable { case none = 0, ascending, descending }
+    package enum Target: UInt8, Sendable { case key = 0, version, createRevision, modRevision, value }
+
+    package var range: KeyRange
+    /// 0 = no limit.
+    package var limit: Int64
+    /// 0 = the newest.
+    package var revision: Revision
+    package var order: Order
+    package var target: Target
+    package var serializable: Bool
+    package var keysOnly: Bool
+    package var countOnly: Bool
+    /// 0 = no bound, for these four.
+    package var minModRevision: Int64
+    package var maxModRevision: Int64
+    package var minCreateRevision: Int64
+    package var maxCreateRevision: Int64
+
+    package init(
+        range: KeyRange, limit: Int64 = 0, revision: Revision = .zero, order: Order = .none,
+        target: Target = .key, serializable: Bool = false, keysOnly: Bool = false,
+        countOnly: Bool = false, minModRevision: Int64 = 0, maxModRevision: Int64 = 0,
+        minCreateRevision: Int64 = 0, maxCreateRevision: Int64 = 0
+    ) {
+        self.range = range
+        self.limit = limit
+        self.revision = revision
+        self.order = order
+        self.target = target
+        self.serializable = serializable
+        self.keysOnly = keysOnly
+        self.countOnly = countOnly
+        self.minModRevision = minModRevision
+        self.maxModRevision = maxModRevision
+        self.minCreateRevision = minCreateRevision
+        self.maxCreateRevision = maxCreateRevision
+    }
+
+    package var hasFilter: Bool {
+        minModRevision != 0 || maxModRevision != 0 || minCreateRevision != 0 || maxCreateRevision != 0
+    }
+    /// The store's own order: `limit` can stop the walk.
+    package var isInKeyOrder: Bool { order == .none || (order == .ascending && target == .key) }
+}
+
+// MARK: Results
+
+package struct TransactionResult: Hashable, Sendable {
+    package var succeeded: Bool
+    package var results: [OperationResult]
+    package init(succeeded: Bool, results: [OperationResult]) {
+        self.succeeded = succeeded
+        self.results = results
+    }
+}
+
+package enum OperationResult: Hashable, Sendable {
+    case put(previous: Row?)
+    case range(RangeResult)
+    case delete(deleted: Int64, previous: [Row])
+    case transaction(TransactionResult)
+}
+
+package struct RangeResult: Hashable, Sendable {
+    package var rows: [Row]
+    package var more: Bool
+    /// Of the whole range at that revision, neither limit nor filters applied (etcd).
+    package var count: Int64
+    package init(rows: [Row] = [], more: Bool = false, count: Int64 = 0) {
+        self.rows = rows
+        self.more = more
+        self.count = count
+    }
+}
+
+// MARK: Range semantics, shared by the store's walk and the evaluator
+
+extension RangeQuery {
+    package func passesFilter(_ row: Row) -> Bool {
+        let mod = row.modRevision.rawValue, create = row.createRevision.rawValue
+        return (minModRevision == 0 || mod >= minModRevision)
+            && (maxModRevision == 0 || mod <= maxModRevision)
+            && (minCreateRevision == 0 || create >= minCreateRevision)
+            && (maxCreateRevision == 0 || create <= maxCreateRevision)
+    }
+
+    /// The answer, given every live row of the range in key order. As in etcd: `count` is of the whole
+    /// range; filters, then sort, then limit; sorting is stable; ORDER none with a target sorts nothing
+    /// but the default key order.
+    package func answer(fromAll rows: [Row]) -> RangeResult {
+        var result = RangeResult(count: Int64(rows.count))
+        if countOnly { return result }
+        var kept = hasFilter ? rows.filter(passesFilter) : rows
+        sort(&kept)
+        if limit > 0, kept.count > limit {
+            kept.removeSubrange(Int(limit)...)
+            result.more = true
+        }
+        if keysOnly { for i in kept.indices { kept[i].value = .empty } }
+        result.rows = kept
+        return result
+    }
+
+    private func sort(_ rows: inout [Row]) {
+        // etcd: a target without an order sorts ascending, except for the key, which already is.
+        let effective = order == .none && target != .key ? Order.ascending : order
+        switch effective {
+        case .none: return
+        case .ascending: if target == .key { return } else { stableSort(&rows, descending: false) }
+        case .descending: stableSort(&rows, descending: true)
+        }
+    }
+
+    private func stableSort(_ rows: inout [Row], descending: Bool) {
+        // The standard library's sort is stable, though its documentation does not promise it;
+        // ties fall back to key order here, which is what a stable sort of key-ordered rows gives.
+        func ordered(_ a: Row, _ b: Row) -> Bool {
+            switch target {
+            case .key: return descending ? b.key < a.key : a.key < b.key
+            case .version: return pick(a.version, b.version, a, b)
+            case .createRevision: return pick(a.createRevision, b.createRevision, a, b)
+            case .modRevision: return pick(a.modRevision, b.modRevision, a, b)
+            case .value: return pick(a.value, b.value, a, b)
+            }
+        }
+        func pick<T: Comparable>(_ x: T, _ y: T, _ a: Row, _ b: Row) -> Bool {
+            if x != y { return descending ? y < x : x < y }
+            return a.key < b.key
+        }
+        rows.sort(by: ordered)
+    }
+}
