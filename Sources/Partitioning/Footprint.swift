@@ -1,0 +1,83 @@
+package import Primitives
+
+/// What a transaction touches in one partition: keys and ranges read, keys and ranges that it may
+/// write, leases that it relies on or ends. Two footprints conflict if one may write what the other
+/// touches.
+package struct Footprint: Hashable, Sendable {
+    package var reads: [KeyRange] = []
+    package var writes: [KeyRange] = []
+    /// Attaching to a lease, or asking whether it lives.
+    package var sharedLeases: [LeaseID] = []
+    /// Ending a lease.
+    package var exclusiveLeases: [LeaseID] = []
+
+    package init() {}
+
+    package init(_ transaction: Transaction) { add(transaction) }
+
+    package mutating func add(_ transaction: Transaction) {
+        for c in transaction.compares { reads.append(c.range) }
+        for o in transaction.success { add(o) }
+        for o in transaction.failure { add(o) }
+    }
+
+    private mutating func add(_ operation: Operation) {
+        switch operation {
+        case .put(let put):
+            writes.append(KeyRange(key: put.key))
+            if put.lease != .none { sharedLeases.append(put.lease) }
+        case .delete(let delete): writes.append(delete.range)
+        case .range(let query): if query.revision == .zero { reads.append(query.range) }
+        case .transaction(let nested): add(nested)
+        }
+    }
+
+    package func conflicts(with other: Footprint) -> Bool {
+        writes.contains { w in
+            other.writes.contains { w.overlaps($0) } || other.reads.contains { w.overlaps($0) }
+        }
+            || reads.contains { r in other.writes.contains { r.overlaps($0) } }
+            || exclusiveLeases.contains {
+                other.exclusiveLeases.contains($0) || other.sharedLeases.contains($0)
+            }
+            || sharedLeases.contains { other.exclusiveLeases.contains($0) }
+    }
+
+    package func writesOverlap(_ key: Bytes) -> Bool { writes.contains { $0.contains(key) } }
+    package func touches(_ key: Bytes) -> Bool {
+        writesOverlap(key) || reads.contains { $0.contains(key) }
+    }
+}
+
+/// Which partitions a transaction needs.
+extension PartitionMap {
+    package func participants(of transaction: Transaction) -> [PartitionID] {
+        var found: [PartitionID] = []
+        collect(transaction, into: &found)
+        return found.sorted()
+    }
+
+    private func collect(_ transaction: Transaction, into found: inout [PartitionID]) {
+        for c in transaction.compares { collect(c.range, into: &found) }
+        for list in [transaction.success, transaction.failure] {
+            for operation in list {
+                switch operation {
+                case .put(let put): collect(KeyRange(key: put.key), into: &found)
+                case .delete(let delete): collect(delete.range, into: &found)
+                case .range(let query): if query.revision == .zero { collect(query.range, into: &found) }
+                case .transaction(let nested): collect(nested, into: &found)
+                }
+            }
+        }
+    }
+
+    private func collect(_ range: KeyRange, into found: inout [PartitionID]) {
+        if range.isEmpty { return }
+        if range.isSingle {
+            let p = partition(of: range.key)
+            if !found.contains(p) { found.append(p) }
+        } else {
+            for entry in entries where !found.contains(entry.partition) { found.append(entry.partition) }
+        }
+    }
+}

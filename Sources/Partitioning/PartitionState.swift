@@ -1,0 +1,344 @@
+package import Primitives
+
+/// The replicated state of one partition apart from its rows (protocol-rules.md S22): a function of the
+/// log's applied prefix. Every replica holds it in memory; the store holds it as records.
+package struct PartitionState: Sendable {
+    package struct Lease: Equatable, Sendable {
+        package var ttlSeconds: Int64
+        /// Partitions in which the lease is known (C4), in order.
+        package var known: [PartitionID]
+    }
+
+    /// A settled or prepared revision above the heard frontier: what a registration reports (S8).
+    package struct Recent: Equatable, Sendable {
+        package enum Kind: UInt8, Sendable { case committed = 1, prepared, aborted }
+        package let revision: Revision
+        package let slot: Slot
+        package let kind: Kind
+    }
+
+    package let group: GroupID
+    package private(set) var applied = Slot.zero
+    package private(set) var appliedTerm = Term.zero
+    package private(set) var appliedNumber: UInt64 = 0
+    package private(set) var sealedEpoch = Epoch.zero
+    /// The slot of the newest begin or seal: counts in the tail at once (S5).
+    package private(set) var sealSlot = Slot.zero
+    package private(set) var highestRevision = Revision.zero
+    package private(set) var highestStamp = Stamp.zero
+    /// The highest frontier this replica has heard of; recorded with every batch.
+    package private(set) var heardFrontier = Revision.zero
+    package private(set) var recent: [Recent] = []
+    /// Prepared here, outcome not yet known; in order of revision. Kept until `W >= r` (S4).
+    package private(set) var prepared: [PreparedRecord] = []
+    package private(set) var leases: [LeaseID: Lease] = [:]
+    package private(set) var knownLeases: Set<LeaseID> = []
+    package private(set) var leaseKeys: [LeaseID: Set<Bytes>] = [:]
+    package private(set) var leaseOfKey: [Bytes: LeaseID] = [:]
+    package private(set) var cursors: [RegionID: Revision] = [:]
+    package private(set) var compactRevision = Revision.zero
+    package private(set) var nextConflict: UInt64 = 0
+    private var scalarsChanged = false
+
+    package struct PreparedRecord: Equatable, Sendable {
+        package let transaction: TransactionID
+        package let participants: [PartitionID]
+        package let revision: Revision
+        package let slot: Slot
+        /// The rows' keys with the lease each had before: what an abort puts back.
+        package let keys: [Undo]
+        package struct Undo: Equatable, Sendable {
+            package let key: Bytes
+            package let sub: UInt32
+            package let leaseBefore: LeaseID
+        }
+        package let leasesKnown: [LeaseID]
+        package let leasesSpread: [LeaseSpread]
+        package let leasesEnded: [EndedLease]
+        package struct EndedLease: Equatable, Sendable {
+            package let id: LeaseID
+            package let lease: Lease?
+            package let wasKnown: Bool
+        }
+        package let cursorBefore: ReplicationBatch.Cursor?
+    }
+
+    package init(group: GroupID) { self.group = group }
+
+    // MARK: Applying
+
+    /// What an entry did, for the leader's pipeline and the node's watch merge.
+    package enum Applied: Equatable, Sendable {
+        case nothing
+        case begin(Epoch)
+        case sealed(Epoch)
+        case effects(Effects)
+        case prepared(Prepared)
+        case aborted(TransactionID, Revision)
+        case leaseGranted(LeaseID)
+        case leaseRevoked(LeaseID)
+        case leaseForgotten(LeaseID)
+        case compacted(Revision)
+    }
+
+    /// Applies the entry at `slot`; the changes of the store go to `changes`, rows first.
+    package mutating func apply(
+        _ slot: Slot, _ entry: LogEntry, skipped: Bool, into changes: inout [StoreChange]
+    ) -> Applied {
+        invariant(slot == applied.next, "\(group): slot \(slot) after \(applied)")
+        applied = slot
+        scalarsChanged = true
+        if skipped { return .nothing }
+        appliedTerm = entry.term
+        appliedNumber = entry.number
+        switch entry.kind {
+        case .filler, .configuration: return .nothing
+        case .begin, .normal: break
+        }
+        let body: EntryBody
+        do {
+            body = try EntryBody(decoding: entry.payload)
+        } catch {
+            // It was written by a leader of this version and carried a checksum all the way.
+            invariant(false, "\(group): undecodable entry at \(slot): \(error.what)")
+            return .nothing
+        }
+        switch body {
+        case .begin(let epoch):
+            seal(epoch, at: slot)
+            return .begin(epoch)
+        case .seal(let epoch):
+            seal(epoch, at: slot)
+            return .sealed(epoch)
+        case .effects(let effects):
+            note(effects, slot: slot, kind: .committed)
+            _ = perform(effects, into: &changes)
+            return .effects(effects)
+        case .prepared(let prepare):
+            note(prepare.effects, slot: slot, kind: .prepared)
+            let undo = perform(prepare.effects, into: &changes)
+            let record = PreparedRecord(
+                transaction: prepare.transaction, participants: prepare.participants,
+                revision: prepare.effects.revision, slot: slot, keys: undo.keys,
+                leasesKnown: undo.leasesKnown, leasesSpread: undo.leasesSpread,
+                leasesEnded: undo.leasesEnded, cursorBefore: undo.cursorBefore)
+            let at = prepared.firstIndex { $0.revision > record.revision } ?? prepared.count
+            prepared.insert(record, at: at)
+            changes.append(.putRecord(group, key: Self.key(prepared: record.revision), value: record.encoded()))
+            return .prepared(prepare)
+        case .aborted(let transaction, let revision):
+            abort(transaction, revision, at: slot, into: &changes)
+            return .aborted(transaction, revision)
+        case .leaseGrant(let lease, let ttl):
+            setLease(lease, Lease(ttlSeconds: ttl, known: []), into: &changes)
+            return .leaseGranted(lease)
+        case .leaseRevoked(let lease):
+            setLease(lease, nil, into: &changes)
+            return .leaseRevoked(lease)
+        case .leaseForgotten(let lease):
+            setKnown(lease, false, into: &changes)
+            return .leaseForgotten(lease)
+        case .compact(let revision):
+            compactRevision = max(compactRevision, revision)
+            return .compacted(revision)
+        }
+    }
+
+    private mutating func seal(_ epoch: Epoch, at slot: Slot) {
+        sealedEpoch = max(sealedEpoch, epoch)
+        sealSlot = slot
+    }
+
+    private mutating func note(_ effects: Effects, slot: Slot, kind: Recent.Kind) {
+        invariant(
+            effects.epoch >= sealedEpoch, "\(group): epoch \(effects.epoch) after seal \(sealedEpoch)")
+        highestRevision = max(highestRevision, effects.revision)
+        highestStamp = max(highestStamp, effects.stamp)
+        if effects.revision > heardFrontier {
+            recent.append(Recent(revision: effects.revision, slot: slot, kind: kind))
+        }
+    }
+
+    private struct Undo {
+        var keys: [PreparedRecord.Undo] = []
+        var leasesKnown: [LeaseID] = []
+        var leasesSpread: [LeaseSpread] = []
+        var leasesEnded: [PreparedRecord.EndedLease] = []
+        var cursorBefore: ReplicationBatch.Cursor?
+    }
+
+    private mutating func perform(_ effects: Effects, into changes: inout [StoreChange]) -> Undo {
+        var undo = Undo()
+        for row in effects.rows {
+            changes.append(.putRow(group.keyspace, row))
+            let before = leaseOfKey[row.key] ?? .none
+            undo.keys.append(.init(key: row.key, sub: row.sub, leaseBefore: before))
+            attach(row.key, to: row.lease, into: &changes)
+        }
+        for lease in effects.leasesKnown where !knownLeases.contains(lease) {
+            setKnown(lease, true, into: &changes)
+            undo.leasesKnown.append(lease)
+        }
+        for spread in effects.leasesSpread {
+            guard var lease = leases[spread.lease], !lease.known.contains(spread.partition) else { continue }
+            lease.known.append(spread.partition)
+            lease.known.sort()
+            setLease(spread.lease, lease, into: &changes)
+            undo.leasesSpread.append(spread)
+        }
+        for lease in effects.leasesEnded {
+            undo.leasesEnded.append(
+                .init(id: lease, lease: leases[lease], wasKnown: knownLeases.contains(lease)))
+            setKnown(lease, false, into: &changes)
+            setLease(lease, nil, into: &changes)
+        }
+        if let cursor = effects.cursor {
+            undo.cursorBefore = .init(region: cursor.region, revision: cursors[cursor.region] ?? .zero)
+            setCursor(cursor, into: &changes)
+        }
+        for conflict in effects.conflicts {
+            changes.append(.putRecord(group, key: Self.key(conflict: nextConflict), value: conflict))
+            // The feed is bounded: the oldest makes room.
+            if nextConflict >= Self.conflictsMax {
+                changes.append(.removeRecord(group, key: Self.key(conflict: nextConflict - Self.conflictsMax)))
+            }
+            nextConflict += 1
+        }
+        return undo
+    }
+
+    private mutating func abort(
+        _ transaction: TransactionID, _ revision: Revision, at slot: Slot,
+        into changes: inout [StoreChange]
+    ) {
+        guard let i = prepared.firstIndex(where: { $0.transaction == transaction }) else { return }
+        let record = prepared.remove(at: i)
+        changes.append(.removeRecord(group, key: Self.key(prepared: record.revision)))
+        for undo in record.keys.reversed() {
+            changes.append(
+                .removeRow(group.keyspace, key: undo.key, revision: record.revision, sub: undo.sub))
+            attach(undo.key, to: undo.leaseBefore, into: &changes)
+        }
+        for lease in record.leasesKnown { setKnown(lease, false, into: &changes) }
+        for spread in record.leasesSpread {
+            guard var lease = leases[spread.lease] else { continue }
+            lease.known.removeAll { $0 == spread.partition }
+            setLease(spread.lease, lease, into: &changes)
+        }
+        for ended in record.leasesEnded {
+            setLease(ended.id, ended.lease, into: &changes)
+            setKnown(ended.id, ended.wasKnown, into: &changes)
+        }
+        if let cursor = record.cursorBefore { setCursor(cursor, into: &changes) }
+        if let j = recent.firstIndex(where: { $0.revision == record.revision && $0.kind == .prepared }) {
+            recent[j] = Recent(revision: record.revision, slot: slot, kind: .aborted)
+        }
+    }
+
+    private mutating func attach(_ key: Bytes, to lease: LeaseID, into changes: inout [StoreChange]) {
+        let before = leaseOfKey[key] ?? .none
+        if before == lease { return }
+        if before != .none {
+            leaseKeys[before]?.remove(key)
+            if leaseKeys[before]?.isEmpty == true { leaseKeys[before] = nil }
+        }
+        if lease == .none {
+            leaseOfKey[key] = nil
+            changes.append(.removeRecord(group, key: Self.key(leaseOf: key)))
+        } else {
+            let own = key.compact()
+            leaseOfKey[own] = lease
+            leaseKeys[lease, default: []].insert(own)
+            changes.append(.putRecord(group, key: Self.key(leaseOf: key), value: Self.value(lease)))
+        }
+    }
+
+    private mutating func setLease(_ id: LeaseID, _ lease: Lease?, into changes: inout [StoreChange]) {
+        if lease == nil && leases[id] == nil { return }
+        leases[id] = lease
+        if let lease {
+            changes.append(.putRecord(group, key: Self.key(lease: id), value: lease.encoded()))
+        } else {
+            changes.append(.removeRecord(group, key: Self.key(lease: id)))
+        }
+    }
+
+    private mutating func setKnown(_ id: LeaseID, _ known: Bool, into changes: inout [StoreChange]) {
+        if known == knownLeases.contains(id) { return }
+        if known {
+            knownLeases.insert(id)
+            changes.append(.putRecord(group, key: Self.key(known: id), value: .empty))
+        } else {
+            knownLeases.remove(id)
+            changes.append(.removeRecord(group, key: Self.key(known: id)))
+        }
+    }
+
+    private mutating func setCursor(
+        _ cursor: ReplicationBatch.Cursor, into changes: inout [StoreChange]
+    ) {
+        cursors[cursor.region] = cursor.revision
+        var writer = ByteWriter(capacity: 10)
+        writer.id(cursor.revision)
+        changes.append(.putRecord(group, key: Self.key(cursor: cursor.region), value: Bytes(writer.bytes)))
+    }
+
+    // MARK: The frontier
+
+    /// The frontier has reached `frontier`: outcomes at and below it are known. Returns the records of
+    /// transactions that are committed by it; they are dropped in the batch that records the frontier.
+    package mutating func heard(
+        frontier: Revision, into changes: inout [StoreChange]
+    ) -> [PreparedRecord] {
+        guard frontier > heardFrontier else { return [] }
+        heardFrontier = frontier
+        if !recent.isEmpty { recent.removeAll { $0.revision <= frontier } }
+        var committed: [PreparedRecord] = []
+        while let first = prepared.first, first.revision <= frontier {
+            committed.append(prepared.removeFirst())
+            changes.append(.removeRecord(group, key: Self.key(prepared: first.revision)))
+            scalarsChanged = true
+        }
+        return committed
+    }
+
+    /// The scalars and the applied position, once a turn, if anything was applied in it.
+    package mutating func flushScalars(into changes: inout [StoreChange]) {
+        guard scalarsChanged else { return }
+        scalarsChanged = false
+        changes.append(.putRecord(group, key: Self.scalarsKey, value: encodedScalars()))
+        changes.append(.applied(group, applied))
+    }
+
+    // MARK: Reading back at start
+
+    mutating func restoreScalars(_ r: inout ByteReader) throws(DecodingError) {
+        let version = try r.byte()
+        guard version == 1 else { throw DecodingError("partition record version \(version)") }
+        applied = try r.id()
+        appliedTerm = try r.ballot()
+        appliedNumber = try r.varint()
+        sealedEpoch = try r.ballot()
+        sealSlot = try r.id()
+        highestRevision = try r.id()
+        highestStamp = try r.stamp()
+        heardFrontier = try r.id()
+        compactRevision = try r.id()
+        nextConflict = try r.varint()
+        for _ in 0..<(try r.count(atLeast: 3)) {
+            let revision: Revision = try r.id(), slot: Slot = try r.id()
+            guard let kind = Recent.Kind(rawValue: try r.byte()) else { throw DecodingError("kind") }
+            recent.append(Recent(revision: revision, slot: slot, kind: kind))
+        }
+    }
+
+    mutating func restore(prepared record: PreparedRecord) { prepared.append(record) }
+    mutating func restore(lease: LeaseID, _ value: Lease) { leases[lease] = value }
+    mutating func restore(known lease: LeaseID) { knownLeases.insert(lease) }
+    mutating func restore(key: Bytes, _ lease: LeaseID) {
+        leaseOfKey[key] = lease
+        leaseKeys[lease, default: []].insert(key)
+    }
+    mutating func restore(cursor region: RegionID, _ revision: Revision) { cursors[region] = revision }
+    mutating func restored() { prepared.sort { $0.revision < $1.revision } }
+}

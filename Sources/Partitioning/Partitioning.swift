@@ -1,1 +1,0 @@
-// Partitioning: see README.md.

@@ -1,0 +1,107 @@
+package import Primitives
+
+/// The newest version of each key that a transaction names, in key order, deletions included (their
+/// stamps count, protocol-rules.md G2). What evaluation reads and writes.
+package struct RowTable: Equatable, Sendable {
+    package private(set) var rows: [Row]
+
+    package init() { rows = [] }
+
+    /// `rows` in any order, at most one a key.
+    package init(_ rows: [Row]) {
+        self.rows = rows
+        if rows.count > 1 { self.rows.sort { $0.key < $1.key } }
+    }
+
+    package subscript(key: Bytes) -> Row? {
+        let i = index(of: key)
+        return i < rows.count && rows[i].key == key ? rows[i] : nil
+    }
+
+    package func live(_ key: Bytes) -> Row? {
+        guard let row = self[key], !row.isDeletion else { return nil }
+        return row
+    }
+
+    package mutating func set(_ row: Row) {
+        let i = index(of: row.key)
+        if i < rows.count && rows[i].key == row.key { rows[i] = row } else { rows.insert(row, at: i) }
+    }
+
+    /// Live rows of a range, in key order.
+    package func live(in range: KeyRange) -> [Row] {
+        if range.isSingle { return live(range.key).map { [$0] } ?? [] }
+        if range.isEmpty { return [] }
+        var i = index(of: range.key)
+        var found: [Row] = []
+        while i < rows.count, range.contains(rows[i].key) {
+            if !rows[i].isDeletion { found.append(rows[i]) }
+            i += 1
+        }
+        return found
+    }
+
+    private func index(of key: Bytes) -> Int {
+        var low = 0, high = rows.count
+        while low < high {
+            let middle = (low + high) / 2
+            if rows[middle].key < key { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+}
+
+/// What must be read before a transaction can be evaluated: asked of the host, never done here.
+package struct ReadPlan: Hashable, Sendable {
+    /// Newest stored versions, deletions included.
+    package var keys: [Bytes] = []
+    package var ranges: [KeyRange] = []
+    /// Ranges that name a revision: their answer is history and cannot change.
+    package var historic: [RangeQuery] = []
+
+    package init() {}
+
+    package var isEmpty: Bool { keys.isEmpty && ranges.isEmpty && historic.isEmpty }
+
+    package mutating func add(_ range: KeyRange) {
+        if range.isEmpty { return }
+        if range.isSingle {
+            if !keys.contains(range.key) { keys.append(range.key) }
+        } else if !ranges.contains(range) {
+            ranges.append(range)
+        }
+    }
+
+    package mutating func add(_ transaction: Transaction) {
+        for c in transaction.compares { add(c.range) }
+        for o in transaction.success { add(o) }
+        for o in transaction.failure { add(o) }
+    }
+
+    private mutating func add(_ operation: Operation) {
+        switch operation {
+        case .put(let put): add(KeyRange(key: put.key))
+        case .delete(let delete): add(delete.range)
+        case .range(let query):
+            if query.revision > .zero { historic.append(query) } else { add(query.range) }
+        case .transaction(let nested): add(nested)
+        }
+    }
+}
+
+/// What the host read. `applied` is the partition's applied slot *in the same store snapshot*.
+package struct ReadAnswer: Hashable, Sendable {
+    package var applied: Slot
+    /// At most one a key; keys outside the partition are left out.
+    package var rows: [Row]
+    package var historic: [Historic]
+    package enum Historic: Hashable, Sendable {
+        case result(RangeResult)
+        case failed(RequestError)
+    }
+    package init(applied: Slot, rows: [Row], historic: [Historic] = []) {
+        self.applied = applied
+        self.rows = rows
+        self.historic = historic
+    }
+}
