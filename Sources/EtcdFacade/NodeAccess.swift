@@ -27,10 +27,20 @@ package protocol NodeAccess: AnyObject {
     /// etcd's HashKV: equal on all members of a region for the same revision.
     func hash(at revision: Revision) throws(RequestError) -> UInt32
 
+    /// Losers of conflicts between regions, the newest first (geo.md "Conflicts").
+    func conflicts(limit: Int) -> [ConflictReport]
+
     var status: NodeStatus { get }
+    /// As in `status`, without building the whole picture: every answer's header carries it.
+    var epochRound: UInt64 { get }
     var now: Instant { get }
     /// For lease ids that the server chooses: positive, never 0.
     func randomLeaseID() -> LeaseID
+}
+
+extension NodeAccess {
+    package var epochRound: UInt64 { status.epochRound }
+    package func conflicts(limit: Int) -> [ConflictReport] { [] }
 }
 
 /// What the node tells the facade.
@@ -63,8 +73,19 @@ package struct NodeStatus: Sendable {
         package var name: String
         package var clientURLs: [String]
         package var peerURLs: [String]
-        package init(id: UInt64, name: String, clientURLs: [String], peerURLs: [String]) {
+        package var node: NodeID
+        /// As this node's failure detector sees it; true for itself.
+        package var isHealthy: Bool
+        /// Polder's version there; empty while unknown.
+        package var version: String
+        package init(
+            id: UInt64, name: String, clientURLs: [String], peerURLs: [String],
+            node: NodeID = .none, isHealthy: Bool = true, version: String = ""
+        ) {
             self.id = id
+            self.node = node
+            self.isHealthy = isHealthy
+            self.version = version
             self.name = name
             self.clientURLs = clientURLs
             self.peerURLs = peerURLs
@@ -77,10 +98,13 @@ package struct NodeStatus: Sendable {
         package var term: Term
         package var decided: Slot
         package var applied: Slot
+        package var replicas: [NodeID]
         package init(
-            id: PartitionID, range: HashRange, leader: NodeID?, term: Term, decided: Slot, applied: Slot
+            id: PartitionID, range: HashRange, leader: NodeID?, term: Term, decided: Slot, applied: Slot,
+            replicas: [NodeID] = []
         ) {
             self.id = id
+            self.replicas = replicas
             self.range = range
             self.leader = leader
             self.term = term
@@ -88,6 +112,28 @@ package struct NodeStatus: Sendable {
             self.applied = applied
         }
     }
+    /// How far this region is behind what `origin` has written.
+    package struct GeoLink: Sendable, Equatable {
+        package var origin: String
+        package var isConnected: Bool
+        package var lagSeconds: Double
+        package var lagRevisions: Int64
+        package init(origin: String, isConnected: Bool, lagSeconds: Double, lagRevisions: Int64) {
+            self.origin = origin
+            self.isConnected = isConnected
+            self.lagSeconds = lagSeconds
+            self.lagRevisions = lagRevisions
+        }
+    }
+    package struct ConflictCount: Sendable, Equatable {
+        package var policy: String
+        package var total: UInt64
+        package init(policy: String, total: UInt64) {
+            self.policy = policy
+            self.total = total
+        }
+    }
+
     package var clusterID: UInt64 = 0
     package var memberID: UInt64 = 0
     package var name = ""
@@ -110,5 +156,39 @@ package struct NodeStatus: Sendable {
     /// Can this node serve linearizable reads right now?
     package var isReady = false
     package var problems: [String] = []
+    package var geoLinks: [GeoLink] = []
+    package var conflicts: [ConflictCount] = []
+    /// Changes of the sequencer's epoch that this process has seen.
+    package var leaderChangesTotal: UInt64 = 0
+    package var voidRevisionsTotal: UInt64 = 0
+    /// Log writes that were made durable, and the seconds that they took together.
+    package var logSyncsTotal: UInt64 = 0
+    package var logSyncSecondsTotal: Double = 0
+    /// Live keys, deletions left out; nil while the store does not count them.
+    package var keysTotal: Int64?
     package init() {}
+}
+
+/// One loser of a conflict between regions.
+package struct ConflictReport: Sendable, Equatable {
+    package var key: Bytes
+    package var policy: String
+    /// The revision here at which the conflict was decided.
+    package var revision: Revision
+    package var winner: Origin
+    package var loser: Origin
+    package var loserValue: Bytes
+    package var loserIsDeletion: Bool
+    package init(
+        key: Bytes, policy: String, revision: Revision, winner: Origin, loser: Origin,
+        loserValue: Bytes, loserIsDeletion: Bool
+    ) {
+        self.key = key
+        self.policy = policy
+        self.revision = revision
+        self.winner = winner
+        self.loser = loser
+        self.loserValue = loserValue
+        self.loserIsDeletion = loserIsDeletion
+    }
 }
