@@ -1,1 +1,0 @@
-// GeoReplication: see README.md.
