@@ -78,5 +78,7 @@ let package = Package(
             exclude: ["README.md"], swiftSettings: settings),
 
         tests("PrimitivesTests", ["Primitives"]),
+        tests("TLSTests", ["TLS", nioCore, nioPosix, nioEmbedded]),
+        tests("TransportTests", ["Primitives", "TLS", "Transport", nioCore, nioPosix]),
     ]
 )
