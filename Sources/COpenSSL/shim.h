@@ -4,3 +4,101 @@
 #include <openssl/x509v3.h>
 #include <openssl/pem.h>
 #include <openssl/evp.h>
+#include <openssl/rand.h>
+#include <string.h>
+
+// OpenSSL's macros and variadic functions, which Swift cannot see, as functions.
+
+static inline int polder_ssl_ctx_min_version(SSL_CTX *c, int v) {
+    return (int)SSL_CTX_set_min_proto_version(c, v);
+}
+static inline void polder_ssl_ctx_defaults(SSL_CTX *c) {
+    // Moving buffers: a retried write may come from another address. Release: an idle connection
+    // keeps no 34 KiB of buffers. No tickets or cache: a resumed session would skip the check of
+    // the peer against the authorities as they are now (after a reload).
+    SSL_CTX_set_mode(c, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                            SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_options(c, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET |
+                               SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_session_cache_mode(c, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_num_tickets(c, 0);
+}
+static inline void polder_ssl_set_sni(SSL *s, const char *name) {
+    SSL_set_tlsext_host_name(s, name);
+}
+static inline size_t polder_bio_pending(BIO *b) { return (size_t)BIO_ctrl_pending(b); }
+static inline BIO *polder_bio_memory(void) {
+    BIO *b = BIO_new(BIO_s_mem());
+    if (b) BIO_set_mem_eof_return(b, -1);  // empty means "later", not "end"
+    return b;
+}
+static inline long polder_bio_memory_data(BIO *b, char **data) {
+    return BIO_get_mem_data(b, data);
+}
+static inline EVP_PKEY *polder_p256_key(void) { return EVP_EC_gen("P-256"); }
+
+static inline int polder_no_passphrase(char *buf, int size, int rwflag, void *u) {
+    (void)buf; (void)size; (void)rwflag; (void)u;
+    return 0;  // never ask on a terminal
+}
+static inline void polder_ssl_ctx_no_passphrase(SSL_CTX *c) {
+    SSL_CTX_set_default_passwd_cb(c, polder_no_passphrase);
+}
+static inline EVP_PKEY *polder_read_key(BIO *b) {
+    return PEM_read_bio_PrivateKey(b, NULL, polder_no_passphrase, NULL);
+}
+
+// Server side of ALPN: the first of our protocols that the client offers. `list` is in wire format
+// and must live as long as the context. No overlap: go on without (etcd clients of old send none).
+struct polder_alpn { unsigned int length; unsigned char list[256]; };
+static inline int polder_alpn_select(SSL *s, const unsigned char **out, unsigned char *out_len,
+                                     const unsigned char *in, unsigned int in_len, void *arg) {
+    (void)s;
+    struct polder_alpn *ours = (struct polder_alpn *)arg;
+    int r = SSL_select_next_proto((unsigned char **)out, out_len, ours->list, ours->length, in, in_len);
+    return r == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+static inline void polder_alpn_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, long l, void *p) {
+    (void)parent; (void)ad; (void)idx; (void)l; (void)p;
+    OPENSSL_free(ptr);
+}
+// The list belongs to the context and is freed with it.
+static inline int polder_ssl_ctx_set_alpn(SSL_CTX *c, int index, const unsigned char *list, unsigned int length) {
+    if (length > 256) return 0;
+    struct polder_alpn *a = (struct polder_alpn *)OPENSSL_zalloc(sizeof *a);
+    if (!a) return 0;
+    a->length = length;
+    memcpy(a->list, list, length);
+    if (!SSL_CTX_set_ex_data(c, index, a)) { OPENSSL_free(a); return 0; }
+    SSL_CTX_set_alpn_select_cb(c, polder_alpn_select, a);
+    return SSL_CTX_set_alpn_protos(c, list, length) == 0;  // 0 is success here
+}
+static inline int polder_alpn_index(void) {
+    return SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, polder_alpn_free);
+}
+
+static inline int polder_add_extension(X509 *cert, X509 *issuer, int nid, const char *value) {
+    X509V3_CTX ctx;
+    X509V3_set_ctx_nodb(&ctx);
+    X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
+    X509_EXTENSION *e = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
+    if (!e) return 0;
+    int ok = X509_add_ext(cert, e, -1);
+    X509_EXTENSION_free(e);
+    return ok;
+}
+static inline int polder_name_count(const GENERAL_NAMES *n) { return sk_GENERAL_NAME_num(n); }
+static inline void polder_names_free(GENERAL_NAMES *n) { GENERAL_NAMES_free(n); }
+// Type (GEN_DNS, GEN_IPADD, others) and bytes of one subject alternative name.
+static inline int polder_name_at(const GENERAL_NAMES *n, int i, const unsigned char **data, int *length) {
+    const GENERAL_NAME *g = sk_GENERAL_NAME_value(n, i);
+    int type = 0;
+    ASN1_STRING *s = (ASN1_STRING *)GENERAL_NAME_get0_value(g, &type);
+    if (type != GEN_DNS && type != GEN_IPADD) return type;
+    *data = ASN1_STRING_get0_data(s);
+    *length = ASN1_STRING_length(s);
+    return type;
+}
+static inline GENERAL_NAMES *polder_subject_names(X509 *cert) {
+    return (GENERAL_NAMES *)X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+}
