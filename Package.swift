@@ -80,5 +80,6 @@ let package = Package(
         tests("PrimitivesTests", ["Primitives"]),
         tests("TLSTests", ["TLS", nioCore, nioPosix, nioEmbedded]),
         tests("TransportTests", ["Primitives", "TLS", "Transport", nioCore, nioPosix]),
+        tests("StorageTests", ["Primitives", "Storage"]),
     ]
 )

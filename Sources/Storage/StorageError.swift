@@ -1,0 +1,43 @@
+package import Primitives
+
+/// Why the disk cannot be used. Every case ends the process (or its start) with its text; none is
+/// retried, except that `noSpace` before anything is lost only stops writes (see `WriteAheadLog`).
+package enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// A system call failed.
+    case io(String)
+    case noSpace(String)
+    /// Bytes that had been synced are not what was written (protocol-rules.md S21).
+    case damaged(file: String, offset: Int, reason: String)
+    /// Belongs to another cluster, region or node.
+    case foreign(String)
+    /// Written by a newer format than this build knows.
+    case newer(String)
+    /// Another process uses the data directory.
+    case locked(String)
+    /// RocksDB's own text.
+    case database(String)
+
+    package var description: String {
+        switch self {
+        case .io(let text), .foreign(let text), .newer(let text), .locked(let text): text
+        case .noSpace(let text): "no space left on the disk: \(text)"
+        case .damaged(let file, let offset, let reason):
+            "damaged: \(file) at offset \(offset): \(reason)"
+        case .database(let text): "store: \(text)"
+        }
+    }
+}
+
+/// Whose data a directory holds. In the identity file and in every log segment.
+package struct NodeIdentity: Hashable, Sendable {
+    package var cluster: UInt64
+    package var region: RegionID
+    package var regionName: String
+    package var node: NodeID
+    package init(cluster: UInt64, region: RegionID, regionName: String, node: NodeID) {
+        self.cluster = cluster
+        self.region = region
+        self.regionName = regionName
+        self.node = node
+    }
+}
