@@ -1,1 +1,0 @@
-// SLAProbe: see README.md.
