@@ -81,5 +81,6 @@ let package = Package(
         tests("TLSTests", ["TLS", nioCore, nioPosix, nioEmbedded]),
         tests("TransportTests", ["Primitives", "TLS", "Transport", nioCore, nioPosix]),
         tests("StorageTests", ["Primitives", "Storage"]),
+        tests("SLAProbeTests", ["SLAProbe", "EtcdAPI", "TLS", "Primitives", nioCore, nioPosix]),
     ]
 )
