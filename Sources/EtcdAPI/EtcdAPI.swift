@@ -1,1 +1,0 @@
-// EtcdAPI: see README.md.
