@@ -1,1 +1,0 @@
-// Consensus: see README.md.
