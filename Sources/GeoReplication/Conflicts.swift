@@ -15,6 +15,8 @@ package struct Resolution: Equatable, Sendable {
     package var conflicts: [Bytes] = []
     /// The highest stamp among the versions replaced: this region's next stamp must be above (G2).
     package var replacedStamp = Stamp.zero
+
+    package init() {}
 }
 
 package enum ConflictResolver {
@@ -58,10 +60,9 @@ package enum ConflictResolver {
 extension ReplicationBatch {
     /// Whether `change` was written without having seen `held` (protocol-rules.md G4).
     fileprivate func conflicts(_ change: Row, with held: Row) -> Bool {
-        let known =
-            held.origin.region == change.origin.region
-            ? change.origin.revision : seen(of: held.origin.region)
-        return known < held.origin.revision
+        // Of one region's versions the later has seen the earlier.
+        held.origin.region != change.origin.region
+            && seen(of: held.origin.region) < held.origin.revision
     }
 }
 
