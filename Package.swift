@@ -78,6 +78,7 @@ let package = Package(
             exclude: ["README.md"], swiftSettings: settings),
 
         tests("PrimitivesTests", ["Primitives"]),
+        tests("GeoReplicationTests", ["GeoReplication", "Primitives"]),
         tests("ConsensusTests", ["Primitives", "Consensus"]),
         tests("TLSTests", ["TLS", nioCore, nioPosix, nioEmbedded]),
         tests("TransportTests", ["Primitives", "TLS", "Transport", nioCore, nioPosix]),
