@@ -47,6 +47,7 @@ let package = Package(
         .systemLibrary(name: "CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "CRocksDB", providers: [.apt(["librocksdb-dev"])]),
 
         // Pure: no clock, no randomness of their own, no I/O, no tasks, no Foundation.
@@ -66,7 +67,8 @@ let package = Package(
             "NodeHost",
             [
                 "Primitives", "Consensus", "Partitioning", "GeoReplication", "Node", "Storage", "TLS",
-                "Transport", "EtcdAPI", "EtcdFacade", nioCore, nioPosix, logging, yams,
+                "Transport", "EtcdAPI", "EtcdFacade", "CLinux", nioCore, nioPosix, nioHTTP1, logging,
+                yams,
             ]),
         library("SLAProbe", ["Primitives", "EtcdAPI", "TLS", nioCore, nioPosix, histogram]),
         library(
@@ -84,5 +86,7 @@ let package = Package(
         tests("TransportTests", ["Primitives", "TLS", "Transport", nioCore, nioPosix]),
         tests("StorageTests", ["Primitives", "Storage"]),
         tests("SLAProbeTests", ["SLAProbe", "EtcdAPI", "TLS", "Primitives", nioCore, nioPosix]),
+        tests("NodeHostTests", ["NodeHost", "Primitives"]),
+        tests("TidyTests", []),
     ]
 )

@@ -1,0 +1,79 @@
+import Primitives
+
+extension NodeConfiguration {
+    /// The same configuration as YAML: what `polder dev` writes for its nodes. Reading it gives back an
+    /// equal value (a test says so).
+    package var yaml: String {
+        var out = YAMLWriter()
+        out.line("cluster:")
+        out.line("  name: \(quoted(clusterName))")
+        out.line("  id: \(clusterID)")
+        out.line("region: {id: \(regionID), name: \(quoted(regionName))}")
+        out.line("node: {id: \(nodeID), name: \(quoted(nodeName))}")
+        out.line("dataDir: \(quoted(dataDirectory))")
+        out.line("listen:")
+        out.line("  client: \(quoted("\(clientAddress)"))")
+        out.line("  peer: \(quoted("\(peerAddress)"))")
+        out.line("nodes:")
+        for member in members {
+            let urls = member.clientURLs.map(quoted).joined(separator: ", ")
+            out.line("  - id: \(member.id)")
+            out.line("    name: \(quoted(member.name))")
+            out.line("    peer: \(quoted("\(member.peer)"))")
+            out.line("    client: [\(urls)]")
+        }
+        if !remoteRegions.isEmpty { out.line("regions:") }
+        for region in remoteRegions {
+            out.line("  - id: \(region.id)")
+            out.line("    name: \(quoted(region.name))")
+            out.line("    nodes:")
+            for node in region.nodes {
+                let peer = quoted("\(node.peer)")
+                out.line("      - {id: \(node.id), name: \(quoted(node.name)), peer: \(peer)}")
+            }
+        }
+        out.line("partitions: \(partitions)")
+        if clientTLS != nil || peerTLS != nil { out.line("tls:") }
+        if let clientTLS {
+            out.tls("client", clientTLS)
+            out.line("    clientCertAuth: \(clientTLS.requiresClientCertificate)")
+        }
+        if let peerTLS { out.tls("peer", peerTLS) }
+        out.line("limits:")
+        out.line("  requestBytesMax: \(limits.requestBytesMax)")
+        out.line("  transactionOperationsMax: \(limits.transactionOperationsMax)")
+        out.line("  storeBytesMax: \(limits.storeBytesMax)")
+        out.line("  blockCacheBytes: \(limits.blockCacheBytes)")
+        out.line("  connectionsMax: \(limits.connectionsMax)")
+        out.line("  logBytesBeforeFlush: \(limits.logBytesBeforeFlush)")
+        out.line("log: {level: \(logLevel.rawValue), format: \(logFormat.rawValue)}")
+        out.line("faultInjection: \(faultInjection)")
+        out.line("wanDelay: \(wanDelay.text)")
+        return out.text
+    }
+}
+
+private struct YAMLWriter {
+    var text = ""
+    mutating func line(_ line: String) { text += line + "\n" }
+    mutating func tls(_ name: String, _ files: NodeConfiguration.TLSFiles) {
+        line("  \(name):")
+        line("    ca: \(quoted(files.ca))")
+        line("    cert: \(quoted(files.certificate))")
+        line("    key: \(quoted(files.key))")
+    }
+}
+
+private func quoted(_ text: String) -> String {
+    var out = "\""
+    for scalar in text.unicodeScalars {
+        switch scalar {
+        case "\"": out += "\\\""
+        case "\\": out += "\\\\"
+        case "\n": out += "\\n"
+        case "\t": out += "\\t"
+        default: out.unicodeScalars.append(scalar)
+        }
+    }
+    return out + "\""
+}

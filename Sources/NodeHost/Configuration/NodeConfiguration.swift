@@ -1,0 +1,116 @@
+package import Primitives
+
+/// Everything that one node is told at its start, validated. Written as YAML (`node.yaml`); see
+/// deploy/examples/node.yaml for every key with its meaning.
+package struct NodeConfiguration: Equatable, Sendable {
+    package struct TLSFiles: Equatable, Sendable {
+        package var ca: String
+        package var certificate: String
+        package var key: String
+        /// Refuse clients without a certificate that `ca` signed (etcd: --client-cert-auth).
+        /// Between nodes always on.
+        package var requiresClientCertificate: Bool
+        package init(
+            ca: String, certificate: String, key: String, requiresClientCertificate: Bool = true
+        ) {
+            self.ca = ca
+            self.certificate = certificate
+            self.key = key
+            self.requiresClientCertificate = requiresClientCertificate
+        }
+    }
+
+    /// A node of this region, this one included.
+    package struct Member: Equatable, Sendable {
+        package var id: NodeID
+        package var name: String
+        package var peer: NetworkAddress
+        package var clientURLs: [String]
+        package init(id: NodeID, name: String, peer: NetworkAddress, clientURLs: [String]) {
+            self.id = id
+            self.name = name
+            self.peer = peer
+            self.clientURLs = clientURLs
+        }
+    }
+
+    package struct RemoteRegion: Equatable, Sendable {
+        package struct Node: Equatable, Sendable {
+            package var id: NodeID
+            package var name: String
+            package var peer: NetworkAddress
+            package init(id: NodeID, name: String, peer: NetworkAddress) {
+                self.id = id
+                self.name = name
+                self.peer = peer
+            }
+        }
+        package var id: RegionID
+        package var name: String
+        package var nodes: [Node]
+        package init(id: RegionID, name: String, nodes: [Node]) {
+            self.id = id
+            self.name = name
+            self.nodes = nodes
+        }
+    }
+
+    package struct Limits: Equatable, Sendable {
+        /// etcd's defaults (etcd-surface.md).
+        package var requestBytesMax = 1_572_864
+        package var transactionOperationsMax = 128
+        package var storeBytesMax = 2 << 30
+        package var blockCacheBytes = 64 << 20
+        package var connectionsMax = 10_000
+        /// The store is flushed, and the log cut, after so much was written.
+        package var logBytesBeforeFlush = 64 << 20
+        package init() {}
+    }
+
+    package enum LogLevel: String, CaseIterable, Sendable {
+        case trace, debug, info, notice, warning, error, critical
+    }
+    package enum LogFormat: String, CaseIterable, Sendable { case text, json }
+
+    package var clusterName = "polder"
+    package var clusterID: UInt64 = 0
+    package var regionID = RegionID(1)
+    package var regionName = "r1"
+    package var nodeID = NodeID(1)
+    package var nodeName = ""
+    package var dataDirectory = ""
+    package var clientAddress = NetworkAddress(host: "127.0.0.1", port: 2379)
+    package var peerAddress = NetworkAddress(host: "127.0.0.1", port: 2380)
+    package var members: [Member] = []
+    package var remoteRegions: [RemoteRegion] = []
+    package var partitions = 8
+    package var clientTLS: TLSFiles?
+    package var peerTLS: TLSFiles?
+    package var limits = Limits()
+    package var logLevel = LogLevel.info
+    package var logFormat = LogFormat.text
+    package var faultInjection = false
+    /// Added to what goes to other regions, to try distance on one machine.
+    package var wanDelay = TimeSpan.zero
+
+    package init() {}
+
+    package var me: Member? { members.first { $0.id == nodeID } }
+
+    /// etcd's member id: told apart across regions, never 0, the same for everybody who computes it.
+    package static func memberID(cluster: UInt64, region: RegionID, node: NodeID) -> UInt64 {
+        var mix = SplitMix(
+            seed: cluster ^ UInt64(region.rawValue) << 48 ^ UInt64(node.rawValue) << 32)
+        let id = mix.next()
+        return id == 0 ? 1 : id
+    }
+    package func memberID(of node: NodeID) -> UInt64 {
+        NodeConfiguration.memberID(cluster: clusterID, region: regionID, node: node)
+    }
+
+    /// A cluster that names no id gets one from its name, the same on every node.
+    package static func clusterID(named name: String) -> UInt64 {
+        let hash = KeyHash.hash(Bytes(name))
+        return hash == 0 ? 1 : hash
+    }
+}

@@ -1,1 +1,0 @@
-// NodeHost: see README.md.
