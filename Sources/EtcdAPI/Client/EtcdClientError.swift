@@ -1,0 +1,53 @@
+/// Why a call has no answer.
+package struct EtcdClientError: Error, Sendable, Equatable, CustomStringConvertible {
+    package enum Kind: Sendable, Equatable {
+        /// No answer within the deadline.
+        case timeout
+        /// The server could not be reached, went away, or said UNAVAILABLE.
+        case unavailable
+        /// The server gave a definite answer, which is an error.
+        case refused
+    }
+    package var kind: Kind
+    package var status: GRPCStatus
+    package var message: String
+    /// False: the request has not left this process, so it certainly did nothing.
+    package var wasSent: Bool
+
+    package init(kind: Kind, status: GRPCStatus, message: String, wasSent: Bool) {
+        self.kind = kind
+        self.status = status
+        self.message = message
+        self.wasSent = wasSent
+    }
+
+    static func timeout(wasSent: Bool) -> Self {
+        Self(kind: .timeout, status: .deadlineExceeded, message: "deadline exceeded", wasSent: wasSent)
+    }
+    static func unavailable(_ message: String, wasSent: Bool) -> Self {
+        Self(kind: .unavailable, status: .unavailable, message: message, wasSent: wasSent)
+    }
+    static func answered(_ status: GRPCStatus, _ message: String) -> Self {
+        let kind: Kind =
+            switch status {
+            case .unavailable: .unavailable
+            case .deadlineExceeded: .timeout
+            default: .refused
+            }
+        return Self(kind: kind, status: status, message: message, wasSent: true)
+    }
+
+    /// The request may have been carried out, now or later. A refusal is an answer: it was not.
+    package var mayHaveHappened: Bool {
+        guard wasSent else { return false }
+        switch kind {
+        case .timeout, .unavailable: return true
+        case .refused:
+            switch status {
+            case .unknown, .internal, .cancelled, .aborted, .dataLoss: return true
+            default: return false
+            }
+        }
+    }
+    package var description: String { "\(status): \(message)" }
+}

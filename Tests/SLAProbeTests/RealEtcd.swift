@@ -1,0 +1,78 @@
+import Foundation
+import Glibc
+
+/// A real etcd of one member with a directory of its own, if this machine has one.
+final class RealEtcd: @unchecked Sendable {
+    let clientPort: Int
+    private let peerPort: Int
+    private let directory: String
+    private let executable: String
+    private var process: Process?
+
+    var url: String { "http://127.0.0.1:\(clientPort)" }
+
+    /// The first `etcd` on the PATH that is a program and not somebody's script around one.
+    static let executable: String? = {
+        let path = ProcessInfo.processInfo.environment["PATH"] ?? ""
+        for folder in path.split(separator: ":") {
+            let file = "\(folder)/etcd"
+            guard let handle = FileHandle(forReadingAtPath: file) else { continue }
+            defer { try? handle.close() }
+            if handle.readData(ofLength: 4) == Data([0x7F, 0x45, 0x4C, 0x46]) { return file }
+        }
+        return nil
+    }()
+
+    init(executable: String) throws {
+        self.executable = executable
+        clientPort = try Self.freePort()
+        peerPort = try Self.freePort()
+        directory = NSTemporaryDirectory() + "polder-etcd-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    }
+
+    func start() throws {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: executable)
+        let peer = "http://127.0.0.1:\(peerPort)"
+        process.arguments = [
+            "--name", "one", "--data-dir", directory + "/data",
+            "--listen-client-urls", url, "--advertise-client-urls", url,
+            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+            "--initial-cluster", "one=\(peer)", "--log-level", "error",
+        ]
+        process.standardOutput = FileHandle.nullDevice
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        self.process = process
+    }
+
+    func signal(_ number: Int32) { if let process { kill(process.processIdentifier, number) } }
+
+    func stop() {
+        signal(SIGKILL)
+        process?.waitUntilExit()
+        process = nil
+    }
+
+    func remove() {
+        stop()
+        try? FileManager.default.removeItem(atPath: directory)
+    }
+
+    static func freePort() throws -> Int {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = inet_addr("127.0.0.1")
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let result = withUnsafeMutablePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, length) | getsockname(descriptor, $0, &length)
+            }
+        }
+        guard result == 0 else { throw POSIXError(.EADDRINUSE) }
+        return Int(UInt16(bigEndian: address.sin_port))
+    }
+}
