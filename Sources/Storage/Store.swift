@@ -1,3 +1,4 @@
+import Glibc
 package import Primitives
 
 /// The state of a node's partitions: every version of every key, the revision index, the groups'
@@ -19,146 +20,274 @@ package final class Store {
 
     package var onFailure: (StorageError) -> Void = { _ in }
 
+    let database: RocksDatabase
+    var cache: CurrentCache
+    private var applied: [GroupID: Slot]
+    var floors: [KeyspaceID: Revision]
+    var passes: [KeyspaceID: CompactionPass] = [:]
+    var imports: Set<GroupID>
+    /// One per `write`: what a reused cursor or a later check may rely on.
+    private let batch = WriteBatch()
+    private var writer = ByteWriter(capacity: 4096)
+    private var flushing = FlushState()
+    /// Sees the store as of its creation: dropped by every write.
+    private var points: Cursor?
+
     package static func open(
         _ path: String, options: Options = Options()
-    ) throws(StorageError) -> Store { fatalError() }
-    package func close() {}
-    private init() {}
-}
+    ) throws(StorageError) -> Store {
+        try Posix.makeDirectory(path)
+        return try Store(RocksDatabase(path, options), options, path)
+    }
 
-// MARK: Writing
-extension Store {
+    private init(
+        _ database: RocksDatabase, _ options: Options, _ path: String
+    ) throws(StorageError) {
+        self.database = database
+        cache = CurrentCache(bytesMax: options.currentCacheBytes)
+        if let version = try database.get(StoreFormat.versionKey) {
+            guard version.count == 1 else { throw .database("\(path): no format version") }
+            guard version[0] <= StoreFormat.version else {
+                throw .newer("\(path) has format \(version[0]); this build knows \(StoreFormat.version)")
+            }
+        } else {
+            let first = WriteBatch()
+            first.put(StoreFormat.versionKey, [StoreFormat.version])
+            try database.write(first)
+        }
+        applied = [:]
+        floors = [:]
+        imports = []
+        try scan([StoreFormat.appliedTag]) { key, value in
+            if key.count == 9, value.count == 8 {
+                applied[StoreFormat.group(ofKey: key)] = Slot(StoreFormat.big(value, 0))
+            }
+        }
+        try scan(StoreFormat.floorPrefix) { key, value in
+            if key.count == 6, value.count == 8 {
+                floors[KeyspaceID(StoreFormat.big(key, 2))] =
+                    Revision(Int64(bitPattern: StoreFormat.big(value, 0) as UInt64))
+            }
+        }
+        try scan(StoreFormat.importPrefix) { key, _ in
+            if key.count == 10 { imports.insert(StoreFormat.group(ofKey: key, at: 2)) }
+        }
+    }
+
+    package func close() {
+        points = nil
+        flushing.waitUntilIdle()
+        database.close()
+    }
+
+    /// Every key that begins with `prefix`, with its value.
+    func scan(
+        _ prefix: [UInt8], _ visit: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void
+    ) throws(StorageError) {
+        let cursor = database.cursor(until: StoreFormat.end(ofPrefix: prefix))
+        cursor.seek(prefix)
+        while cursor.isValid {
+            visit(cursor.key, cursor.value)
+            cursor.next()
+        }
+        try cursor.check()
+    }
+
+    // MARK: Writing
+
     /// In order and atomically; durable only by a flush.
-    package func apply(_ changes: [StoreChange]) throws(StorageError) { fatalError() }
+    package func apply(_ changes: [StoreChange]) throws(StorageError) {
+        if changes.isEmpty { return }
+        batch.clear()
+        for change in changes {
+            switch change {
+            case .putRow(let keyspace, let row):
+                if row.modRevision <= floors[keyspace] ?? .zero {
+                    guard try admitLate(row, keyspace) else { continue }
+                }
+                put(row, keyspace, into: batch)
+                cache.wrote(row, keyspace)
+            case .removeRow(let keyspace, let key, let revision, let sub):
+                batch.delete(StoreFormat.rowKey(keyspace, key, revision))
+                batch.delete(StoreFormat.indexKey(keyspace, revision, sub))
+                cache.removed(key, keyspace, revision)
+                if revision <= floors[keyspace] ?? .zero { passes[keyspace]?.restarts = true }
+            case .putRecord(let group, let key, let value):
+                batch.put(StoreFormat.recordKey(group, key), value)
+            case .removeRecord(let group, let key):
+                batch.delete(StoreFormat.recordKey(group, key))
+            case .applied(let group, let slot):
+                batch.put(StoreFormat.appliedKey(group), StoreFormat.number(slot.rawValue))
+                applied[group] = slot
+            }
+        }
+        try write(batch)
+    }
+
+    func put(_ row: Row, _ keyspace: KeyspaceID, into batch: WriteBatch) {
+        StoreFormat.rowValue(row, into: &writer)
+        batch.put(StoreFormat.rowKey(keyspace, row.key, row.modRevision), writer.bytes)
+        batch.put(
+            StoreFormat.indexKey(keyspace, row.modRevision, row.sub), StoreFormat.indexValue(row))
+    }
+
+    func write(_ batch: WriteBatch) throws(StorageError) {
+        points = nil
+        if batch.count > 0 { try database.write(batch) }
+    }
+
+    func setApplied(_ group: GroupID, _ slot: Slot?) { applied[group] = slot }
+
+    // MARK: Flushing
 
     /// Makes everything applied so far durable. Returns the applied slots that are.
-    package func flush() throws(StorageError) -> [GroupID: Slot] { fatalError() }
+    package func flush() throws(StorageError) -> [GroupID: Slot] {
+        points = nil
+        let slots = applied
+        try database.flush()
+        return slots
+    }
 
     /// The same on a thread of its own, which also calls `completion`. One at a time: false if one runs.
     @discardableResult
     package func flushInBackground(
         _ completion: @escaping @Sendable (Result<[GroupID: Slot], StorageError>) -> Void
-    ) -> Bool { fatalError() }
-}
+    ) -> Bool {
+        guard flushing.begin() else { return false }
+        points = nil
+        let slots = applied, database = self.database, flushing = self.flushing
+        let run: @Sendable () -> Void = {
+            let result = Result { () throws(StorageError) -> [GroupID: Slot] in
+                try database.flush()
+                return slots
+            }
+            flushing.end()
+            completion(result)
+        }
+        // No thread to be had: late is better than never.
+        if (try? Posix.startDetachedThread(run)) == nil { run() }
+        return true
+    }
 
-// MARK: Reading
-extension Store {
+    private final class FlushState: @unchecked Sendable {
+        private let monitor = Monitor()
+        private var isRunning = false
+        func begin() -> Bool {
+            monitor.lock()
+            defer { monitor.unlock() }
+            if isRunning { return false }
+            isRunning = true
+            return true
+        }
+        func end() {
+            monitor.lock()
+            isRunning = false
+            monitor.unlock()
+            monitor.signal()
+        }
+        func waitUntilIdle() {
+            monitor.lock()
+            while isRunning { monitor.wait() }
+            monitor.unlock()
+        }
+    }
+
+    // MARK: Newest versions
+
     package struct Newest: Sendable {
         package var applied: Slot
         /// At most one a key; deletions included, versions above the frontier too.
         package var rows: [Row]
     }
 
-    package func appliedSlots() -> [GroupID: Slot] { fatalError() }
-    package func appliedSlot(of group: GroupID) -> Slot { fatalError() }
+    package func appliedSlots() -> [GroupID: Slot] { applied }
+    package func appliedSlot(of group: GroupID) -> Slot { applied[group] ?? .zero }
+
     package func records(
         of group: GroupID
-    ) throws(StorageError) -> [(key: Bytes, value: Bytes)] { fatalError() }
+    ) throws(StorageError) -> [(key: Bytes, value: Bytes)] {
+        var found: [(key: Bytes, value: Bytes)] = []
+        let prefix = StoreFormat.recordPrefix(group)
+        try scan(prefix) { key, value in
+            found.append((Bytes(UnsafeRawBufferPointer(rebasing: key[prefix.count...])), Bytes(value)))
+        }
+        return found
+    }
 
     /// The newest stored version, deletions included.
     package func newest(
         _ key: Bytes, in keyspace: KeyspaceID
-    ) throws(StorageError) -> Row? { fatalError() }
+    ) throws(StorageError) -> Row? {
+        if let cached = cache.find(key, keyspace) { return cached }
+        let row = try stored(key, at: Revision(.max), in: keyspace)
+        cache.fill(key, keyspace, row)
+        return row
+    }
+
+    /// The newest version not above `revision`, deletions included.
+    func stored(
+        _ key: Bytes, at revision: Revision, in keyspace: KeyspaceID
+    ) throws(StorageError) -> Row? {
+        let cursor = points ?? database.prefixCursor()
+        points = cursor
+        let target = StoreFormat.rowKey(keyspace, key, revision)
+        cursor.seek(target)
+        guard cursor.isValid else {
+            try cursor.check()
+            return nil
+        }
+        let found = cursor.key
+        guard found.count == target.count,
+            found.elementsEqual(prefixOf: target, count: target.count - StoreFormat.revisionBytes)
+        else { return nil }
+        return try Self.row(key, StoreFormat.revision(ofRowKey: found), cursor.value)
+    }
+
+    static func row(
+        _ key: Bytes, _ revision: Revision, _ value: UnsafeRawBufferPointer
+    ) throws(StorageError) -> Row {
+        guard let fields = StoreFormat.rowFields(value) else {
+            throw .database("a row at revision \(revision) has no valid form")
+        }
+        return Row(
+            key: key, value: Bytes(UnsafeRawBufferPointer(rebasing: value[fields.valueStart...])),
+            createRevision: fields.createRevision, modRevision: revision, version: fields.version,
+            lease: fields.lease, sub: fields.sub, origin: fields.origin)
+    }
 
     /// What evaluation reads before a transaction: newest versions of the keys, and of all keys in the
     /// ranges, that hash into `hashes`.
     package func newest(
         keys: [Bytes], ranges: [KeyRange], of group: GroupID, hashes: HashRange
-    ) throws(StorageError) -> Newest { fatalError() }
-
-    /// etcd's Range at one revision (`query.revision` is not looked at).
-    package func range(
-        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange = .all
-    ) throws(RequestError) -> RangeResult { fatalError() }
-
-    /// The version visible at `revision`; nil: none, or deleted.
-    package func row(
-        _ key: Bytes, at revision: Revision, in keyspace: KeyspaceID
-    ) throws(RequestError) -> Row? { fatalError() }
-
-    package struct ChangesPage: Equatable, Sendable {
-        package var changes: [RevisionChanges]
-        /// Everything through here is in `changes`; below what was asked for if `maxRows` ended the page.
-        package var through: Revision
+    ) throws(StorageError) -> Newest {
+        var rows: [Row] = []
+        rows.reserveCapacity(keys.count)
+        for key in keys where hashes == .all || hashes.contains(KeyHash.hash(key)) {
+            if !ranges.isEmpty, ranges.contains(where: { $0.contains(key) }) { continue }
+            if let row = try newest(key, in: group.keyspace) { rows.append(row) }
+        }
+        for (i, range) in ranges.enumerated() {
+            var buffer = RowBuffer()
+            try walk(range, at: Revision(.max), in: group.keyspace, hashes: hashes) { version in
+                buffer.append(version, withValue: true)
+                return true
+            }
+            let found = try buffer.rows()
+            let earlier = ranges[..<i]
+            if earlier.contains(where: { $0.overlaps(range) }) {
+                rows += found.filter { row in !earlier.contains { $0.contains(row.key) } }
+            } else {
+                rows += found
+            }
+        }
+        return Newest(applied: appliedSlot(of: group), rows: rows)
     }
+}
 
-    /// Whole revisions of `(after, through]` in order, at least one if there is any; `.compacted` if
-    /// `after` is below the floor.
-    package func changes(
-        after: Revision, through: Revision, in keyspace: KeyspaceID, maxRows: Int,
-        hashes: HashRange = .all
-    ) throws(RequestError) -> ChangesPage { fatalError() }
-
-    /// Of the history in `(compacted, revision]` and what is visible at `compacted`: equal on all nodes
-    /// that hold it, however much of what lies below each has removed. Reads everything: see the
-    /// background version.
-    package func hash(
-        at revision: Revision, compacted: Revision, in keyspace: KeyspaceID
-    ) throws(RequestError) -> UInt32 { fatalError() }
-
-    /// `completion` is called on another thread.
-    package func hashInBackground(
-        at revision: Revision, compacted: Revision, in keyspace: KeyspaceID,
-        _ completion: @escaping @Sendable (Result<UInt32, RequestError>) -> Void
-    ) { fatalError() }
-
-    package struct Sizes: Equatable, Sendable {
-        package var total: UInt64
-        package var inUse: UInt64
+extension UnsafeRawBufferPointer {
+    func elementsEqual(prefixOf other: [UInt8], count: Int) -> Bool {
+        if self.count < count || other.count < count { return false }
+        guard count > 0, let mine = baseAddress else { return true }
+        return other.withUnsafeBytes { $0.baseAddress.map { memcmp(mine, $0, count) == 0 } ?? false }
     }
-    package func sizes() -> Sizes { fatalError() }
-}
-
-// MARK: Compaction
-extension Store {
-    /// Reads below it are refused.
-    package func floor(of keyspace: KeyspaceID) -> Revision { fatalError() }
-
-    /// Raises the floor and begins a pass that removes what is superseded at it. The caller knows that
-    /// every row at or below `floor` is decided and applied here (no prepared one, protocol-rules.md S17).
-    package func compact(
-        floor: Revision, in keyspace: KeyspaceID
-    ) throws(StorageError) { fatalError() }
-
-    /// Looks at up to `budget` changes. true: the pass is done (also if none runs).
-    package func compactStep(
-        budget: Int, in keyspace: KeyspaceID
-    ) throws(StorageError) -> Bool { fatalError() }
-}
-
-// MARK: Snapshots of a group
-extension Store {
-    /// Groups whose import was cut short by a crash: they have no state here and need a snapshot.
-    package var incompleteImports: [GroupID] { fatalError() }
-
-    /// Of this moment; stays valid while the store goes on. May be read on another thread.
-    package func exportSnapshot(
-        of group: GroupID, hashes: HashRange
-    ) throws(StorageError) -> SnapshotExport { fatalError() }
-
-    /// Begins to replace the group's rows and records; see `SnapshotImport`.
-    package func importSnapshot(
-        of group: GroupID, hashes: HashRange
-    ) throws(StorageError) -> SnapshotImport { fatalError() }
-}
-
-package final class SnapshotExport: @unchecked Sendable {
-    /// The group's applied slot in this snapshot.
-    package let applied: Slot
-    init(applied: Slot) { self.applied = applied }
-    /// The next chunk, about `bytesMax` long (longer only for one large row); nil after the last. A
-    /// chunk may be nearly empty: one call looks at a bounded number of rows.
-    package func next(bytesMax: Int) throws(StorageError) -> Bytes? { fatalError() }
-    package func close() {}
-}
-
-/// While it is not finished the group has no state here; a crash in between leaves a mark.
-package final class SnapshotImport {
-    /// Removes old rows, a bounded number per call. true: done, chunks may be added.
-    package func clear(budget: Int) throws(StorageError) -> Bool { fatalError() }
-    /// Chunks in the order of the export. Throws `damaged` for bytes that are not the next chunk.
-    package func add(_ chunk: Bytes) throws(StorageError) { fatalError() }
-    /// After the last chunk: the group's applied slot. Call `Store.flush` before telling anybody.
-    package func finish() throws(StorageError) -> Slot { fatalError() }
-    init() {}
 }

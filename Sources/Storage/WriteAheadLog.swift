@@ -1,3 +1,4 @@
+import Glibc
 package import Primitives
 
 /// The log shared by all groups of a node. One thread of its own collects what has been appended,
@@ -41,19 +42,138 @@ package final class WriteAheadLog: Sendable {
         }
     }
 
+    private let shared: Shared
+    private let thread: pthread_t
+
     /// Reads all segments, cuts a torn tail, and starts a new segment. Throws `damaged`, `foreign`,
     /// `newer`, `noSpace` or `io`.
     package static func open(
         directory: String, identity: NodeIdentity, options: Options = Options(), handlers: Handlers
-    ) throws(StorageError) -> (log: WriteAheadLog, groups: [GroupID: RestoredLog]) { fatalError() }
+    ) throws(StorageError) -> (log: WriteAheadLog, groups: [GroupID: RestoredLog]) {
+        try open(
+            directory: directory, identity: identity, options: options, handlers: handlers,
+            calls: LogWriter.Calls())
+    }
+
+    static func open(
+        directory: String, identity: NodeIdentity, options: Options, handlers: Handlers,
+        calls: LogWriter.Calls
+    ) throws(StorageError) -> (log: WriteAheadLog, groups: [GroupID: RestoredLog]) {
+        try Posix.makeDirectory(directory)
+        let numbers = try Posix.names(in: directory).compactMap(LogFormat.segment(ofName:)).sorted()
+        let recovery = try LogRecovery.read(directory, numbers, identity: identity)
+        let writer = try LogWriter(
+            directory, identity: identity, options: options, calls: calls, recovery: recovery)
+        let shared = Shared(writer: writer, handlers: handlers)
+        let thread = try Posix.startThread { shared.run() }
+        return (WriteAheadLog(shared, thread), recovery.restored)
+    }
+
+    private init(_ shared: Shared, _ thread: pthread_t) {
+        self.shared = shared
+        self.thread = thread
+    }
 
     /// Tickets must ascend. A `.truncate` record also frees segments, once it is durable.
-    package func append(_ records: [LogRecord], ticket: Ticket) { fatalError() }
+    package func append(_ records: [LogRecord], ticket: Ticket) { shared.append(records, ticket) }
 
-    package func metrics() -> Metrics { fatalError() }
+    package func metrics() -> Metrics { shared.currentMetrics() }
 
-    /// Writes what is queued, syncs, and ends the thread.
-    package func close() { fatalError() }
+    /// Writes what is queued, syncs, and ends the thread. Once.
+    package func close() {
+        shared.stop()
+        pthread_join(thread, nil)
+    }
+}
 
-    private init() {}
+extension WriteAheadLog {
+    /// What the loop and the log's thread share, under one lock that neither holds while it works.
+    private final class Shared: @unchecked Sendable {
+        private let monitor = Monitor()
+        /// The thread's alone.
+        private let writer: LogWriter
+        private let handlers: Handlers
+        private var queue: [LogRecord] = []
+        private var ticket = Ticket(0)
+        private var queuedTicket = Ticket(0)
+        private var stopping = false
+        private var metrics: Metrics
+
+        init(writer: LogWriter, handlers: Handlers) {
+            self.writer = writer
+            self.handlers = handlers
+            metrics = writer.currentMetrics()
+        }
+
+        func append(_ records: [LogRecord], _ ticket: Ticket) {
+            monitor.lock()
+            invariant(ticket > queuedTicket, "ticket \(ticket) after \(queuedTicket)")
+            let wasIdle = queuedTicket == self.ticket
+            queuedTicket = ticket
+            if queue.isEmpty { queue = records } else { queue.append(contentsOf: records) }
+            monitor.unlock()
+            // Only the first of a burst wakes: a wake of a sleeper costs more than the append.
+            if wasIdle { monitor.signal() }
+        }
+
+        func stop() {
+            monitor.lock()
+            stopping = true
+            monitor.unlock()
+            monitor.signal()
+        }
+
+        func currentMetrics() -> Metrics {
+            monitor.lock()
+            defer { monitor.unlock() }
+            return metrics
+        }
+
+        func run() {
+            var hadReserve = true
+            while true {
+                if writer.hasReserve != hadReserve {
+                    hadReserve = writer.hasReserve
+                    handlers.onReserve(hadReserve)
+                }
+                guard let (records, ticket) = take() else { break }
+                do throws(StorageError) {
+                    if !writer.hasReserve { try? writer.makeSpare() }
+                    if !records.isEmpty { try writer.append(records) }
+                } catch {
+                    handlers.onFailure(error)
+                    break
+                }
+                publish()
+                if let ticket { handlers.onDurable(ticket) }
+            }
+            writer.close()
+        }
+
+        /// nil: stopped and nothing left. No ticket: time to look for space again.
+        private func take() -> (records: [LogRecord], ticket: Ticket?)? {
+            monitor.lock()
+            defer { monitor.unlock() }
+            while queuedTicket == ticket {
+                if stopping { return nil }
+                if writer.hasReserve {
+                    monitor.wait()
+                } else {
+                    monitor.wait(seconds: 1)
+                    if queuedTicket == ticket { return stopping ? nil : ([], nil) }
+                }
+            }
+            let records = queue
+            queue = []
+            ticket = queuedTicket
+            return (records, ticket)
+        }
+
+        private func publish() {
+            let fresh = writer.currentMetrics()
+            monitor.lock()
+            metrics = fresh
+            monitor.unlock()
+        }
+    }
 }

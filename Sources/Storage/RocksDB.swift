@@ -1,0 +1,264 @@
+import CRocksDB
+import Primitives
+
+// The only file that calls RocksDB's C API.
+
+/// One RocksDB with one column family (so that every flush is atomic, protocol-rules.md S21), its own
+/// log off. Its handle may be used from several threads; a `WriteBatch` and a `Cursor` may not.
+final class RocksDatabase: @unchecked Sendable {
+    private let db: OpaquePointer
+    private let options: OpaquePointer
+    private let table: OpaquePointer
+    private let cache: OpaquePointer
+    private let writing: OpaquePointer
+    private let getting: OpaquePointer
+    private var isOpen = true
+
+    init(_ path: String, _ wanted: Store.Options) throws(StorageError) {
+        options = rocksdb_options_create()
+        table = rocksdb_block_based_options_create()
+        cache = rocksdb_cache_create_lru(wanted.blockCacheBytes)
+        writing = rocksdb_writeoptions_create()
+        getting = rocksdb_readoptions_create()
+        rocksdb_block_based_options_set_block_cache(table, cache)
+        rocksdb_block_based_options_set_block_size(table, 16 << 10)
+        rocksdb_block_based_options_set_format_version(table, 5)
+        rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(10))
+        rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1)
+        rocksdb_block_based_options_set_cache_index_and_filter_blocks_with_high_priority(table, 1)
+        rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1)
+        rocksdb_options_set_block_based_table_factory(options, table)
+        rocksdb_options_set_create_if_missing(options, 1)
+        rocksdb_options_set_paranoid_checks(options, 1)
+        rocksdb_options_set_write_buffer_size(options, wanted.memtableBytes)
+        rocksdb_options_set_max_write_buffer_number(options, 4)
+        rocksdb_options_set_max_open_files(options, Int32(wanted.openFilesMax))
+        rocksdb_options_set_max_background_jobs(options, Int32(wanted.backgroundJobs))
+        rocksdb_options_set_bytes_per_sync(options, 1 << 20)
+        rocksdb_options_set_keep_log_file_num(options, 4)
+        rocksdb_options_set_max_log_file_size(options, 8 << 20)
+        rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1)
+        rocksdb_options_set_compression(options, Int32(rocksdb_lz4_compression))
+        // Filters for "any version of this key": the prefix is the key without the revision.
+        rocksdb_options_set_prefix_extractor(options, keyPrefixTransform())
+        rocksdb_options_set_memtable_prefix_bloom_size_ratio(options, 0.05)
+        rocksdb_writeoptions_disable_WAL(writing, 1)
+        rocksdb_readoptions_set_verify_checksums(getting, 1)
+        let options = self.options
+        db = try Self.checked { rocksdb_open(options, path, $0) }
+    }
+
+    deinit { close() }
+
+    /// Flushes what is not (an orderly end needs no replay).
+    func close() {
+        guard isOpen else { return }
+        isOpen = false
+        rocksdb_close(db)
+        rocksdb_readoptions_destroy(getting)
+        rocksdb_writeoptions_destroy(writing)
+        rocksdb_options_destroy(options)
+        rocksdb_block_based_options_destroy(table)
+        rocksdb_cache_destroy(cache)
+    }
+
+    static func checked<R>(
+        _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> R?
+    ) throws(StorageError) -> R {
+        var text: UnsafeMutablePointer<CChar>?
+        let result = body(&text)
+        if let text {
+            defer { rocksdb_free(text) }
+            let reason = String(cString: text)
+            throw reason.contains("No space left") ? .noSpace("store: \(reason)") : .database(reason)
+        }
+        guard let result else { throw .database("no result and no error") }
+        return result
+    }
+
+    func write(_ batch: WriteBatch) throws(StorageError) {
+        try Self.checked { rocksdb_write(db, writing, batch.handle, $0) }
+    }
+
+    func get(_ key: [UInt8]) throws(StorageError) -> Bytes? {
+        try get(key) { Bytes($0) }
+    }
+
+    /// `body` gets RocksDB's own memory, for the time of the call.
+    func get<R>(
+        _ key: [UInt8], _ body: (UnsafeRawBufferPointer) -> R
+    ) throws(StorageError) -> R? {
+        let found: OpaquePointer?? = try Self.checked { error in
+            key.withUnsafeBytes { raw in
+                .some(rocksdb_get_pinned(db, getting, raw.chars, raw.count, error))
+            }
+        }
+        guard let slice = found ?? nil else { return nil }
+        defer { rocksdb_pinnableslice_destroy(slice) }
+        var count = 0
+        let bytes = rocksdb_pinnableslice_value(slice, &count)
+        return body(UnsafeRawBufferPointer(start: bytes, count: count))
+    }
+
+    func flush() throws(StorageError) {
+        let how = rocksdb_flushoptions_create()
+        defer { rocksdb_flushoptions_destroy(how) }
+        rocksdb_flushoptions_set_wait(how, 1)
+        try Self.checked { rocksdb_flush(db, how, $0) }
+    }
+
+    func property(_ name: String) -> UInt64 {
+        var value: UInt64 = 0
+        return rocksdb_property_int(db, name, &value) == 0 ? value : 0
+    }
+
+    func snapshot() -> Snapshot { Snapshot(self, rocksdb_create_snapshot(db)) }
+
+    /// A fixed view; kept open by whoever reads it.
+    final class Snapshot: @unchecked Sendable {
+        private let database: RocksDatabase
+        fileprivate let handle: OpaquePointer?
+        fileprivate init(_ database: RocksDatabase, _ handle: OpaquePointer?) {
+            self.database = database
+            self.handle = handle
+        }
+        deinit { rocksdb_release_snapshot(database.db, handle) }
+
+        func cursor(until end: [UInt8]) -> Cursor {
+            Cursor(database, database.db, end: end, snapshot: self, fillsCache: false)
+        }
+    }
+
+    /// In key order, up to `end` (exclusive).
+    func cursor(until end: [UInt8], fillsCache: Bool = true) -> Cursor {
+        Cursor(self, db, end: end, snapshot: nil, fillsCache: fillsCache)
+    }
+
+    /// Sees only keys with the same prefix as what was sought; may use the filters.
+    func prefixCursor() -> Cursor { Cursor(self, db, end: nil, snapshot: nil, fillsCache: true) }
+}
+
+final class WriteBatch {
+    fileprivate let handle: OpaquePointer = rocksdb_writebatch_create()
+    private(set) var count = 0
+    deinit { rocksdb_writebatch_destroy(handle) }
+
+    func clear() {
+        rocksdb_writebatch_clear(handle)
+        count = 0
+    }
+    func put(_ key: [UInt8], _ value: [UInt8]) {
+        count += 1
+        key.withUnsafeBytes { k in
+            value.withUnsafeBytes { v in
+                rocksdb_writebatch_put(handle, k.chars, k.count, v.chars, v.count)
+            }
+        }
+    }
+    func put(_ key: [UInt8], _ value: Bytes) {
+        count += 1
+        key.withUnsafeBytes { k in
+            value.withUnsafeBytes { v in
+                rocksdb_writebatch_put(handle, k.chars, k.count, v.chars, v.count)
+            }
+        }
+    }
+    func delete(_ key: [UInt8]) {
+        count += 1
+        key.withUnsafeBytes { rocksdb_writebatch_delete(handle, $0.chars, $0.count) }
+    }
+    /// `end` exclusive.
+    func deleteRange(_ first: [UInt8], _ end: [UInt8]) {
+        count += 1
+        first.withUnsafeBytes { a in
+            end.withUnsafeBytes { b in
+                rocksdb_writebatch_delete_range(handle, a.chars, a.count, b.chars, b.count)
+            }
+        }
+    }
+}
+
+final class Cursor {
+    private let database: RocksDatabase
+    private let snapshot: RocksDatabase.Snapshot?
+    private let options: OpaquePointer
+    private let iterator: OpaquePointer
+    /// RocksDB keeps the pointer.
+    private let end: UnsafeMutableRawBufferPointer
+
+    fileprivate init(
+        _ database: RocksDatabase, _ db: OpaquePointer, end: [UInt8]?,
+        snapshot: RocksDatabase.Snapshot?, fillsCache: Bool
+    ) {
+        self.database = database
+        self.snapshot = snapshot
+        options = rocksdb_readoptions_create()
+        rocksdb_readoptions_set_verify_checksums(options, 1)
+        if !fillsCache { rocksdb_readoptions_set_fill_cache(options, 0) }
+        if let snapshot { rocksdb_readoptions_set_snapshot(options, snapshot.handle) }
+        if let end {
+            self.end = .allocate(byteCount: end.count, alignment: 1)
+            self.end.copyBytes(from: end)
+            rocksdb_readoptions_set_total_order_seek(options, 1)
+            rocksdb_readoptions_set_iterate_upper_bound(
+                options, UnsafeRawBufferPointer(self.end).chars, end.count)
+        } else {
+            self.end = .init(start: nil, count: 0)
+            rocksdb_readoptions_set_prefix_same_as_start(options, 1)
+        }
+        iterator = rocksdb_create_iterator(db, options)
+    }
+    deinit {
+        rocksdb_iter_destroy(iterator)
+        rocksdb_readoptions_destroy(options)
+        end.deallocate()
+    }
+
+    var isValid: Bool { rocksdb_iter_valid(iterator) != 0 }
+    func next() { rocksdb_iter_next(iterator) }
+    func seek(_ key: [UInt8]) {
+        key.withUnsafeBytes { rocksdb_iter_seek(iterator, $0.chars, $0.count) }
+    }
+    /// Until the next move.
+    var key: UnsafeRawBufferPointer {
+        var count = 0
+        let bytes = rocksdb_iter_key(iterator, &count)
+        return UnsafeRawBufferPointer(start: bytes, count: count)
+    }
+    var value: UnsafeRawBufferPointer {
+        var count = 0
+        let bytes = rocksdb_iter_value(iterator, &count)
+        return UnsafeRawBufferPointer(start: bytes, count: count)
+    }
+    /// An invalid cursor is at the end, or failed: to be asked whenever a walk ended.
+    func check() throws(StorageError) {
+        try RocksDatabase.checked { rocksdb_iter_get_error(iterator, $0) }
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    fileprivate var chars: UnsafePointer<CChar>? { baseAddress?.assumingMemoryBound(to: CChar.self) }
+}
+
+/// A row's key without its last eight bytes; other keys have no prefix.
+private func keyPrefixTransform() -> OpaquePointer? {
+    rocksdb_slicetransform_create(
+        nil, { _ in },
+        { _, key, length, prefixLength in
+            prefixLength?.pointee = length - StoreFormat.revisionBytes
+            return UnsafeMutablePointer(mutating: key)
+        },
+        { _, key, length in
+            guard let key, length > 5 + StoreFormat.revisionBytes else { return 0 }
+            return UInt8(bitPattern: key[0]) == StoreFormat.rowTag ? 1 : 0
+        },
+        { _, _, _ in 0 },
+        { _ in keyPrefixName })
+}
+// Part of the format: RocksDB writes it into its files and ignores filters of another name.
+nonisolated(unsafe) private let keyPrefixName: UnsafePointer<CChar>? = {
+    let name = Array("polder.key-without-revision.1".utf8CString)
+    let memory = UnsafeMutablePointer<CChar>.allocate(capacity: name.count)
+    memory.initialize(from: name, count: name.count)
+    return UnsafePointer(memory)
+}()

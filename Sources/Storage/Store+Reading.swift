@@ -1,0 +1,251 @@
+package import Primitives
+
+extension Store {
+    // MARK: At a revision
+
+    /// etcd's Range at one revision (`query.revision` is not looked at).
+    package func range(
+        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange = .all
+    ) throws(RequestError) -> RangeResult {
+        try checkFloor(revision, keyspace)
+        let result = try reporting { () throws(StorageError) in
+            if query.range.isSingle {
+                if hashes != .all && !hashes.contains(KeyHash.hash(query.range.key)) { return RangeResult() }
+                return query.answer(
+                    fromAll: try visible(query.range.key, at: revision, in: keyspace).map { [$0] } ?? [])
+            }
+            if query.countOnly || query.isInKeyOrder {
+                return try ordered(query, at: revision, in: keyspace, hashes: hashes)
+            }
+            return try sorted(query, at: revision, in: keyspace, hashes: hashes)
+        }
+        try checkFloor(revision, keyspace)
+        return result
+    }
+
+    /// The version visible at `revision`; nil: none, or deleted.
+    package func row(
+        _ key: Bytes, at revision: Revision, in keyspace: KeyspaceID
+    ) throws(RequestError) -> Row? {
+        try checkFloor(revision, keyspace)
+        return try reporting { () throws(StorageError) in
+            try visible(key, at: revision, in: keyspace)
+        }
+    }
+
+    private func visible(
+        _ key: Bytes, at revision: Revision, in keyspace: KeyspaceID
+    ) throws(StorageError) -> Row? {
+        var row = try newest(key, in: keyspace)
+        // The cache holds the newest, which may lie above the frontier or above history's revision.
+        if let newest = row, newest.modRevision > revision {
+            row = try stored(key, at: revision, in: keyspace)
+        }
+        return row?.isDeletion == true ? nil : row
+    }
+
+    /// In the store's order: rows until the limit, then only counting, which copies nothing.
+    private func ordered(
+        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange
+    ) throws(StorageError) -> RangeResult {
+        var result = RangeResult()
+        var buffer = RowBuffer()
+        let limit = query.limit > 0 ? Int(clamping: query.limit) : Int.max
+        try walk(query.range, at: revision, in: keyspace, hashes: hashes) { version in
+            if version.isDeletion { return true }
+            result.count += 1
+            if query.countOnly || result.more { return true }
+            if query.hasFilter {
+                guard let fields = StoreFormat.rowFields(version.value), query.passes(version, fields) else {
+                    return true
+                }
+            }
+            if buffer.count == limit {
+                result.more = true
+            } else {
+                buffer.append(version, withValue: !query.keysOnly)
+            }
+            return true
+        }
+        result.rows = try buffer.rows()
+        return result
+    }
+
+    private func sorted(
+        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange
+    ) throws(StorageError) -> RangeResult {
+        var buffer = RowBuffer()
+        let needsValue = !query.keysOnly || query.target == .value
+        try walk(query.range, at: revision, in: keyspace, hashes: hashes) { version in
+            if !version.isDeletion { buffer.append(version, withValue: needsValue) }
+            return true
+        }
+        return query.answer(fromAll: try buffer.rows())
+    }
+
+    // MARK: History
+
+    package struct ChangesPage: Equatable, Sendable {
+        package var changes: [RevisionChanges]
+        /// Everything through here is in `changes`; below what was asked for if `maxRows` ended the page.
+        package var through: Revision
+    }
+
+    /// Whole revisions of `(after, through]` in order, at least one if there is any; `.compacted` if
+    /// `after` is below the floor.
+    package func changes(
+        after: Revision, through: Revision, in keyspace: KeyspaceID, maxRows: Int,
+        hashes: HashRange = .all
+    ) throws(RequestError) -> ChangesPage {
+        try checkFloor(after, keyspace)
+        var page = ChangesPage(changes: [], through: through)
+        if through <= after { return page }
+        try reporting { () throws(StorageError) in
+            let end = StoreFormat.indexKey(keyspace, through.next, 0)
+            let cursor = database.cursor(until: end)
+            cursor.seek(StoreFormat.indexKey(keyspace, after.next, 0))
+            var rows: [Row] = []
+            var count = 0
+            var current = after
+            func finish() {
+                if !rows.isEmpty { page.changes.append(RevisionChanges(revision: current, rows: rows)) }
+                rows = []
+            }
+            while cursor.isValid {
+                let revision = StoreFormat.revision(ofIndexKey: cursor.key), entry = cursor.value
+                if revision != current {
+                    finish()
+                    if count >= maxRows {
+                        page.through = current
+                        return
+                    }
+                    current = revision
+                }
+                let key = Bytes(UnsafeRawBufferPointer(rebasing: entry.dropFirst()))
+                if hashes == .all || hashes.contains(KeyHash.hash(key)) {
+                    rows.append(try row(indexed: key, revision, keyspace))
+                    count += 1
+                }
+                cursor.next()
+            }
+            try cursor.check()
+            finish()
+        }
+        try checkFloor(after, keyspace)
+        return page
+    }
+
+    private func row(
+        indexed key: Bytes, _ revision: Revision, _ keyspace: KeyspaceID
+    ) throws(StorageError) -> Row {
+        let found = try database.get(StoreFormat.rowKey(keyspace, key, revision)) {
+            raw -> Result<Row, StorageError> in
+            Result { () throws(StorageError) in try Self.row(key, revision, raw) }
+        }
+        guard let found else {
+            throw .database("the index names a row at revision \(revision) that is not there")
+        }
+        return try found.get()
+    }
+
+    // MARK: Hash
+
+    /// Of the history in `(compacted, revision]` and what is visible at `compacted`: equal on all nodes
+    /// that hold it, however much of what lies below each has removed. Reads everything: see the
+    /// background version.
+    package func hash(
+        at revision: Revision, compacted: Revision, in keyspace: KeyspaceID
+    ) throws(RequestError) -> UInt32 {
+        try checkFloor(compacted, keyspace)
+        let snapshot = database.snapshot()
+        return try reporting { () throws(StorageError) in
+            try Self.hash(snapshot, at: revision, compacted: compacted, in: keyspace)
+        }
+    }
+
+    /// `completion` is called on another thread.
+    package func hashInBackground(
+        at revision: Revision, compacted: Revision, in keyspace: KeyspaceID,
+        _ completion: @escaping @Sendable (Result<UInt32, RequestError>) -> Void
+    ) {
+        if compacted < floor(of: keyspace) { return completion(.failure(.compacted)) }
+        let snapshot = database.snapshot()
+        let run: @Sendable () -> Void = {
+            let hash = Result { () throws(StorageError) in
+                try Self.hash(snapshot, at: revision, compacted: compacted, in: keyspace)
+            }
+            completion(hash.mapError { _ in .stopped })
+        }
+        if (try? Posix.startDetachedThread(run)) == nil { run() }
+    }
+
+    private static func hash(
+        _ snapshot: RocksDatabase.Snapshot, at revision: Revision, compacted: Revision,
+        in keyspace: KeyspaceID
+    ) throws(StorageError) -> UInt32 {
+        let cursor = snapshot.cursor(until: StoreFormat.rowsEnd(keyspace))
+        cursor.seek(StoreFormat.rowsStart(keyspace))
+        var crc: UInt32 = 0
+        var prefix: [UInt8] = []
+        /// This key's version visible at `compacted` has been seen: the rest may be gone elsewhere.
+        var isBelow = false
+        while cursor.isValid {
+            let version = StoredVersion(key: cursor.key, value: cursor.value)
+            let prefixCount = version.key.count - StoreFormat.revisionBytes
+            if prefix.count != prefixCount || !version.key.elementsEqual(prefixOf: prefix, count: prefixCount) {
+                prefix = Array(version.key[..<prefixCount])
+                isBelow = false
+            }
+            if version.revision <= revision && !isBelow {
+                isBelow = version.revision <= compacted
+                if !(isBelow && version.isDeletion) {
+                    crc = CRC32C.checksum(version.key, seed: crc)
+                    crc = CRC32C.checksum(version.value, seed: crc)
+                }
+            }
+            cursor.next()
+        }
+        try cursor.check()
+        return crc
+    }
+
+    // MARK: Sizes
+
+    package struct Sizes: Equatable, Sendable {
+        package var total: UInt64
+        package var inUse: UInt64
+    }
+
+    package func sizes() -> Sizes {
+        let memory = database.property("rocksdb.cur-size-all-mem-tables")
+        let files = database.property("rocksdb.total-sst-files-size")
+        let live = database.property("rocksdb.estimate-live-data-size")
+        return Sizes(total: files + memory, inUse: min(live, files) + memory)
+    }
+
+    // MARK: Errors
+
+    func checkFloor(_ revision: Revision, _ keyspace: KeyspaceID) throws(RequestError) {
+        if revision < floor(of: keyspace) { throw .compacted }
+    }
+
+    func reporting<R>(_ body: () throws(StorageError) -> R) throws(RequestError) -> R {
+        do throws(StorageError) {
+            return try body()
+        } catch {
+            onFailure(error)
+            throw .stopped
+        }
+    }
+}
+
+extension RangeQuery {
+    fileprivate func passes(_ version: StoredVersion, _ fields: StoreFormat.RowFields) -> Bool {
+        // One rule, in Primitives: the value does not take part in it.
+        passesFilter(
+            Row(
+                key: .empty, value: .empty, createRevision: fields.createRevision,
+                modRevision: version.revision, version: fields.version, lease: fields.lease,
+                sub: fields.sub, origin: fields.origin))
+    }
+}
