@@ -1,32 +1,313 @@
+import DequeModule
 package import Primitives
 
+/// One multi-Paxos group on one node: acceptor, and by turns follower, candidate and leader.
+/// Start reading at `step`; the protocol's order is Group+Election, +Leader, +Acceptor, +Log.
 package struct Group: Sendable {
+    enum Role: UInt8, Sendable {
+        case follower
+        /// Pre-vote (L4).
+        case asking
+        /// Phase 1.
+        case preparing
+        /// Phase 2: from `elected` on.
+        case leading
+    }
+
     package let id: GroupID
     package let node: NodeID
-    package private(set) var decided: Slot
-    package private(set) var truncatedThrough: Slot
-    package private(set) var leaderHint: NodeID?
+    let voters: [NodeID]
+    let preference: [NodeID]
+    let quorum: Int
+    let limits: Limits
+    let leaseLimits: LeaseLimits?
+
+    // The log: slots `keptAfter+1...lastSlot`, those through `decided` chosen and emitted.
+    var log = Deque<Cell>()
+    package internal(set) var keptAfter: Slot
+    var keptBytes = 0
+    /// `position.slot` is the decided slot.
+    var position: AppliedPosition
+    package internal(set) var truncatedThrough: Slot
+    /// Every voter holds everything through here.
+    var settled = Slot.zero
+    var writes: UInt64 = 0
+    var durableWrites: UInt64 = 0
+
+    // Acceptor.
+    var promised: Ballot
+    /// When it was promised, or its leader last made progress before its `begin`.
+    var promisedAt: Instant
+    /// Highest ballot with a promise record of its own, which is write number `promiseWrite`.
+    var recordedPromise: Ballot
+    var promiseWrite: UInt64 = 0
+    /// Waits for the promise record.
+    var promiseDue: GroupMessage.Prepare?
+    /// Through here the log was accepted in `promised`, or is chosen; never a gap (S3, C7).
+    var acceptedThrough: Slot
+    /// The durable part of it.
+    var durableThrough: Slot
+    var ackDue = false
+    var resendFrom: Slot?
+    var gapAskedAt = Instant.zero
+    var gapAskedFrom = Slot.zero
+    /// Newest commit notice: chosen through the slot, for what was accepted in the ballot (S14).
+    var noticed: (ballot: Ballot, slot: Slot)
+    var fetchAt = Instant.never
+    var leasePromise: (ballot: Ballot, until: Instant)
+    var leaseEcho = Instant.zero
+
+    // Following and electing.
+    var role = Role.follower
+    package internal(set) var leaderHint: NodeID?
+    /// The leader of `promised` has shown that its `begin` is decided.
+    var leaderBegun = false
+    /// It has been suspected, or has stood down, since we last heard it.
+    var leaderLost = false
+    var electAt: Instant
+    var askAt = Instant.never
+    var askDelay = TimeSpan.zero
+    var candidacyEndsAt = Instant.never
+    var highestRound: UInt64
+    var question = Ballot.zero
+    var candidacy = Candidacy()
+    var peers: [Peer]
+    var luck: SplitMix
+
+    // Leading; meaningless in other roles.
+    var leadership = Leadership()
+    /// Kept across leaderships: see `waits(for:)`.
+    var answersFrom = Instant.zero
+    var lastLed = Ballot.zero
+    /// The leader of this ballot has released its lease to us.
+    var releasedBallot = Ballot.zero
+
+    /// Costly invariants too.
+    package var verify = false
+    #if DEBUG
+        var sabotage = Sabotage.none
+    #endif
+
+    struct Cell: Sendable {
+        /// In which it was accepted last; zero: nothing here.
+        var ballot: Ballot
+        /// Number of the persist effect that makes it durable.
+        var write: UInt64
+        var entry: LogEntry
+        static let missing = Cell(
+            ballot: .zero, write: 0,
+            entry: LogEntry(term: .zero, number: 0, kind: .filler, payload: .empty))
+    }
+
+    struct Candidacy: Sendable {
+        var after = Slot.zero
+        /// The candidate's own run, which voters need not send back.
+        var same = Ballot.zero
+        var sameThrough = Slot.zero
+        /// What voters hold at `after+1...`, by highest ballot.
+        var found = Deque<Cell>()
+        var answersFrom = Instant.zero
+    }
+
+    struct Leadership: Sendable {
+        var beginSlot: Slot?
+        var begun = false
+        var nextNumber: UInt64 = 1
+        var pipelineBytes = 0
+        var noticeAt = Instant.never
+        var renewAt = Instant.never
+        var successor: NodeID?
+        var campaignSent = false
+        var handOverEndsAt = Instant.never
+    }
+
+    struct Peer: Sendable {
+        let node: NodeID
+        var suspected = false
+        // Asking and preparing.
+        var agreed = false
+        var promised = false
+        /// How far its promise has been read.
+        var progress = Slot.zero
+        // Leading.
+        var acked = Slot.zero
+        var sent = Slot.zero
+        var inflightBytes = 0
+        var decided = Slot.zero
+        /// Decided slot that it was last told.
+        var told = Slot.zero
+        /// Since when it owes an answer, or is suspected.
+        var silentSince: Instant?
+        var probe = false
+        var probeAt = Instant.never
+        var probeDelay = TimeSpan.zero
+        var snapshotAt = Instant.zero
+        /// When the newest heartbeat that it answered was sent.
+        var leaseFrom = Instant.zero
+    }
 
     package init(
         id: GroupID, node: NodeID, voters: [NodeID], preference: [NodeID], restored: RestoredLog,
         applied: AppliedPosition, lease: LeaseLimits?, limits: Limits, at now: Instant
     ) {
+        invariant(
+            applied.slot >= restored.truncatedThrough,
+            "store at \(applied.slot), log truncated through \(restored.truncatedThrough)")
         self.id = id
         self.node = node
-        decided = applied.slot
+        self.voters = voters
+        self.preference = preference.filter(voters.contains)
+        self.limits = limits
+        leaseLimits = lease
+        quorum = voters.count / 2 + 1
+        peers = voters.filter { $0 != node }.map { Peer(node: $0) }
+        position = applied
         truncatedThrough = restored.truncatedThrough
+        keptAfter = applied.slot
+        promised = restored.accepted.reduce(restored.promised) { max($0, $1.ballot) }
+        recordedPromise = restored.promised
+        promisedAt = now
+        highestRound = promised.round
+        acceptedThrough = applied.slot
+        durableThrough = applied.slot
+        noticed = (.zero, .zero)
+        // S13 a: whatever it promised before it stopped may still run.
+        leasePromise = (
+            .zero, voters.count > 1 ? lease.map { now.advanced(by: $0.duration) } ?? .zero : .zero
+        )
+        luck = SplitMix(
+            seed: UInt64(node.rawValue) << 48 ^ UInt64(id.keyspace.rawValue) << 32
+                ^ UInt64(id.partition.rawValue) ^ now.nanoseconds)
+        electAt = .never
+        restore(restored)
+        guard voters.contains(node) else { return }
+        // A leader may be at work: it hears of us and tells. Nobody has ever led a fresh group.
+        electAt = electionTime(after: promised == .zero ? .zero : limits.electionPeriod, at: now)
     }
 
-    package var term: Term? { nil }
-    package var isLeading: Bool { false }
-    package var nextWake: Instant { .never }
-    package func leaseHolds(at now: Instant) -> Bool { false }
-    package var mayAnswerFrom: Instant { .never }
+    package var decided: Slot { position.slot }
+    var lastSlot: Slot { Slot(keptAfter.rawValue + UInt64(log.count)) }
+    /// This node's leadership, from phase 1 won on.
+    package var term: Term? { role == .leading ? promised : nil }
+    /// `begin` and everything before it is decided.
+    package var isLeading: Bool { role == .leading && leadership.begun }
 
-    package mutating func step(_ input: Input, at now: Instant, into effects: inout Effects) {}
-    package mutating func propose(
-        _ payload: Bytes, at now: Instant, into effects: inout Effects
-    ) -> (slot: Slot, number: UInt64)? { nil }
-    /// Once per turn, after all of its steps: the batched accepts and acknowledgements.
-    package mutating func flush(at now: Instant, into effects: inout Effects) {}
+    package mutating func step(_ input: Input, at now: Instant, into effects: inout Effects) {
+        switch input {
+        case .message(let from, let message): onMessage(message, from: from, at: now, into: &effects)
+        case .durable(let count): onDurable(count, at: now, into: &effects)
+        case .begin(let payload): onBegin(payload, at: now, into: &effects)
+        case .suspect(let peer): onSuspect(peer, at: now)
+        case .trust(let peer): onTrust(peer)
+        case .commitNotice(let ballot, let slot):
+            onNotice(ballot, slot, at: now, into: &effects)
+        case .wake: break
+        case .campaign:
+            if role == .follower || role == .asking { prepare(at: now, into: &effects) }
+        case .transfer(let to): onTransfer(to: to, at: now, into: &effects)
+        case .truncate(let through): onTruncate(through: through, into: &effects)
+        case .installed(let position): onInstalled(position, at: now, into: &effects)
+        }
+        // Any input may be late: what its time has come for is done now.
+        if nextWake <= now { onWake(at: now, into: &effects) }
+        checkInvariants()
+    }
+
+    private mutating func onMessage(
+        _ message: GroupMessage, from: NodeID, at now: Instant, into effects: inout Effects
+    ) {
+        guard let peer = peers.firstIndex(where: { $0.node == from }) else {
+            effects.append(.note(.ignored(from: from, .zero)))
+            return
+        }
+        peers[peer].silentSince = nil
+        switch message {
+        case .askVote(let question, let theirs):
+            onAskVote(question, decided: theirs, from: peer, at: now, into: &effects)
+        case .vote(let vote): onVote(vote, from: peer, at: now, into: &effects)
+        case .prepare(let prepare): onPrepare(prepare, from: from, at: now, into: &effects)
+        case .promise(let promise): onPromise(promise, from: peer, at: now, into: &effects)
+        case .refuse(let higher): onRefuse(higher, at: now, into: &effects)
+        case .accept(let accept): onAccept(accept, from: from, at: now, into: &effects)
+        case .accepted(let accepted): onAccepted(accepted, from: peer, at: now, into: &effects)
+        case .campaign(let ballot): onCampaign(ballot, from: from, at: now, into: &effects)
+        }
+    }
+
+    /// Once per turn, after all of its steps: batched accepts, acknowledgements.
+    package mutating func flush(at now: Instant, into effects: inout Effects) {
+        if role == .leading {
+            sendAccepts(at: now, into: &effects)
+        } else if ackDue {
+            acknowledge(into: &effects)
+        }
+    }
+
+    // MARK: Time
+
+    package var nextWake: Instant {
+        switch role {
+        case .follower: return min(electAt, fetchAt)
+        case .asking: return min(askAt, fetchAt)
+        case .preparing: return min(askAt, candidacyEndsAt)
+        case .leading:
+            var next = min(leadership.noticeAt, leadership.renewAt, leadership.handOverEndsAt)
+            for peer in peers { next = min(next, peer.probeAt) }
+            return min(next, lonelyAt)
+        }
+    }
+
+    private mutating func onWake(at now: Instant, into effects: inout Effects) {
+        switch role {
+        case .follower:
+            if electAt <= now { ask(at: now, into: &effects) }
+        case .asking:
+            if askAt <= now { repeatQuestion(at: now, into: &effects) }
+        case .preparing: wakeCandidate(at: now, into: &effects)
+        case .leading: wakeLeader(at: now, into: &effects)
+        }
+        if fetchAt <= now { fetch(at: now, into: &effects) }
+    }
+
+    /// Place in the order in which candidates go first, among those not suspected.
+    var rank: UInt64 {
+        var rank: UInt64 = 0
+        for other in preference {
+            if other == node { break }
+            if !suspects(other) { rank += 1 }
+        }
+        return rank
+    }
+
+    func electionTime(after base: TimeSpan, at now: Instant) -> Instant {
+        now.advanced(by: base + limits.stagger * rank)
+    }
+
+    func suspects(_ other: NodeID) -> Bool {
+        for peer in peers where peer.node == other { return peer.suspected }
+        return false
+    }
+
+    private mutating func onSuspect(_ other: NodeID, at now: Instant) {
+        guard let i = peers.firstIndex(where: { $0.node == other }), !peers[i].suspected else {
+            return
+        }
+        peers[i].suspected = true
+        if peers[i].silentSince == nil { peers[i].silentSince = now }
+        guard voters.contains(node) else { return }
+        if promised.node == other {
+            leaderLost = true
+            leaderBegun = false
+        }
+        // Whoever was ahead of us in the order may be the one that has gone.
+        if role == .follower, leaderLost { electAt = min(electAt, electionTime(after: .zero, at: now)) }
+    }
+
+    private mutating func onTrust(_ other: NodeID) {
+        guard let i = peers.firstIndex(where: { $0.node == other }) else { return }
+        peers[i].suspected = false
+        peers[i].silentSince = nil
+        // It may have restarted, or missed what was sent: it says from where on it needs more.
+        peers[i].probe = role == .leading
+    }
 }

@@ -1,0 +1,288 @@
+import DequeModule
+package import Primitives
+
+extension Group {
+    // MARK: Taking over
+
+    /// Phase 1 is won: proposes what it found, unchanged (S1), fills its holes, and asks for `begin`.
+    mutating func lead(at now: Instant, into effects: inout Effects) {
+        role = .leading
+        leadership = Leadership()
+        answersFrom = max(answersFrom, candidacy.answersFrom)
+        let foundLast = Slot(candidacy.after.rawValue + UInt64(candidacy.found.count))
+        let last = max(lastSlot, foundLast)
+        var slot = decided
+        while slot < last {
+            slot = slot.next
+            var best = slot <= lastSlot ? self[slot] : .missing
+            if slot <= foundLast {
+                let found = candidacy.found[Int(slot.rawValue - candidacy.after.rawValue - 1)]
+                if found.ballot > best.ballot { best = found }
+            }
+            let entry = best.ballot == .zero
+                ? LogEntry(term: promised, number: 0, kind: .filler, payload: .empty) : best.entry
+            propose(entry, into: &effects)
+        }
+        candidacy = Candidacy()
+        for i in peers.indices {
+            let known = peers[i].promised ? min(peers[i].decided, last) : .zero
+            peers[i].acked = known
+            // The others say themselves from where on they need more.
+            peers[i].sent = peers[i].promised ? known : decided
+            peers[i].inflightBytes = 0
+            peers[i].decided = known
+            peers[i].told = .zero
+            peers[i].silentSince = peers[i].suspected ? now : nil
+            peers[i].probe = false
+            peers[i].probeAt = .never
+            peers[i].probeDelay = limits.probePeriod
+            peers[i].snapshotAt = .zero
+            peers[i].leaseFrom = .zero
+        }
+        if leaseLimits != nil, !peers.isEmpty { leadership.renewAt = now }
+        fetchAt = .never
+        follow(node, into: &effects)
+        effects.append(.elected(promised))
+    }
+
+    mutating func onBegin(_ payload: Bytes, at now: Instant, into effects: inout Effects) {
+        guard role == .leading, leadership.beginSlot == nil else { return }
+        leadership.beginSlot = propose(
+            LogEntry(term: promised, number: 0, kind: .begin, payload: payload), into: &effects)
+    }
+
+    // MARK: Proposing
+
+    /// Appends to the pipeline. Nil: not leading, about to hand over, or the pipeline is full.
+    package mutating func propose(
+        _ payload: Bytes, at now: Instant, into effects: inout Effects
+    ) -> (slot: Slot, number: UInt64)? {
+        guard isLeading, leadership.successor == nil,
+            lastSlot.rawValue - decided.rawValue < limits.pipelineEntriesMax,
+            leadership.pipelineBytes < limits.pipelineBytesMax
+        else { return nil }
+        let number = leadership.nextNumber
+        leadership.nextNumber += 1
+        let slot = propose(
+            LogEntry(term: promised, number: number, kind: .normal, payload: payload),
+            into: &effects)
+        return (slot, number)
+    }
+
+    @discardableResult
+    private mutating func propose(_ entry: LogEntry, into effects: inout Effects) -> Slot {
+        let slot = acceptedThrough.next
+        write(entry, at: slot, into: &effects)
+        acceptedThrough = slot
+        leadership.pipelineBytes += entry.payload.count
+        return slot
+    }
+
+    /// What a quorum has durably accepted in this ballot, without a gap, is chosen.
+    mutating func commit(at now: Instant, into effects: inout Effects) {
+        let before = decided
+        advance(to: quorumSlot, into: &effects)
+        guard decided > before else { return }
+        if leadership.noticeAt == .never, !peers.isEmpty {
+            leadership.noticeAt = now.advanced(by: limits.noticeDelay)
+        }
+        if !leadership.begun, let begin = leadership.beginSlot, decided >= begin {
+            leadership.begun = true
+            effects.append(.leading(promised))
+        }
+    }
+
+    /// The highest slot that `quorum` voters have acknowledged.
+    private var quorumSlot: Slot {
+        var best = decided
+        for i in -1..<peers.count {
+            let slot = i < 0 ? durableThrough : peers[i].acked
+            guard slot > best else { continue }
+            let holders = (durableThrough >= slot ? 1 : 0) + peers.count { $0.acked >= slot }
+            if holders >= quorum { best = slot }
+        }
+        return best
+    }
+
+    // MARK: Sending
+
+    mutating func sendAccepts(at now: Instant, into effects: inout Effects) {
+        settled = peers.reduce(max(settled, decided)) { min($0, max($1.acked, settled)) }
+        trim()
+        // Followers mostly need the same entries: one array serves them all.
+        var batch: (first: Slot, entries: [LogEntry]) = (.zero, [])
+        for i in peers.indices where !peers[i].suspected {
+            // Several messages a turn only while it catches up.
+            for _ in 0..<8 {
+                guard peers[i].sent < lastSlot, peers[i].inflightBytes < limits.windowBytesMax,
+                    peers[i].sent >= keptAfter
+                else { break }
+                if batch.first != peers[i].sent.next { batch = entries(from: peers[i].sent.next) }
+                sendAccept(batch.entries, to: i, at: now, into: &effects)
+            }
+            if peers[i].sent < keptAfter, peers[i].snapshotAt <= now {
+                peers[i].snapshotAt = now.advanced(by: limits.snapshotPeriod)
+                peers[i].probe = true
+                effects.append(.snapshotWanted(by: peers[i].node))
+            }
+            if peers[i].probe { sendAccept([], to: i, at: now, into: &effects) }
+        }
+    }
+
+    private func entries(from first: Slot) -> (first: Slot, entries: [LogEntry]) {
+        var entries: [LogEntry] = []
+        let count = min(limits.batchEntriesMax, Int(lastSlot.rawValue - first.rawValue + 1))
+        entries.reserveCapacity(count)
+        var slot = first, size = 0
+        while slot <= lastSlot, entries.count < count, size < limits.batchBytesMax {
+            let entry = self[slot].entry
+            entries.append(entry)
+            size += entry.payload.count
+            slot = slot.next
+        }
+        return (first, entries)
+    }
+
+    private mutating func sendAccept(
+        _ entries: [LogEntry], to i: Int, at now: Instant, heartbeat: Bool = false,
+        into effects: inout Effects
+    ) {
+        effects.append(
+            .send(
+                to: peers[i].node,
+                .accept(
+                    .init(
+                        ballot: promised, first: peers[i].sent.next, entries: entries,
+                        decided: decided, settled: settled, begun: leadership.begun,
+                        probe: peers[i].probe, sentAt: heartbeat ? now : .zero))))
+        peers[i].sent = Slot(peers[i].sent.rawValue + UInt64(entries.count))
+        peers[i].inflightBytes += entries.reduce(0) { $0 + $1.payload.count }
+        peers[i].told = decided
+        peers[i].probe = false
+        if peers[i].silentSince == nil { peers[i].silentSince = now }
+        if peers[i].probeAt == .never {
+            peers[i].probeAt = now.advanced(by: peers[i].probeDelay)
+        }
+    }
+
+    mutating func onAccepted(
+        _ accepted: GroupMessage.Accepted, from i: Int, at now: Instant, into effects: inout Effects
+    ) {
+        guard role == .leading, accepted.ballot <= promised else { return }
+        let progress = accepted.through > peers[i].acked || accepted.decided > peers[i].decided
+        peers[i].decided = max(peers[i].decided, accepted.decided)
+        guard accepted.ballot == promised else {
+            // It has not heard of us yet.
+            peers[i].sent = min(peers[i].decided, lastSlot)
+            peers[i].inflightBytes = 0
+            peers[i].probe = true
+            return
+        }
+        guard accepted.through <= lastSlot else {
+            effects.append(.note(.ignored(from: peers[i].node, accepted.ballot)))
+            return
+        }
+        if accepted.through > peers[i].acked {
+            var slot = max(peers[i].acked, keptAfter)
+            while slot < accepted.through {
+                slot = slot.next
+                peers[i].inflightBytes -= self[slot].entry.payload.count
+            }
+            peers[i].inflightBytes = max(0, peers[i].inflightBytes)
+            peers[i].acked = accepted.through
+        }
+        peers[i].sent = max(peers[i].sent, accepted.through)
+        if let from = accepted.resendFrom, from <= peers[i].sent, from > .zero {
+            effects.append(.note(.resent(to: peers[i].node, from: from)))
+            peers[i].sent = from.previous
+            peers[i].inflightBytes = 0
+        }
+        peers[i].leaseFrom = max(peers[i].leaseFrom, accepted.sentAt)
+        if progress { peers[i].probeDelay = limits.probePeriod }
+        commit(at: now, into: &effects)
+        let owes = peers[i].acked < peers[i].sent || peers[i].decided < peers[i].told
+        peers[i].probeAt = owes ? now.advanced(by: peers[i].probeDelay) : .never
+        handOverIfReady(at: now, into: &effects)
+    }
+
+    // MARK: Timers
+
+    mutating func wakeLeader(at now: Instant, into effects: inout Effects) {
+        if lonelyAt <= now { return standDown(at: now, into: &effects) }
+        if leadership.handOverEndsAt <= now { return endHandOver(at: now, into: &effects) }
+        if leadership.noticeAt <= now {
+            leadership.noticeAt = .never
+            for i in peers.indices where peers[i].told < decided { peers[i].probe = true }
+        }
+        for i in peers.indices where peers[i].probeAt <= now {
+            peers[i].probeAt = .never
+            peers[i].probeDelay = min(peers[i].probeDelay * 2, limits.electionPeriod * 5)
+            // A suspected peer is asked when it is back.
+            peers[i].probe = !peers[i].suspected
+        }
+        if leadership.renewAt <= now, let leaseLimits {
+            leadership.renewAt = now.advanced(by: leaseLimits.renewal)
+            for i in peers.indices {
+                sendAccept([], to: i, at: now, heartbeat: true, into: &effects)
+            }
+        }
+    }
+
+    /// When a majority will have owed us an answer for one period (L4).
+    var lonelyAt: Instant {
+        let needed = voters.count - quorum + 1
+        var last = Instant.never
+        for candidate in peers {
+            guard let since = candidate.silentSince else { continue }
+            let silent = peers.count { ($0.silentSince ?? .never) <= since }
+            if silent >= needed { last = min(last, since.advanced(by: limits.electionPeriod)) }
+        }
+        return last
+    }
+
+    mutating func standDown(at now: Instant, into effects: inout Effects) {
+        invariant(role == .leading)
+        effects.append(.note(.stoodDown(promised)))
+        effects.append(.deposed(promised))
+        lastLed = promised
+        role = .follower
+        leaderBegun = false
+        leaderLost = true
+        electAt = electionTime(after: limits.electionPeriod, at: now)
+        follow(nil, into: &effects)
+    }
+
+    // MARK: Planned hand-over
+
+    mutating func onTransfer(to successor: NodeID, at now: Instant, into effects: inout Effects) {
+        guard isLeading, leadership.successor == nil,
+            peers.contains(where: { $0.node == successor })
+        else { return }
+        leadership.successor = successor
+        leadership.handOverEndsAt = now.advanced(by: limits.electionPeriod * 2)
+        handOverIfReady(at: now, into: &effects)
+    }
+
+    /// Drained, and the successor holds everything: it need not ask the others for entries.
+    mutating func handOverIfReady(at now: Instant, into effects: inout Effects) {
+        guard let successor = leadership.successor, !leadership.campaignSent,
+            decided == lastSlot, now >= answersFrom,
+            let peer = peers.first(where: { $0.node == successor }), peer.acked == lastSlot
+        else { return }
+        // From here on this leadership never answers under its lease again, come what may.
+        leadership.campaignSent = true
+        leadership.renewAt = .never
+        leadership.handOverEndsAt = now.advanced(by: limits.electionPeriod)
+        effects.append(.send(to: successor, .campaign(promised)))
+        effects.append(.note(.handedOver(promised, to: successor)))
+    }
+
+    private mutating func endHandOver(at now: Instant, into effects: inout Effects) {
+        if let successor = leadership.successor {
+            effects.append(.note(.handOverFailed(promised, to: successor)))
+        }
+        guard !leadership.campaignSent else { return standDown(at: now, into: &effects) }
+        leadership.successor = nil
+        leadership.handOverEndsAt = .never
+    }
+}

@@ -1,0 +1,29 @@
+package import Primitives
+
+// The sequencer's lease (protocol-rules.md S13, L7). Directory group only.
+extension Group {
+    /// A quorum has promised, counted from the sending of the heartbeat, less the drift.
+    package func leaseHolds(at now: Instant) -> Bool {
+        guard let leaseLimits, isLeading, !leadership.campaignSent, now >= answersFrom else {
+            return false
+        }
+        // A promise given to a heartbeat counts for all earlier ones.
+        let valid = peers.count {
+            $0.leaseFrom > .zero
+                && now.advanced(by: leaseLimits.drift)
+                    < $0.leaseFrom.advanced(by: leaseLimits.duration)
+        }
+        return valid + 1 >= quorum
+    }
+
+    /// Before this a predecessor may still hold its lease. `.never` unless phase 1 is won.
+    package var mayAnswerFrom: Instant { role == .leading ? answersFrom : .never }
+
+    /// Not for a leader that has released its lease to us, and not for ourselves. Both had waited
+    /// out *their* predecessors: the former before it handed over, we in `answersFrom`, which is
+    /// kept. A restarted voter does not know whom it promised, so it is always waited for.
+    func waits(for promise: GroupMessage.Promise) -> Bool {
+        guard promise.leaseBallot != .zero else { return true }
+        return promise.leaseBallot != releasedBallot && promise.leaseBallot != lastLed
+    }
+}

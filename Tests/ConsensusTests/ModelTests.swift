@@ -1,0 +1,61 @@
+import Testing
+
+@testable import Consensus
+
+/// `CONSENSUS_SEED` is not read: a failing seed is named, and is put into `seeds` to repeat it.
+@Suite struct ModelTests {
+    private func check(_ seeds: Range<UInt64>, _ options: World.Options) -> [World] {
+        seeds.map { seed in
+            let world = World(seed: seed, options)
+            if let failure = world.run() {
+                Issue.record("seed \(seed), \(options.nodes) nodes: \(failure)")
+            }
+            return world
+        }
+    }
+
+    @Test func `three acceptors agree under faults and converge without`() {
+        let worlds = check(0..<60, .init())
+        #expect(worlds.allSatisfy { $0.chosen.count > 20 })
+        // The runs must see what they are about.
+        #expect(worlds.reduce(0) { $0 + $1.leaderships } > 200)
+        #expect(worlds.contains { $0.chosen.contains { $0.skipped } })
+        #expect(worlds.reduce(0) { $0 + $1.snapshots } > 10)
+        #expect(worlds.reduce(0) { $0 + $1.handOvers } > 10)
+    }
+
+    @Test func `five acceptors agree under faults and converge without`() {
+        _ = check(1000..<1020, .init(nodes: 5))
+    }
+
+    @Test func `one acceptor needs nobody`() {
+        _ = check(2000..<2005, .init(nodes: 1))
+    }
+
+    @Test func `two nodes never hold the lease together`() {
+        let options = World.Options(lease: true, clockSteps: false)
+        let worlds = check(3000..<3030, options) + check(4000..<4008, .init(nodes: 5, lease: true, clockSteps: false))
+        #expect(worlds.allSatisfy { $0.leaseSeen > 0 })
+    }
+
+    @Test func `a seed repeats itself`() {
+        let runs = (0..<2).map { _ in
+            let world = World(seed: 77, .init())
+            _ = world.run()
+            return world
+        }
+        #expect(runs[0].now == runs[1].now)
+        #expect(runs[0].chosen.map(\.entry) == runs[1].chosen.map(\.entry))
+    }
+
+    #if DEBUG
+        /// A checker that has never failed proves nothing.
+        @Test(arguments: [Group.Sabotage.outOfOrder, .noticeWithoutBallot])
+        func `the checker notices a broken rule`(_ sabotage: Group.Sabotage) {
+            var options = World.Options(sabotage: sabotage)
+            options.lossPercent = 15
+            let caught = (0..<200).contains { World(seed: $0, options).run() != nil }
+            #expect(caught)
+        }
+    #endif
+}
