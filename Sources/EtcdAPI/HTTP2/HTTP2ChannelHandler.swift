@@ -1,0 +1,170 @@
+package import NIOCore
+import TLS
+
+/// What a user of a connection hears beside the session's own events.
+package protocol HTTP2ConnectionDelegate: HTTP2SessionDelegate {
+    /// The handler is in a live channel; with TLS the handshake is done.
+    func onConnected(_ handler: HTTP2ChannelHandler)
+    /// Everything that one wake of the socket brought has been delivered; the flush follows.
+    func onReadEnd()
+    /// The server wants to end.
+    func onShutdown()
+    /// After the last `onClose` of the session.
+    func onDisconnected()
+}
+
+/// Buffer that the connections of one loop share for draining: one drains at a time.
+package final class HTTP2Scratch {
+    fileprivate var buffer = ByteBuffer()
+    package init() {}
+}
+
+/// An `HTTP2Session` in a NIO channel: one flush for everything that a wake of the socket caused, and
+/// none while the socket has more than its high-water mark to send.
+package final class HTTP2ChannelHandler: ChannelDuplexHandler {
+    package typealias InboundIn = ByteBuffer
+    package typealias OutboundIn = ByteBuffer
+    package typealias OutboundOut = ByteBuffer
+
+    package let session: HTTP2Session
+    /// When the peer last sent anything.
+    package private(set) var lastRead = NIODeadline.uptimeNanoseconds(0)
+    private var user: (any HTTP2ConnectionDelegate)?
+    private let scratch: HTTP2Scratch
+    private var context: ChannelHandlerContext?
+    /// The second GOAWAY has been sent (the user's note).
+    package var isLeaving = false
+    private var isReading = false
+    private var isFlushing = false
+    private var isClosing = false
+    private var closesAfterFlush = false
+    private var readsLater = false
+
+    /// How much one write takes from the session.
+    private static let writeBytes = 256 << 10
+
+    package init(
+        role: HTTP2Role, settings: HTTP2Settings, delegate: any HTTP2ConnectionDelegate,
+        scratch: HTTP2Scratch
+    ) {
+        session = HTTP2Session(role: role, settings: settings, delegate: delegate)
+        user = delegate
+        self.scratch = scratch
+    }
+
+    package func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        if context.channel.isActive { connected(context) }
+    }
+
+    package func handlerRemoved(context: ChannelHandlerContext) { disconnected() }
+
+    package func channelActive(context: ChannelHandlerContext) {
+        connected(context)
+        context.fireChannelActive()
+    }
+
+    package func channelInactive(context: ChannelHandlerContext) {
+        disconnected()
+        context.fireChannelInactive()
+    }
+
+    private func connected(_ context: ChannelHandlerContext) {
+        lastRead = context.eventLoop.now
+        user?.onConnected(self)
+        flush()
+    }
+
+    private func disconnected() {
+        guard context != nil else { return }
+        context = nil
+        isClosing = true
+        session.close()
+        user?.onDisconnected()
+        user = nil
+    }
+
+    package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isClosing else { return }
+        let buffer = unwrapInboundIn(data)
+        if !isReading {
+            isReading = true
+            lastRead = context.eventLoop.now
+        }
+        if !buffer.withUnsafeReadableBytes({ session.feed($0) }) {
+            flush()
+            close()
+        }
+    }
+
+    package func channelReadComplete(context: ChannelHandlerContext) {
+        isReading = false
+        user?.onReadEnd()
+        flush()
+        context.fireChannelReadComplete()
+    }
+
+    package func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if context.channel.isWritable {
+            flush()
+            if readsLater {
+                readsLater = false
+                context.read()
+            }
+        }
+        context.fireChannelWritabilityChanged()
+    }
+
+    /// Who does not read its answers is not read from.
+    package func read(context: ChannelHandlerContext) {
+        if context.channel.isWritable {
+            context.read()
+        } else {
+            readsLater = true
+        }
+    }
+
+    package func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if event is ShutdownEvent { user?.onShutdown() }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    package func errorCaught(context: ChannelHandlerContext, error: any Error) { close() }
+
+    /// Writes what the session has to say. Within a read it waits for the read's end.
+    package func flush() {
+        guard let context, !isReading, !isFlushing, !isClosing else { return }
+        isFlushing = true
+        var wrote = false
+        while context.channel.isWritable {
+            scratch.buffer.clear(minimumCapacity: 4096)
+            let fine = session.drain(into: &scratch.buffer, limit: Self.writeBytes)
+            if scratch.buffer.readableBytes > 0 {
+                context.write(wrapOutboundOut(scratch.buffer), promise: nil)
+                wrote = true
+            }
+            if !fine {
+                isClosing = true
+                break
+            }
+            if scratch.buffer.readableBytes < Self.writeBytes { break }
+        }
+        if wrote { context.flush() }
+        isFlushing = false
+        if isClosing || closesAfterFlush || session.isFinished { close() }
+    }
+
+    /// A flush follows without anybody's asking.
+    package var flushesByItself: Bool { isReading }
+
+    /// Says what is to be said, then closes, at the next flush.
+    package func closeAfterFlush() { closesAfterFlush = true }
+
+    /// Closes the connection after what was written.
+    package func close() {
+        isClosing = true
+        context?.close(promise: nil)
+    }
+
+    package var isWritable: Bool { context?.channel.isWritable ?? false }
+}

@@ -1,0 +1,153 @@
+import NIOCore
+import NIOHTTP1
+import Primitives
+
+/// HTTP/1.1 for browsers, curl and scrapers: whole requests with a bounded body; NIO's own handlers in
+/// front do the parsing and keep pipelined requests apart.
+final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias OutboundOut = HTTPServerResponsePart
+
+    private let server: RPCServer
+    private let peerName: String?
+    private var context: ChannelHandlerContext?
+    private var request: HTTPRequest?
+    private var body: [UInt8] = []
+    private var keepsAlive = true
+    private var responder: HTTP1Responder?
+    private var isLeaving = false
+
+    init(server: RPCServer, peerName: String?) {
+        self.server = server
+        self.peerName = peerName
+    }
+
+    func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+
+    func handlerRemoved(context: ChannelHandlerContext) { disconnected() }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        disconnected()
+        context.fireChannelInactive()
+    }
+
+    private func disconnected() {
+        context = nil
+        let gone = responder
+        responder = nil
+        gone?.closed()
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        switch unwrapInboundIn(data) {
+        case .head(let head): begin(head)
+        case .body(let part):
+            guard request != nil else { return }
+            guard body.count + part.readableBytes <= server.limits.httpBodyBytesMax else {
+                request = nil
+                body = []
+                keepsAlive = false
+                return answer(HTTPResponse(status: 413, contentType: "text/plain", "request too large\n"))
+            }
+            body.append(contentsOf: part.readableBytesView)
+        case .end:
+            guard var whole = request else { return }
+            request = nil
+            whole.body = Bytes(body)
+            body = []
+            let responder = HTTP1Responder(self, isHead: whole.method == "HEAD")
+            self.responder = responder
+            server.handler?.onHTTP(whole, responder)
+        }
+    }
+
+    private func begin(_ head: HTTPRequestHead) {
+        keepsAlive = head.isKeepAlive
+        let headers = head.headers.map { (name: $0.name.lowercased(), value: $0.value) }
+        request = HTTPRequest(
+            method: head.method.rawValue, target: head.uri, headers: headers,
+            authority: head.headers.first(name: "host") ?? "", peerName: peerName)
+        body = []
+        if head.headers.first(name: "expect")?.lowercased() == "100-continue" {
+            let interim = HTTPResponseHead(version: .http1_1, status: .continue)
+            context?.writeAndFlush(wrapOutboundOut(.head(interim)), promise: nil)
+        }
+    }
+
+    private func answer(_ response: HTTPResponse) {
+        let responder = HTTP1Responder(self, isHead: false)
+        self.responder = responder
+        responder.respond(response)
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if event is ShutdownEvent {
+            isLeaving = true
+            if responder == nil, request == nil { context.close(promise: nil) }
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        context.close(promise: nil)
+    }
+
+    // MARK: Called by the responder
+
+    func write(_ part: HTTPServerResponsePart, flush: Bool) {
+        context?.write(wrapOutboundOut(part), promise: nil)
+        if flush { context?.flush() }
+    }
+
+    func head(_ status: Int, _ fields: [(name: String, value: String)], bodyBytes: Int?) {
+        var headers = HTTPHeaders(fields)
+        if let bodyBytes { headers.replaceOrAdd(name: "content-length", value: "\(bodyBytes)") }
+        if !keepsAlive || isLeaving { headers.replaceOrAdd(name: "connection", value: "close") }
+        write(
+            .head(
+                HTTPResponseHead(
+                    version: .http1_1, status: HTTPResponseStatus(statusCode: status), headers: headers)),
+            flush: false)
+    }
+
+    func ended() {
+        responder = nil
+        write(.end(nil), flush: true)
+        if !keepsAlive || isLeaving { context?.close(promise: nil) }
+    }
+}
+
+final class HTTP1Responder: HTTPResponder {
+    private weak var connection: HTTP1Handler?
+    private let isHead: Bool
+    private var isStarted = false
+    private var isWhole = false
+
+    init(_ connection: HTTP1Handler, isHead: Bool) {
+        self.connection = connection
+        self.isHead = isHead
+        super.init()
+    }
+
+    override func start(
+        status: Int, headers: [(name: String, value: String)], bodyBytes: Int? = nil
+    ) {
+        guard !isClosed, !isStarted else { return }
+        isStarted = true
+        isWhole = bodyBytes != nil
+        connection?.head(status, headers, bodyBytes: bodyBytes)
+    }
+
+    override func write(_ body: Bytes) {
+        guard !isClosed, isStarted, !isHead else { return }
+        let buffer = body.withUnsafeBytes { ByteBuffer(bytes: $0) }
+        connection?.write(.body(.byteBuffer(buffer)), flush: !isWhole)
+    }
+
+    override func end() {
+        guard !isClosed, isStarted else { return }
+        isClosed = true
+        onClosed = nil
+        connection?.ended()
+    }
+}

@@ -1,0 +1,397 @@
+package import NIOCore
+package import Primitives
+
+/// gRPC and HTTP for one loop: listens, keeps the table of calls, their deadlines and connections.
+///
+/// Everything happens on `loop`; the class is `Sendable` only so that NIO's closures can carry it back
+/// to that loop.
+package final class RPCServer: @unchecked Sendable {
+    package let loop: any EventLoop
+    package let limits: RPCLimits
+    /// Set before `bind`. Held until the server has shut down.
+    package var handler: (any RPCHandler)?
+
+    let methods = RPCMethodTable()
+    let scratch = HTTP2Scratch()
+    private var calls: ContiguousArray<ServerCall> = []
+    private var freeCall: Int32 = -1
+    private var connections: ContiguousArray<RPCConnection?> = []
+    private var freeConnections: [Int] = []
+    private var dirty: [Int] = []
+    private var flushIsDue = false
+
+    private var wheel: DeadlineWheel
+    private var timer: (task: Scheduled<Void>, at: UInt64)?
+    private var earliest: UInt64?
+    private var expired: [Int] = []
+
+    private var listeners: [any Channel] = []
+    private var channels: [ObjectIdentifier: any Channel] = [:]
+    private(set) var isShuttingDown = false
+    private var shutDown: EventLoopPromise<Void>?
+
+    /// What a dashboard wants to know of the front door.
+    package struct Counters: Sendable {
+        package var connectionsOpened: UInt64 = 0
+        package var callsStarted: UInt64 = 0
+        package var callsCancelled: UInt64 = 0
+        package var deadlinesExceeded: UInt64 = 0
+        package var callsRefused: UInt64 = 0
+        package var messageBytesReceived: UInt64 = 0
+        package var messageBytesSent: UInt64 = 0
+    }
+    package internal(set) var counters = Counters()
+    package private(set) var openCalls = 0
+    package var openConnections: Int { channels.count }
+
+    package init(loop: any EventLoop, limits: RPCLimits = RPCLimits()) {
+        self.loop = loop
+        self.limits = limits
+        wheel = DeadlineWheel(now: loop.now.uptimeNanoseconds)
+    }
+
+    // MARK: What the handler does
+
+    /// One message. The bytes are kept until they have left, not copied.
+    package func send(_ message: Bytes, to call: CallReference) {
+        guard let slot = resolve(call), let connection = connections[calls[slot].connection] else {
+            return
+        }
+        let stream = calls[slot].stream
+        if !calls[slot].hasAnswered {
+            calls[slot].hasAnswered = true
+            connection.session.respond(stream, Self.answer, hasBody: true)
+        }
+        connection.session.send(stream, message, isMessage: true)
+        counters.messageBytesSent &+= UInt64(message.count)
+        wrote(connection)
+    }
+
+    package func send(_ message: [UInt8], to call: CallReference) { send(Bytes(message), to: call) }
+
+    /// Sends the response's headers before there is a message, so that a client's stream counts as open.
+    package func accept(_ call: CallReference) {
+        guard let slot = resolve(call), !calls[slot].hasAnswered,
+            let connection = connections[calls[slot].connection]
+        else { return }
+        calls[slot].hasAnswered = true
+        connection.session.respond(calls[slot].stream, Self.answer, hasBody: true)
+        wrote(connection)
+    }
+
+    /// Ends the call. What was sent before leaves first.
+    package func finish(_ call: CallReference, _ status: GRPCStatus = .ok, message: String = "") {
+        guard let slot = resolve(call) else { return }
+        end(slot, status, message)
+    }
+
+    /// Sent and not yet handed to the socket, for streams that must not fall behind without bound.
+    package func bufferedBytes(of call: CallReference) -> Int {
+        guard let slot = resolve(call), let connection = connections[calls[slot].connection] else {
+            return 0
+        }
+        return connection.session.bufferedBytes(of: calls[slot].stream)
+    }
+
+    package func isOpen(_ call: CallReference) -> Bool { resolve(call) != nil }
+
+    /// Writes now what the calls since the last read have left to write. Not necessary (it happens at
+    /// the end of the loop's tick by itself), but earlier and cheaper at the end of a turn.
+    package func flush() {
+        var i = 0
+        while i < dirty.count {
+            if let connection = connections[dirty[i]] {
+                connection.isDirty = false
+                connection.channel?.flush()
+            }
+            i += 1
+        }
+        dirty.removeAll(keepingCapacity: true)
+    }
+
+    // MARK: Calls
+
+    static let answer = HTTP2Fields.shared([
+        (":status", "200"), ("content-type", "application/grpc"),
+    ])
+    private static let okTrailers = HTTP2Fields.shared([("grpc-status", "0"), ("grpc-message", "")])
+
+    private func resolve(_ call: CallReference) -> Int? {
+        let slot = Int(call.slot)
+        guard slot < calls.count, calls[slot].generation == call.generation,
+            calls[slot].state == .open
+        else { return nil }
+        return slot
+    }
+
+    func reference(_ slot: Int) -> CallReference {
+        CallReference(slot: UInt32(slot), generation: calls[slot].generation)
+    }
+
+    func takeCall(connection: Int, stream: Int32) -> Int {
+        let slot: Int
+        if freeCall >= 0 {
+            slot = Int(freeCall)
+            freeCall = calls[slot].nextFree
+        } else {
+            slot = calls.count
+            calls.append(ServerCall())
+        }
+        calls[slot].connection = connection
+        calls[slot].stream = stream
+        calls[slot].state = .headers
+        openCalls += 1
+        return slot
+    }
+
+    /// The stream is gone.
+    func closeCall(_ slot: Int) {
+        let wasOpen = calls[slot].state == .open
+        let call = reference(slot)
+        wheel.clear(slot)
+        let generation = calls[slot].generation &+ 1
+        calls[slot] = ServerCall()
+        calls[slot].generation = generation
+        calls[slot].nextFree = freeCall
+        freeCall = Int32(slot)
+        openCalls -= 1
+        guard wasOpen else { return }
+        counters.callsCancelled &+= 1
+        handler?.onCancelled(call)
+    }
+
+    func state(_ slot: Int) -> ServerCall.State { calls[slot].state }
+
+    func setState(_ slot: Int, _ state: ServerCall.State) { calls[slot].state = state }
+
+    func beginCall(_ slot: Int, _ method: RPCMethod, _ metadata: CallMetadata, encoding: String?, now: NIODeadline) {
+        calls[slot].state = .open
+        calls[slot].encoding = encoding
+        counters.callsStarted &+= 1
+        if let timeout = metadata.timeout {
+            let deadline = now.uptimeNanoseconds &+ min(timeout.nanoseconds, 1 << 62)
+            wheel.set(slot, deadline: deadline)
+            earliest = min(earliest ?? .max, deadline)
+        }
+        handler?.onCall(reference(slot), method: method, metadata: metadata)
+    }
+
+    /// Cuts `data` into messages and hands them over. The result is by how many bytes the call's
+    /// half-received message has grown (or shrunk).
+    func receive(_ slot: Int, _ data: UnsafeRawBufferPointer) -> Int {
+        let before = calls[slot].reader.partialBytes
+        let call = reference(slot)
+        var offset = 0
+        while offset < data.count, calls[slot].state == .open {
+            do throws(MessageReader.Failure) {
+                let next = try calls[slot].reader.next(data, &offset, limit: limits.messageBytesMax)
+                guard let message = next else { break }
+                counters.messageBytesReceived &+= UInt64(message.count)
+                handler?.onMessage(call, message)
+            } catch {
+                refuse(slot, error)
+            }
+        }
+        return calls[slot].reader.partialBytes - before
+    }
+
+    func partialBytes(_ slot: Int) -> Int { calls[slot].reader.partialBytes }
+
+    private func refuse(_ slot: Int, _ failure: MessageReader.Failure) {
+        calls[slot].reader = MessageReader()
+        switch failure {
+        case .tooLarge(let count):
+            abort(
+                slot, .resourceExhausted,
+                "grpc: received message larger than max (\(count) vs. \(limits.messageBytesMax))")
+        case .compressed:
+            if let encoding = calls[slot].encoding, encoding != "identity" {
+                abort(
+                    slot, .unimplemented,
+                    "grpc: Decompressor is not installed for grpc-encoding \"\(encoding)\"")
+            } else {
+                abort(slot, .internal, "grpc: compressed flag set with identity or empty encoding")
+            }
+        case .badFlag(let flag):
+            abort(slot, .internal, "grpc: received unexpected payload format \(flag)")
+        }
+    }
+
+    func halfClose(_ slot: Int) {
+        guard calls[slot].state == .open else { return }
+        if calls[slot].reader.isEmpty {
+            handler?.onHalfClose(reference(slot))
+        } else {
+            abort(slot, .internal, "unexpected EOF")
+        }
+    }
+
+    func writable(_ slot: Int) {
+        guard calls[slot].state == .open else { return }
+        handler?.onWritable(reference(slot))
+    }
+
+    /// Ends a call that the handler knows, without its doing.
+    func abort(_ slot: Int, _ status: GRPCStatus, _ message: String) {
+        let call = reference(slot)
+        end(slot, status, message)
+        counters.callsCancelled &+= 1
+        handler?.onCancelled(call)
+    }
+
+    /// Also for calls that the handler never heard of.
+    func end(_ slot: Int, _ status: GRPCStatus, _ message: String, httpStatus: Int = 200) {
+        calls[slot].state = .ended
+        wheel.clear(slot)
+        guard let connection = connections[calls[slot].connection] else { return }
+        let stream = calls[slot].stream
+        if calls[slot].hasAnswered {
+            connection.session.end(
+                stream, trailers: status == .ok ? Self.okTrailers : HTTP2Fields(fields(status, message)))
+        } else {
+            let head = [(":status", "\(httpStatus)"), ("content-type", "application/grpc")]
+            connection.session.respond(
+                stream, HTTP2Fields(head + fields(status, message)), hasBody: false)
+        }
+        wrote(connection)
+    }
+
+    private func fields(_ status: GRPCStatus, _ message: String) -> [(String, String)] {
+        [
+            ("grpc-status", "\(status.rawValue)"),
+            ("grpc-message", GRPCText.encodeMessage(message)),
+        ]
+    }
+
+    // MARK: Connections
+
+    func add(_ connection: RPCConnection) -> Int {
+        counters.connectionsOpened &+= 1
+        if let slot = freeConnections.popLast() {
+            connections[slot] = connection
+            return slot
+        }
+        connections.append(connection)
+        return connections.count - 1
+    }
+
+    func remove(_ connection: RPCConnection) {
+        connections[connection.slot] = nil
+        freeConnections.append(connection.slot)
+    }
+
+    /// Something waits to be written: at the end of the running read, or of the loop's tick.
+    func wrote(_ connection: RPCConnection) {
+        connection.hasWritten = true
+        guard !connection.isDirty, connection.channel?.flushesByItself != true else { return }
+        connection.isDirty = true
+        dirty.append(connection.slot)
+        guard !flushIsDue else { return }
+        flushIsDue = true
+        loop.assumeIsolated().execute {
+            self.flushIsDue = false
+            self.flush()
+        }
+    }
+
+    // MARK: Deadlines
+
+    /// After a read: calls that are still open now are worth a timer.
+    func armTimer() {
+        guard let deadline = earliest else { return }
+        earliest = nil
+        guard wheel.count > 0, deadline < timer?.at ?? .max else { return }
+        arm(at: deadline + 2 * DeadlineWheel.tickNanoseconds)
+    }
+
+    private func arm(at deadline: UInt64) {
+        timer?.task.cancel()
+        let task = loop.assumeIsolated().scheduleTask(
+            deadline: .uptimeNanoseconds(min(deadline, UInt64(Int64.max)))
+        ) {
+            self.timer = nil
+            self.expire()
+        }
+        timer = (task, deadline)
+    }
+
+    private func expire() {
+        wheel.expire(now: loop.now.uptimeNanoseconds, into: &expired)
+        let slots = expired
+        expired.removeAll(keepingCapacity: true)
+        for slot in slots where calls[slot].state == .open {
+            counters.deadlinesExceeded &+= 1
+            abort(slot, .deadlineExceeded, "context deadline exceeded")
+        }
+        if let next = wheel.nextWake { arm(at: next) }
+    }
+
+    // MARK: Listening and its end
+
+    func adopt(_ channel: any Channel) {
+        let id = ObjectIdentifier(channel)
+        channels[id] = channel
+        channel.closeFuture.assumeIsolated().whenComplete { _ in
+            self.channels[id] = nil
+            self.finishShutdownIfDone()
+        }
+    }
+
+    func listening(_ channel: any Channel) { listeners.append(channel) }
+
+    /// Tells the clients to go (GOAWAY), lets open calls finish, and closes what is left when
+    /// `within` has passed.
+    package func shutdown(within: TimeAmount) -> EventLoopFuture<Void> {
+        if let shutDown { return shutDown.futureResult }
+        isShuttingDown = true
+        let promise = loop.makePromise(of: Void.self)
+        shutDown = promise
+        for listener in listeners { listener.close(promise: nil) }
+        listeners = []
+        for channel in channels.values {
+            channel.pipeline.fireUserInboundEventTriggered(ShutdownEvent())
+        }
+        let task = loop.assumeIsolated().scheduleTask(in: within) {
+            for channel in self.channels.values { channel.close(promise: nil) }
+        }
+        promise.futureResult.assumeIsolated().whenComplete { _ in
+            task.cancel()
+            self.timer?.task.cancel()
+            self.timer = nil
+            self.handler = nil
+        }
+        finishShutdownIfDone()
+        return promise.futureResult
+    }
+
+    private func finishShutdownIfDone() {
+        guard isShuttingDown, channels.isEmpty else { return }
+        shutDown?.succeed()
+    }
+}
+
+/// Fired into the pipelines of all connections when the server is told to end.
+struct ShutdownEvent: Sendable {}
+
+/// A row of the table of calls.
+struct ServerCall {
+    enum State: UInt8 {
+        case free
+        /// Headers are arriving.
+        case headers
+        /// Known to the handler.
+        case open
+        /// HTTP without gRPC: the connection has its exchange.
+        case http
+        /// Answered; the stream lives until the last byte has left.
+        case ended
+    }
+    var generation: UInt32 = 0
+    var state = State.free
+    var hasAnswered = false
+    var connection = 0
+    var stream: Int32 = 0
+    var nextFree: Int32 = -1
+    var reader = MessageReader()
+    var encoding: String?
+}
