@@ -100,7 +100,8 @@ package struct NodeStatus: Sendable {
         package var applied: Slot
         package var replicas: [NodeID]
         package init(
-            id: PartitionID, range: HashRange, leader: NodeID?, term: Term, decided: Slot, applied: Slot,
+            id: PartitionID, range: HashRange, leader: NodeID?, term: Term, decided: Slot,
+            applied: Slot,
             replicas: [NodeID] = []
         ) {
             self.id = id

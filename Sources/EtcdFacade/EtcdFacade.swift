@@ -1,1 +1,0 @@
-// EtcdFacade: see README.md.

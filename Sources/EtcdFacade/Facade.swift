@@ -1,0 +1,296 @@
+package import EtcdAPI
+import NIOCore
+package import Primitives
+
+/// A node as etcd: takes calls from `RPCServer`, asks the node through `NodeAccess`, answers.
+/// Everything happens on one loop. Services are extensions in `Services/`, watches in `WatchHub`.
+package final class Facade {
+    let node: any NodeAccess
+    let output: any CallOutput
+    let loop: any EventLoop
+    let limits: FacadeLimits
+    let headers: HeaderSource
+    let versions: ServedVersions
+    let watches: WatchHub
+    var pending = PendingCalls()
+    var calls = OpenCalls()
+    var metrics = CallMetrics()
+    var hasLeader: Bool
+    private var leaderLostAt: Instant
+    private var isStopped = false
+
+    /// `node.status` must know the cluster's and the member's id by now.
+    package convenience init(
+        node: any NodeAccess, server: RPCServer, limits: FacadeLimits = FacadeLimits(),
+        versions: ServedVersions = ServedVersions()
+    ) {
+        self.init(
+            node: node, output: server, loop: server.loop, limits: limits, versions: versions)
+    }
+
+    init(
+        node: any NodeAccess, output: any CallOutput, loop: any EventLoop, limits: FacadeLimits,
+        versions: ServedVersions = ServedVersions()
+    ) {
+        self.node = node
+        self.output = output
+        self.loop = loop
+        self.limits = limits
+        self.versions = versions
+        headers = HeaderSource(node)
+        watches = WatchHub(
+            node: node, output: output, loop: loop, limits: limits, headers: headers)
+        hasLeader = node.status.sequencer != nil
+        leaderLostAt = node.now
+    }
+
+    /// Begins to look after time (progress notifications, streams without a leader). On the loop.
+    package func start() { scheduleTick() }
+
+    /// No more ticks; calls that are open end as the server closes them.
+    package func stop() { isStopped = true }
+
+    private func scheduleTick() {
+        _ = loop.assumeIsolated().scheduleTask(in: .milliseconds(100)) { [weak self] in
+            guard let self, !self.isStopped else { return }
+            self.onTick()
+            self.scheduleTick()
+        }
+    }
+
+    func onTick() {
+        let now = node.now
+        watches.onTick(now)
+        guard !hasLeader, now.since(leaderLostAt) >= limits.leaderlessMax else { return }
+        for open in calls.all where open.requiresLeader {
+            switch open.state {
+            case .watch, .keepAlive: fail(open.call, EtcdError.noLeader.failure)
+            case .expectsMessage, .waits, .observes: break
+            }
+        }
+    }
+
+    // MARK: Ends of calls
+
+    func answer(_ call: CallReference, _ message: [UInt8]) {
+        guard let open = calls[call] else { return }
+        metrics.count(open.method, .ok)
+        calls[call] = nil
+        output.send(message, to: call)
+        output.finish(call, .ok, message: "")
+    }
+
+    func fail(_ call: CallReference, _ failure: CallFailure) {
+        guard let open = calls[call] else { return }
+        metrics.count(open.method, failure.status)
+        release(open)
+        output.finish(call, failure.status, message: failure.text)
+    }
+
+    /// A stream that its client has ended.
+    func complete(_ call: CallReference) {
+        guard let open = calls[call] else { return }
+        metrics.count(open.method, .ok)
+        release(open)
+        output.finish(call, .ok, message: "")
+    }
+
+    /// Frees what the call held here and in the node.
+    private func release(_ open: OpenCall) {
+        calls[open.call] = nil
+        switch open.state {
+        case .expectsMessage, .observes: break
+        case .waits(let token):
+            if pending.take(token) != nil { node.cancel(token: token) }
+        case .watch(let stream): watches.close(stream)
+        case .keepAlive(let stream): cancelAll(of: stream)
+        }
+    }
+
+    // MARK: Asking the node
+
+    func wait(_ call: CallReference, as kind: Pending.Kind) -> (token: UInt64, deadline: Instant)? {
+        guard var open = calls[call] else { return nil }
+        let token = pending.add(Pending(call: call, kind: kind))
+        open.state = .waits(token)
+        calls[call] = open
+        return (token, open.deadline)
+    }
+
+    func submit(_ request: Request, _ call: CallReference, as kind: Pending.Kind) {
+        guard let (token, deadline) = wait(call, as: kind) else { return }
+        node.submit(request, deadline: deadline, token: token)
+    }
+
+    func readIndex(_ call: CallReference, linearizable: Bool, as kind: Pending.Kind) {
+        guard let (token, deadline) = wait(call, as: kind) else { return }
+        node.readIndex(linearizable: linearizable, deadline: deadline, token: token)
+    }
+}
+
+// MARK: - Calls of clients
+
+extension Facade: RPCHandler {
+    package func onCall(_ call: CallReference, method: RPCMethod, metadata: CallMetadata) {
+        metrics.started(method)
+        let now = node.now
+        let timeout = min(metadata.timeout ?? limits.requestTimeout, limits.requestTimeout)
+        var open = OpenCall(
+            call: call, method: method, requiresLeader: metadata.requiresLeader,
+            deadline: now.advanced(by: timeout), state: .expectsMessage)
+        if metadata.requiresLeader, !hasLeader {
+            calls[call] = open
+            return fail(call, EtcdError.noLeader.failure)
+        }
+        switch method {
+        case .watch: open.state = .watch(watches.open(call))
+        case .leaseKeepAlive: open.state = .keepAlive(KeepAliveStream(call: call))
+        default: break
+        }
+        calls[call] = open
+    }
+
+    package func onMessage(_ call: CallReference, _ message: Bytes) {
+        guard let open = calls[call] else { return }
+        do throws(CallFailure) {
+            switch open.state {
+            case .expectsMessage: try onUnary(open.method, call, message)
+            case .watch(let stream):
+                let request = try WatchRequest(message: message)
+                watches.onRequest(request, on: stream)
+                if stream.isClosed { calls[call] = nil }
+            case .keepAlive(let stream): try onKeepAlive(message, on: stream)
+            // gRPC: one message of a unary call. What comes after it is passed over.
+            case .waits, .observes: break
+            }
+        } catch {
+            fail(call, error)
+        }
+    }
+
+    package func onHalfClose(_ call: CallReference) {
+        guard let open = calls[call] else { return }
+        switch open.state {
+        case .expectsMessage: fail(call, .noMessage)
+        case .watch: complete(call)
+        case .keepAlive(let stream):
+            stream.isHalfClosed = true
+            if stream.isIdle { complete(call) }
+        case .waits, .observes: break
+        }
+    }
+
+    package func onCancelled(_ call: CallReference) {
+        guard let open = calls[call] else { return }
+        metrics.count(open.method, node.now >= open.deadline ? .deadlineExceeded : .cancelled)
+        release(open)
+    }
+
+    package func onWritable(_ call: CallReference) {
+        guard let open = calls[call], case .watch(let stream) = open.state else { return }
+        watches.onWritable(stream)
+    }
+
+    package func onHTTP(_ request: HTTPRequest, _ responder: HTTPResponder) {
+        onHTTP(request) { responder.respond($0) }
+    }
+
+    private func onUnary(
+        _ method: RPCMethod, _ call: CallReference, _ message: Bytes
+    ) throws(CallFailure) {
+        switch method {
+        case .range: try onRange(call, message)
+        case .put: try onPut(call, message)
+        case .deleteRange: try onDeleteRange(call, message)
+        case .txn: try onTransaction(call, message)
+        case .compact: try onCompact(call, message)
+        case .leaseGrant: try onLeaseGrant(call, message)
+        case .leaseRevoke: try onLeaseRevoke(call, message)
+        case .leaseTimeToLive: try onLeaseTimeToLive(call, message)
+        case .leaseLeases: submit(.leaseList, call, as: .leaseList)
+        case .memberList: try onMemberList(call, message)
+        case .status: onStatus(call)
+        case .hash: try onHash(call)
+        case .hashKV: try onHashKV(call, message)
+        case .alarm: try onAlarm(call, message)
+        case .defragment: answer(call, [])
+        case .healthCheck: try onHealthCheck(call, message)
+        case .healthWatch: try onHealthWatch(call, message)
+        case .authStatus: onAuthStatus(call)
+        // Clients with a user name ask first, and go on without a token when told so.
+        case .authenticate: throw EtcdError.authNotEnabled.failure
+        case .rangeStream:
+            // As a server of 3.6 answers; Kubernetes then uses Range.
+            throw CallFailure(
+                status: .unimplemented,
+                text: "unknown method RangeStream for service etcdserverpb.KV")
+        case .memberAdd, .memberRemove, .memberUpdate, .memberPromote:
+            throw .notYetSupported("changing members")
+        case .snapshot: throw .notYetSupported("the snapshot stream")
+        case .moveLeader: throw .notYetSupported("moving the leader")
+        case .downgrade: throw .notYetSupported("downgrading")
+        case .authEnable, .authDisable, .userAdd, .userGet, .userList, .userDelete,
+            .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd, .roleGet, .roleList,
+            .roleDelete, .roleGrantPermission, .roleRevokePermission:
+            throw .notYetSupported("authentication")
+        case .lock, .unlock: throw .notYetSupported("the lock service")
+        case .electionCampaign, .electionProclaim, .electionLeader, .electionObserve,
+            .electionResign:
+            throw .notYetSupported("the election service")
+        case .watch, .leaseKeepAlive: throw .noMessage
+        }
+    }
+}
+
+// MARK: - Answers of the node
+
+extension Facade: NodeClient {
+    package func onResponse(_ response: Response, token: UInt64) {
+        guard let waiting = pending.take(token) else { return }
+        if case .keepAlive(let stream, let position) = waiting.kind {
+            return onKeptAlive(response, on: stream, position)
+        }
+        guard let call = waiting.call else { return }
+        if case .failed(let error) = response { return fail(call, error.failure) }
+        guard let message = encode(response, for: waiting.kind) else {
+            return fail(
+                call,
+                CallFailure(status: .internal, text: "polder: the node answered something else"))
+        }
+        answer(call, message)
+    }
+
+    package func onReadIndex(_ answered: Result<ReadIndex, RequestError>, token: UInt64) {
+        guard let waiting = pending.take(token) else { return }
+        if case .healthCheck(let check) = waiting.kind { return check.onReadIndex(answered) }
+        guard let call = waiting.call else { return }
+        switch answered {
+        case .failure(let error): fail(call, error.failure)
+        case .success(let index):
+            do throws(RequestError) {
+                switch waiting.kind {
+                case .range(let query): answer(call, try read(query, index))
+                case .readOnlyTransaction(let transaction):
+                    answer(call, try read(transaction, index))
+                case .memberList: answer(call, memberList())
+                case .put, .delete, .transaction, .compaction, .leaseGrant, .leaseRevoke,
+                    .leaseTimeToLive, .leaseList, .keepAlive, .healthCheck:
+                    invariant(false, "a read index for what reads nothing")
+                }
+            } catch {
+                fail(call, error.failure)
+            }
+        }
+    }
+
+    package func onChanges(_ changes: [RevisionChanges], through: Revision) {
+        watches.onChanges(changes, through: through)
+    }
+
+    package func onChangesLost(through: Revision) { watches.onChangesLost(through: through) }
+
+    package func onLeaderChanged(hasLeader: Bool) {
+        if self.hasLeader, !hasLeader { leaderLostAt = node.now }
+        self.hasLeader = hasLeader
+    }
+}

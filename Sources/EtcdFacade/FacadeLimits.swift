@@ -1,0 +1,33 @@
+package import Primitives
+
+/// What a client may ask, and how much of it is held for a client that does not read.
+package struct FacadeLimits: Sendable {
+    /// etcd's --max-txn-ops: of compares, success and failure, each.
+    package var transactionOperationsMax = 128
+    /// etcd's --max-request-bytes.
+    package var requestBytesMax = 1_572_864
+    /// etcd's request timeout: 5 s and two election timeouts.
+    package var requestTimeout = TimeSpan.seconds(7)
+    /// A shorter TTL is raised to this, as etcd does (its election timeout and a half, rounded up).
+    package var leaseSecondsMin: Int64 = 2
+    package var leaseSecondsMax: Int64 = 9_000_000_000
+    /// Streams with `hasleader` are ended when there has been no leader for so long.
+    package var leaderlessMax = TimeSpan.seconds(3)
+    /// etcd's --watch-progress-notify-interval.
+    package var progressInterval = TimeSpan.seconds(600)
+    /// A response above this is cut if its watcher asked for fragments.
+    package var fragmentBytes = 1_572_864 + 524_288
+    /// A watch stream with more bytes waiting is not sent to until it has drained. The server's
+    /// `bufferedBytesHigh`, since it says when a stream has drained.
+    package var bufferedBytesHigh = 1 << 20
+    /// A client that goes on asking for watches without reading loses its stream here.
+    package var bufferedBytesMax = 64 << 20
+    /// Rows and bytes of one step of catching up: the loop serves others between steps.
+    package var catchUpRowsMax = 1024
+    package var catchUpBytes = 1 << 20
+    /// Kept for `prev_kv`.
+    package var previousRowsBytes = 16 << 20
+    /// Keep-alives of one stream that may wait for the core.
+    package var keepAlivesMax = 10_000
+    package init() {}
+}

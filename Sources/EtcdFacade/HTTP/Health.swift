@@ -1,0 +1,143 @@
+import EtcdAPI
+import Primitives
+
+/// A health question that must ask the region before it can answer.
+final class HTTPHealthCheck {
+    let onReadIndex: (Result<ReadIndex, RequestError>) -> Void
+    init(_ onReadIndex: @escaping (Result<ReadIndex, RequestError>) -> Void) {
+        self.onReadIndex = onReadIndex
+    }
+}
+
+/// etcd's health pages (server/etcdserver/api/etcdhttp/health.go): the same words, the same codes.
+extension Facade {
+    private enum Check: String, CaseIterable {
+        case dataCorruption = "data_corruption"
+        case serializableRead = "serializable_read"
+        case linearizableRead = "linearizable_read"
+        case nonLearner = "non_learner"
+
+        static let live: [Check] = [.serializableRead]
+        static let ready = Check.allCases
+    }
+
+    func onHealth(_ target: HTTPTarget, _ respond: @escaping (HTTPResponse) -> Void) {
+        let isSerializable = target.value("serializable") == "true"
+        if !isSerializable, !hasLeader {
+            metrics.healthFailures += 1
+            return respond(Self.health(false, "RAFT NO LEADER"))
+        }
+        probe(linearizable: !isSerializable) { [self] problem in
+            if let problem {
+                metrics.healthFailures += 1
+                respond(Self.health(false, "RANGE ERROR:\(problem)"))
+            } else {
+                metrics.healthSuccesses += 1
+                respond(Self.health(true, ""))
+            }
+        }
+    }
+
+    private static func health(_ isHealthy: Bool, _ reason: String) -> HTTPResponse {
+        var json = JSONWriter()
+        json.object {
+            $0.member("health", isHealthy ? "true" : "false")
+            $0.member("reason", reason)
+        }
+        if isHealthy {
+            return HTTPResponse(status: 200, contentType: "text/plain; charset=utf-8", json.text)
+        }
+        return HTTPResponse(
+            status: 503, contentType: "text/plain; charset=utf-8", json.text + "\n")
+    }
+
+    /// /livez, /readyz and their single checks; false: not one of them.
+    func onCheck(_ target: HTTPTarget, _ respond: @escaping (HTTPResponse) -> Void) -> Bool {
+        let parts = target.path.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count == 2 || parts.count == 3, parts[0].isEmpty else { return false }
+        let all: [Check]
+        switch parts[1] {
+        case "livez": all = Check.live
+        case "readyz": all = Check.ready
+        default: return false
+        }
+        let chosen: [Check]
+        if parts.count == 3 {
+            guard let one = Check(rawValue: String(parts[2])), all.contains(one) else {
+                return false
+            }
+            chosen = [one]
+        } else {
+            let excluded = target.values("exclude")
+            chosen = all.filter { !excluded.contains($0.rawValue) }
+        }
+        run(chosen, target, respond)
+        return true
+    }
+
+    private func run(
+        _ checks: [Check], _ target: HTTPTarget, _ respond: @escaping (HTTPResponse) -> Void
+    ) {
+        // Only one of them has to wait.
+        guard checks.contains(.linearizableRead) else {
+            return respond(Self.verdict(checks, isVerbose: target.has("verbose"), problem))
+        }
+        probe(linearizable: true) { [self] linearizable in
+            respond(
+                Self.verdict(checks, isVerbose: target.has("verbose")) { check in
+                    check == .linearizableRead ? linearizable : problem(of: check)
+                })
+        }
+    }
+
+    /// Of the checks that this node answers by itself. Nil: none.
+    private func problem(of check: Check) -> String? {
+        switch check {
+        // A corrupt store stops the process; a learner does not serve clients yet.
+        case .dataCorruption, .nonLearner, .linearizableRead: nil
+        case .serializableRead: localProblem()
+        }
+    }
+
+    private static func verdict(
+        _ checks: [Check], isVerbose: Bool, _ problem: (Check) -> String?
+    ) -> HTTPResponse {
+        var lines = ""
+        var isFine = true
+        for check in checks {
+            if let problem = problem(check) {
+                isFine = false
+                lines += "[-]\(check.rawValue) failed: \(problem)\n"
+            } else {
+                lines += "[+]\(check.rawValue) ok\n"
+            }
+        }
+        let type = "text/plain; charset=utf-8"
+        guard isFine else { return HTTPResponse(status: 503, contentType: type, lines + "\n") }
+        return HTTPResponse(status: 200, contentType: type, (isVerbose ? lines : "") + "ok\n")
+    }
+
+    /// Reads one key at what the region (or this node alone) says is current. Nil: it worked.
+    private func probe(linearizable: Bool, _ done: @escaping (String?) -> Void) {
+        guard linearizable else { return done(localProblem()) }
+        let check = HTTPHealthCheck { [weak self] answered in
+            switch answered {
+            case .failure(let error): done(error.failure.text)
+            case .success: done(self?.localProblem())
+            }
+        }
+        let token = pending.add(Pending(call: nil, kind: .healthCheck(check)))
+        let deadline = node.now.advanced(by: limits.requestTimeout)
+        node.readIndex(linearizable: true, deadline: deadline, token: token)
+    }
+
+    private func localProblem() -> String? {
+        let query = RangeQuery(range: .everything, limit: 1, keysOnly: true)
+        do throws(RequestError) {
+            _ = try node.range(query, at: node.status.revision)
+            return nil
+        } catch {
+            return error.failure.text
+        }
+    }
+}

@@ -1,0 +1,94 @@
+import EtcdAPI
+import Primitives
+
+/// A request's target, taken apart.
+struct HTTPTarget {
+    let path: String
+    private let query: [(name: String, value: String)]
+
+    init(_ target: String) {
+        let parts = target.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+        path = String(parts.first ?? "")
+        var query: [(String, String)] = []
+        if parts.count > 1 {
+            for pair in parts[1].split(separator: "&") {
+                let sides = pair.split(
+                    separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+                query.append(
+                    (Self.unescaped(sides[0]), sides.count > 1 ? Self.unescaped(sides[1]) : ""))
+            }
+        }
+        self.query = query
+    }
+
+    func has(_ name: String) -> Bool { query.contains { $0.name == name } }
+    func value(_ name: String) -> String? { query.first { $0.name == name }?.value }
+    func values(_ name: String) -> [String] {
+        query.filter { $0.name == name && !$0.value.isEmpty }.map(\.value)
+    }
+
+    private static func unescaped(_ text: Substring) -> String {
+        var bytes: [UInt8] = []
+        var rest = Array(text.utf8)[...]
+        while let byte = rest.popFirst() {
+            if byte == UInt8(ascii: "%"), rest.count >= 2,
+                let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16)
+            {
+                bytes.append(value)
+                rest = rest.dropFirst(2)
+            } else {
+                bytes.append(byte == UInt8(ascii: "+") ? UInt8(ascii: " ") : byte)
+            }
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}
+
+extension Facade {
+    /// What etcd serves beside gRPC, and Polder's own pages under /polder/. `respond` is called once,
+    /// perhaps later: a health check asks the region.
+    func onHTTP(_ request: HTTPRequest, respond: @escaping (HTTPResponse) -> Void) {
+        let target = HTTPTarget(request.target)
+        guard request.method == "GET" || request.method == "HEAD" else {
+            return respond(
+                HTTPResponse(
+                    status: 405,
+                    headers: [("allow", "GET"), ("content-type", "text/plain; charset=utf-8")],
+                    body: Bytes("Method Not Allowed\n")))
+        }
+        switch target.path {
+        case "/health": onHealth(target, respond)
+        case "/version": respond(.json(versionJSON))
+        case "/metrics":
+            respond(
+                HTTPResponse(
+                    status: 200, contentType: "text/plain; version=0.0.4; charset=utf-8",
+                    metricsText()))
+        case "/polder/status": respond(.json(statusJSON()))
+        case "/polder/conflicts":
+            let limit = target.value("limit").flatMap(Int.init) ?? 100
+            respond(.json(conflictsJSON(limit: min(max(0, limit), 10_000))))
+        default:
+            if onCheck(target, respond) { return }
+            respond(
+                HTTPResponse(
+                    status: 404, contentType: "text/plain; charset=utf-8", "404 page not found\n"))
+        }
+    }
+
+    private var versionJSON: String {
+        var json = JSONWriter()
+        json.object {
+            $0.member("etcdserver", versions.etcd)
+            $0.member("etcdcluster", versions.etcdCluster)
+            $0.member("storage", versions.storage)
+        }
+        return json.text
+    }
+}
+
+extension HTTPResponse {
+    static func json(_ text: String, status: Int = 200) -> HTTPResponse {
+        HTTPResponse(status: status, contentType: "application/json", text)
+    }
+}

@@ -1,0 +1,95 @@
+import EtcdAPI
+import Primitives
+
+/// What the facade waits for on behalf of a call, under the token that it gave the node. The answer
+/// is encoded from this and from what the node says: no closures.
+struct Pending {
+    enum Kind {
+        case put
+        case delete
+        case transaction
+        case range(RangeQuery)
+        case readOnlyTransaction(Transaction)
+        case compaction
+        case leaseGrant
+        case leaseRevoke
+        case leaseTimeToLive
+        case leaseList
+        case keepAlive(KeepAliveStream, position: UInt64)
+        case memberList
+        case healthCheck(HTTPHealthCheck)
+    }
+    /// nil: not an RPC.
+    let call: CallReference?
+    let kind: Kind
+}
+
+/// Tokens to what waits under them: a flat table with a free list. A token is never used twice in
+/// practice (32 bits of generation), so a late answer finds nothing.
+struct PendingCalls {
+    private var entries: [Pending?] = []
+    private var generations: [UInt32] = []
+    private var free: [UInt32] = []
+    var count: Int { entries.count - free.count }
+
+    mutating func add(_ pending: Pending) -> UInt64 {
+        if let slot = free.popLast() {
+            entries[Int(slot)] = pending
+            return UInt64(generations[Int(slot)]) << 32 | UInt64(slot)
+        }
+        entries.append(pending)
+        generations.append(1)
+        return 1 << 32 | UInt64(entries.count - 1)
+    }
+
+    mutating func take(_ token: UInt64) -> Pending? {
+        let slot = Int(token & 0xFFFF_FFFF)
+        guard slot < entries.count, UInt64(generations[slot]) == token >> 32,
+            let pending = entries[slot]
+        else { return nil }
+        entries[slot] = nil
+        generations[slot] &+= 1
+        free.append(UInt32(slot))
+        return pending
+    }
+}
+
+/// What is known of an open call, by the slot of its reference.
+struct OpenCall {
+    enum State {
+        /// Of a unary call: its message has not come.
+        case expectsMessage
+        /// The node was asked under this token.
+        case waits(UInt64)
+        case watch(WatchStream)
+        case keepAlive(KeepAliveStream)
+        /// Health.Watch: has its answer, and stays open until the client goes.
+        case observes
+    }
+    let call: CallReference
+    let method: RPCMethod
+    let requiresLeader: Bool
+    let deadline: Instant
+    var state: State
+}
+
+struct OpenCalls {
+    private var calls: [OpenCall?] = []
+
+    subscript(call: CallReference) -> OpenCall? {
+        get {
+            let slot = Int(call.slot)
+            guard slot < calls.count, let open = calls[slot], open.call == call else { return nil }
+            return open
+        }
+        set {
+            let slot = Int(call.slot)
+            while slot >= calls.count { calls.append(nil) }
+            // A slot in use by another call is that call's.
+            guard newValue != nil || calls[slot]?.call == call else { return }
+            calls[slot] = newValue
+        }
+    }
+
+    var all: [OpenCall] { calls.compactMap { $0 } }
+}

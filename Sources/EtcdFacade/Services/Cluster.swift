@@ -1,0 +1,32 @@
+import EtcdAPI
+import Primitives
+
+extension Facade {
+    func onMemberList(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        let isLinearizable = try NumberFields(message)[1] != 0
+        readIndex(call, linearizable: isLinearizable, as: .memberList)
+    }
+
+    func memberList() -> [UInt8] {
+        var builder = WireBuilder()
+        // etcd's member answers carry no revision.
+        builder.message(1, headers.at(.zero).message)
+        for member in node.status.members {
+            builder.message(2) { inner in
+                inner.field(1, member.id)
+                inner.field(2, member.name)
+                for url in member.peerURLs { inner.field(3, url) }
+                for url in member.clientURLs { inner.field(4, url) }
+            }
+        }
+        return builder.bytes
+    }
+
+    /// Authentication is off, as a cluster begins.
+    func onAuthStatus(_ call: CallReference) {
+        var builder = WireBuilder()
+        builder.message(1, headers.at(.zero).message)
+        builder.field(3, UInt64(1))
+        answer(call, builder.bytes)
+    }
+}

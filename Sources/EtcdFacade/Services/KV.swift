@@ -1,0 +1,168 @@
+import EtcdAPI
+import Primitives
+
+extension Facade {
+    func onRange(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        let query = try RangeQuery(message: message)
+        metrics.ranges += 1
+        readIndex(call, linearizable: !query.serializable, as: .range(query))
+    }
+
+    func onPut(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        let put = try Put(message: message)
+        try checkSize(message)
+        metrics.puts += 1
+        submit(.transaction(Transaction(success: [.put(put)])), call, as: .put)
+    }
+
+    func onDeleteRange(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        let delete = try Delete(message: message)
+        try checkSize(message)
+        metrics.deletes += 1
+        submit(.transaction(Transaction(success: [.delete(delete)])), call, as: .delete)
+    }
+
+    func onTransaction(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        let transaction = try Transaction(
+            message: message, operationsMax: limits.transactionOperationsMax)
+        metrics.transactions += 1
+        if transaction.isReadOnly {
+            // protocol-rules.md C3: a read, at one revision, without a leader.
+            readIndex(
+                call, linearizable: !transaction.isSerializable,
+                as: .readOnlyTransaction(transaction))
+        } else {
+            try checkSize(message)
+            submit(.transaction(transaction), call, as: .transaction)
+        }
+    }
+
+    func onCompact(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        let compaction = try CompactionMessage(message: message)
+        guard compaction.revision >= .zero else { throw EtcdError.compacted.failure }
+        submit(.compact(compaction.revision), call, as: .compaction)
+    }
+
+    /// What would not fit a log entry of etcd. Reads may be larger, up to the server's message limit.
+    private func checkSize(_ message: Bytes) throws(CallFailure) {
+        guard message.count <= limits.requestBytesMax else {
+            throw EtcdError.requestTooLarge.failure
+        }
+    }
+
+    /// The answer to what was submitted; nil: the node answered something else.
+    func encode(_ response: Response, for kind: Pending.Kind) -> [UInt8]? {
+        switch (kind, response) {
+        case (.put, .transaction(let result, let revision)):
+            guard case .put(let previous)? = result.results.first else { return nil }
+            return KVResponse.put(previous: previous, headers.at(revision))
+        case (.delete, .transaction(let result, let revision)):
+            guard case .delete(let deleted, let previous)? = result.results.first else {
+                return nil
+            }
+            return KVResponse.delete(deleted, previous, headers.at(revision))
+        case (.transaction, .transaction(let result, let revision)):
+            return KVResponse.transaction(result, headers.at(revision))
+        case (.compaction, .compacted(let revision)):
+            return KVResponse.compaction(headers.at(revision))
+        case (.leaseGrant, .leaseGranted(let id, let ttl, let revision)):
+            return LeaseResponse.grant(id, ttlSeconds: ttl, headers.at(revision))
+        case (.leaseRevoke, .leaseRevoked(let revision)):
+            return KVResponse.compaction(headers.at(revision))
+        case (
+            .leaseTimeToLive,
+            .leaseTimeToLive(let id, let granted, let remaining, let keys, let revision)
+        ):
+            return LeaseResponse.timeToLive(
+                id, granted: granted, remaining: remaining, keys: keys, headers.at(revision))
+        case (.leaseList, .leases(let ids, let revision)):
+            return LeaseResponse.leases(ids, headers.at(revision))
+        default: return nil
+        }
+    }
+
+    func read(_ query: RangeQuery, _ index: ReadIndex) throws(RequestError) -> [UInt8] {
+        let result = try node.range(query, at: try revision(of: query, index))
+        return KVResponse.range(result, headers.at(index.revision))
+    }
+
+    func read(_ transaction: Transaction, _ index: ReadIndex) throws(RequestError) -> [UInt8] {
+        var reader = TransactionReader(node: node, index: index)
+        let result = try reader.evaluate(transaction)
+        return KVResponse.transaction(result, headers.at(index.revision))
+    }
+}
+
+/// Where a query reads: at the index, or in the past if it names a revision that is still there.
+func revision(of query: RangeQuery, _ index: ReadIndex) throws(RequestError) -> Revision {
+    if query.revision == .zero { return index.revision }
+    if query.revision > index.revision { throw .futureRevision }
+    if query.revision < index.compactRevision { throw .compacted }
+    return query.revision
+}
+
+/// Evaluates a transaction that can write nothing, all of it at one revision.
+struct TransactionReader {
+    let node: any NodeAccess
+    let index: ReadIndex
+
+    mutating func evaluate(_ transaction: Transaction) throws(RequestError) -> TransactionResult {
+        var succeeded = true
+        for compare in transaction.compares where try !holds(compare) {
+            succeeded = false
+            break
+        }
+        var results: [OperationResult] = []
+        let operations = succeeded ? transaction.success : transaction.failure
+        results.reserveCapacity(operations.count)
+        for operation in operations {
+            switch operation {
+            case .range(let query):
+                let at = try revision(of: query, index)
+                results.append(.range(try node.range(query, at: at)))
+            case .transaction(let nested): results.append(.transaction(try evaluate(nested)))
+            case .put, .delete: invariant(false, "a write in a transaction that only reads")
+            }
+        }
+        return TransactionResult(succeeded: succeeded, results: results)
+    }
+
+    private func holds(_ compare: Compare) throws(RequestError) -> Bool {
+        let rows = try node.range(RangeQuery(range: compare.range), at: index.revision).rows
+        if rows.isEmpty {
+            // Without a key there is no value to compare; the numbers are all zero.
+            if case .value = compare.target { return false }
+            return Self.holds(compare, nil)
+        }
+        return rows.allSatisfy { Self.holds(compare, $0) }
+    }
+
+    private static func holds(_ compare: Compare, _ row: Row?) -> Bool {
+        switch compare.target {
+        case .version(let n): relate(row?.version ?? 0, compare.relation, n)
+        case .createRevision(let n): relate(row?.createRevision.rawValue ?? 0, compare.relation, n)
+        case .modRevision(let n): relate(row?.modRevision.rawValue ?? 0, compare.relation, n)
+        case .value(let value): relate(row?.value ?? .empty, compare.relation, value)
+        case .lease(let n): relate(row?.lease.rawValue ?? 0, compare.relation, n)
+        }
+    }
+
+    private static func relate<T: Comparable>(_ a: T, _ relation: Compare.Relation, _ b: T) -> Bool
+    {
+        switch relation {
+        case .equal: a == b
+        case .notEqual: a != b
+        case .greater: a > b
+        case .less: a < b
+        }
+    }
+}
+
+extension Transaction {
+    /// etcd's IsTxnSerializable: every range on both branches says so.
+    fileprivate var isSerializable: Bool {
+        (success + failure).allSatisfy { operation in
+            if case .range(let query) = operation { query.serializable } else { false }
+        }
+    }
+}

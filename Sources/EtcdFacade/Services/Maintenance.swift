@@ -1,0 +1,103 @@
+import EtcdAPI
+import Primitives
+
+/// What is told to those who ask for etcd's version. Kubernetes wants three numbers, and trusts
+/// progress requests from 3.6 on.
+package struct ServedVersions: Sendable {
+    package var etcd = "3.6.6"
+    package var etcdCluster = "3.6.0"
+    package var storage = "3.6.0"
+    package var polder = "0.1.0"
+    package init() {}
+}
+
+extension Facade {
+    func onStatus(_ call: CallReference) {
+        let status = node.status
+        var builder = WireBuilder()
+        builder.message(1, headers.at(status.revision).message)
+        builder.field(2, versions.etcd)
+        builder.field(3, status.storeBytes)
+        builder.field(4, status.sequencerMemberID)
+        builder.field(5, status.decidedIndex)
+        builder.field(6, status.epochRound)
+        builder.field(7, status.appliedIndex)
+        if status.sequencer == nil { builder.field(8, EtcdError.noLeader.text) }
+        for problem in status.problems { builder.field(8, problem) }
+        builder.field(9, status.storeBytesInUse)
+        builder.field(11, versions.storage)
+        // dbSizeQuota: none. downgradeInfo: none under way.
+        builder.message(13, [])
+        answer(call, builder.bytes)
+    }
+
+    func onHash(_ call: CallReference) throws(CallFailure) {
+        let revision = node.status.revision
+        var builder = WireBuilder()
+        builder.message(1, headers.at(revision).message)
+        builder.field(2, UInt64(try hash(at: revision)))
+        answer(call, builder.bytes)
+    }
+
+    func onHashKV(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        let asked = Revision(try NumberFields(message)[1])
+        let status = node.status
+        if asked > .zero, asked < status.compactRevision { throw EtcdError.compacted.failure }
+        if asked > status.revision { throw EtcdError.futureRevision.failure }
+        let revision = asked > .zero ? asked : status.revision
+        var builder = WireBuilder()
+        builder.message(1, headers.at(status.revision).message)
+        builder.field(2, UInt64(try hash(at: revision)))
+        // etcd: -1 before the first compaction.
+        builder.field(
+            3, status.compactRevision > .zero ? status.compactRevision.rawValue : Int64(-1))
+        builder.field(4, revision.rawValue)
+        answer(call, builder.bytes)
+    }
+
+    private func hash(at revision: Revision) throws(CallFailure) -> UInt32 {
+        do throws(RequestError) {
+            return try node.hash(at: revision)
+        } catch {
+            throw error.failure
+        }
+    }
+
+    /// No alarm is ever raised yet: there are none to list and none to disarm.
+    func onAlarm(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        let action = try NumberFields(message)[1]
+        guard action == 0 || action == 2 else { throw .notYetSupported("raising alarms by hand") }
+        answer(call, KVResponse.compaction(headers.at(node.status.revision)))
+    }
+
+    // MARK: gRPC health
+
+    func onHealthCheck(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        guard try serviceName(message).isEmpty else {
+            throw CallFailure(status: .notFound, text: "unknown service")
+        }
+        answer(call, Self.serving)
+    }
+
+    func onHealthWatch(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        guard var open = calls[call] else { return }
+        let isKnown = try serviceName(message).isEmpty
+        open.state = .observes
+        calls[call] = open
+        // SERVICE_UNKNOWN is 3; the stream stays open, as the health protocol wants.
+        output.send(isKnown ? Self.serving : [8, 3], to: call)
+    }
+
+    private static let serving: [UInt8] = [8, 1]
+
+    private func serviceName(_ message: Bytes) throws(CallFailure) -> String {
+        try unmarshalling { () throws(Malformed) in
+            var name = ""
+            var reader = WireReader(message)
+            while let field = try reader.next() {
+                if field == 1 { name = try reader.string() } else { try reader.skip() }
+            }
+            return name
+        }
+    }
+}

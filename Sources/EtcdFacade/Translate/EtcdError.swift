@@ -1,0 +1,125 @@
+import EtcdAPI
+import Primitives
+
+/// How a call ends when it does not end well.
+struct CallFailure: Error, Equatable {
+    let status: GRPCStatus
+    let text: String
+
+    static let malformed = CallFailure(
+        status: .internal,
+        text: "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data")
+    static let noMessage = CallFailure(
+        status: .internal, text: "grpc: the call carried no request message")
+
+    /// For what the design has and this version has not.
+    static func notYetSupported(_ what: String) -> CallFailure {
+        CallFailure(status: .unimplemented, text: "polder: \(what) is not yet supported")
+    }
+}
+
+/// etcd's errors, by name. Clients compare the texts: they are etcd's to the letter
+/// (api/v3rpc/rpctypes/error.go).
+enum EtcdError: Error, CaseIterable {
+    case emptyKey
+    case keyNotFound
+    case valueProvided
+    case leaseProvided
+    case tooManyOperations
+    case duplicateKey
+    case invalidClientAPIVersion
+    case invalidSortOption
+    case requestTooLarge
+    case compacted
+    case futureRevision
+    case noSpace
+    case tooManyRequests
+    case leaseNotFound
+    case leaseExists
+    case leaseTTLTooLarge
+    case watchCancelled
+    case authNotEnabled
+    case memberNotFound
+    case notLeader
+    case badLeaderTransferee
+    case noLeader
+    case leaderChanged
+    case stopped
+    case timedOut
+    case unhealthy
+    case cancelled
+    case deadlineExceeded
+
+    var status: GRPCStatus {
+        switch self {
+        case .emptyKey, .keyNotFound, .valueProvided, .leaseProvided, .tooManyOperations,
+            .duplicateKey, .invalidClientAPIVersion, .invalidSortOption, .requestTooLarge:
+            .invalidArgument
+        case .compacted, .futureRevision, .leaseTTLTooLarge: .outOfRange
+        case .noSpace, .tooManyRequests: .resourceExhausted
+        case .leaseNotFound, .memberNotFound: .notFound
+        case .leaseExists, .authNotEnabled, .notLeader, .badLeaderTransferee: .failedPrecondition
+        case .noLeader, .leaderChanged, .stopped, .timedOut, .unhealthy: .unavailable
+        case .watchCancelled, .cancelled: .cancelled
+        case .deadlineExceeded: .deadlineExceeded
+        }
+    }
+
+    var text: String {
+        switch self {
+        case .emptyKey: "etcdserver: key is not provided"
+        case .keyNotFound: "etcdserver: key not found"
+        case .valueProvided: "etcdserver: value is provided"
+        case .leaseProvided: "etcdserver: lease is provided"
+        case .tooManyOperations: "etcdserver: too many operations in txn request"
+        case .duplicateKey: "etcdserver: duplicate key given in txn request"
+        case .invalidClientAPIVersion: "etcdserver: invalid client api version"
+        case .invalidSortOption: "etcdserver: invalid sort option"
+        case .requestTooLarge: "etcdserver: request is too large"
+        case .compacted: "etcdserver: mvcc: required revision has been compacted"
+        case .futureRevision: "etcdserver: mvcc: required revision is a future revision"
+        case .noSpace: "etcdserver: mvcc: database space exceeded"
+        case .tooManyRequests: "etcdserver: too many requests"
+        case .leaseNotFound: "etcdserver: requested lease not found"
+        case .leaseExists: "etcdserver: lease already exists"
+        case .leaseTTLTooLarge: "etcdserver: too large lease TTL"
+        case .watchCancelled: "etcdserver: watch canceled"
+        case .authNotEnabled: "etcdserver: authentication is not enabled"
+        case .memberNotFound: "etcdserver: member not found"
+        case .notLeader: "etcdserver: not leader"
+        case .badLeaderTransferee: "etcdserver: bad leader transferee"
+        case .noLeader: "etcdserver: no leader"
+        case .leaderChanged: "etcdserver: leader changed"
+        case .stopped: "etcdserver: server stopped"
+        case .timedOut: "etcdserver: request timed out"
+        case .unhealthy: "etcdserver: unhealthy cluster"
+        case .cancelled: "etcdserver: request canceled"
+        case .deadlineExceeded: "etcdserver: context deadline exceeded"
+        }
+    }
+
+    var failure: CallFailure { CallFailure(status: status, text: text) }
+}
+
+extension RequestError {
+    /// The one place where the core's outcomes become etcd's errors.
+    var failure: CallFailure {
+        switch self {
+        case .compacted: EtcdError.compacted.failure
+        case .futureRevision: EtcdError.futureRevision.failure
+        case .keyNotFound: EtcdError.keyNotFound.failure
+        case .leaseNotFound: EtcdError.leaseNotFound.failure
+        case .leaseExists: EtcdError.leaseExists.failure
+        case .leaseTTLTooLarge: EtcdError.leaseTTLTooLarge.failure
+        case .noSpace: EtcdError.noSpace.failure
+        case .tooManyRequests: EtcdError.tooManyRequests.failure
+        case .requestTooLarge: EtcdError.requestTooLarge.failure
+        case .noLeader: EtcdError.noLeader.failure
+        case .timedOut: EtcdError.timedOut.failure
+        case .stopped: EtcdError.stopped.failure
+        case .cursorMismatch:
+            CallFailure(
+                status: .internal, text: "polder: replication batch does not follow its cursor")
+        }
+    }
+}

@@ -1,0 +1,152 @@
+import NIOCore
+import Primitives
+
+/// Catching up from the store: one bounded step per tick of the loop, for the watcher whose turn it is
+/// and for all others that are at or ahead of it within the same stretch. Turns go round, so a watcher
+/// that asks for all of history does not hold up one that is a moment behind.
+extension WatchHub {
+    var queueIsEmpty: Bool { queueHead == queue.count }
+
+    func scheduleCatchUp() {
+        guard !isCatchUpScheduled, !queueIsEmpty else { return }
+        isCatchUpScheduled = true
+        loop.assumeIsolated().execute { [self] in
+            isCatchUpScheduled = false
+            catchUp()
+        }
+    }
+
+    /// The client has read what was waiting.
+    func onWritable(_ stream: WatchStream) {
+        guard stream.isBlocked, !stream.isClosed else { return }
+        stream.isBlocked = false
+        for id in stream.watchers.keys.sorted() {
+            guard let watcher = stream.watchers[id], watcher.place == .parked else { continue }
+            move(watcher, to: .catchingUp)
+        }
+        scheduleCatchUp()
+        answerProgressRequests()
+    }
+
+    private func catchUp() {
+        guard let watcher = nextInTurn() else { return }
+        let isToBeContinued = step(for: watcher)
+        if watcher.place == .catchingUp {
+            queue.append(watcher)
+        } else {
+            watcher.isQueued = false
+        }
+        answerProgressRequests()
+        // After a failed read the next tick tries again.
+        if isToBeContinued { scheduleCatchUp() }
+    }
+
+    private func nextInTurn() -> Watcher? {
+        while queueHead < queue.count {
+            let watcher = queue[queueHead]
+            queueHead += 1
+            if queueHead > 1024, queueHead * 2 > queue.count {
+                queue.removeFirst(queueHead)
+                queueHead = 0
+            }
+            if watcher.place == .catchingUp { return watcher }
+            watcher.isQueued = false
+        }
+        queue.removeAll(keepingCapacity: true)
+        queueHead = 0
+        return nil
+    }
+
+    /// False: the store could not be read now.
+    private func step(for watcher: Watcher) -> Bool {
+        let from = watcher.nextRevision
+        let compactRevision = node.status.compactRevision
+        if from < compactRevision {
+            cancelCompacted(watcher, compactRevision: compactRevision)
+            return true
+        }
+        var through = emitted
+        if from <= emitted {
+            let changes: [RevisionChanges]
+            do throws(RequestError) {
+                changes = try node.changes(
+                    after: from.previous, through: emitted, maxRows: catchUpRows)
+            } catch {
+                guard error == .compacted else { return false }
+                cancelCompacted(watcher, compactRevision: node.status.compactRevision)
+                return true
+            }
+            if let last = changes.last { through = last.revision }
+            adapt(to: changes)
+            deliver(changes, from: from)
+        }
+        advance(from: from, through: through, watcher)
+        return true
+    }
+
+    private func adapt(to changes: [RevisionChanges]) {
+        var bytes = 0
+        for change in changes {
+            for row in change.rows { bytes += row.value.count + row.key.count }
+        }
+        if bytes > 2 * limits.catchUpBytes {
+            catchUpRows = max(1, catchUpRows / 2)
+        } else if bytes < limits.catchUpBytes / 2 {
+            catchUpRows = min(limits.catchUpRowsMax, catchUpRows * 2)
+        }
+    }
+
+    private func deliver(_ changes: [RevisionChanges], from: Revision) {
+        var batch = EventBatch()
+        var touched: [Watcher] = []
+        var passed = PreviousRows(bytesMax: limits.previousRowsBytes)
+        for change in changes {
+            for row in change.rows {
+                var needsPrevious = false
+                var isMatched = false
+                let index = Int32(batch.rows.count)
+                behind.forEach(watching: row.key) { watcher in
+                    // One that is further behind than this stretch must not be shown a part of it.
+                    guard watcher.nextRevision >= from, watcher.accepts(row) else { return }
+                    isMatched = true
+                    if watcher.wantsPrevious { needsPrevious = true }
+                    if watcher.hits.isEmpty { touched.append(watcher) }
+                    watcher.hits.append(index)
+                }
+                if isMatched {
+                    let before = needsPrevious ? previous(of: row, cached: passed) : nil
+                    batch.append(row, previous: before)
+                }
+                passed.pass(row, isWanted: needsPrevious)
+            }
+        }
+        for watcher in touched {
+            if watcher.stream.isBlocked {
+                if let first = watcher.hits.first {
+                    watcher.nextRevision = batch.rows[Int(first)].modRevision
+                }
+                watcher.hits.removeAll()
+                move(watcher, to: .parked)
+            } else {
+                send(to: watcher, &batch, revision: emitted)
+            }
+        }
+    }
+
+    /// Whoever was inside the stretch has now seen it all; at its end stands the live stream.
+    private func advance(from: Revision, through: Revision, _ current: Watcher) {
+        pass(current, from: from, through: through)
+        for i in queueHead..<queue.count { pass(queue[i], from: from, through: through) }
+    }
+
+    private func pass(_ watcher: Watcher, from: Revision, through: Revision) {
+        guard watcher.place == .catchingUp, watcher.nextRevision >= from else { return }
+        watcher.nextRevision = max(watcher.nextRevision, through.next)
+        if watcher.stream.isBlocked {
+            // More to read but nobody who takes it.
+            move(watcher, to: watcher.nextRevision > emitted ? .synced : .parked)
+        } else if watcher.nextRevision > emitted {
+            move(watcher, to: .synced)
+        }
+    }
+}

@@ -1,0 +1,363 @@
+import EtcdAPI
+import NIOCore
+import Primitives
+
+/// All watchers of a node. Synced ones are fed from the node's merged timeline as it comes; those that
+/// start in the past or whose clients read too slowly catch up from the store in bounded steps
+/// (`WatchHub+CatchUp`) and then join.
+///
+/// Invariant: everything up to `emitted` that a synced watcher asked for has been sent to it.
+final class WatchHub {
+    let node: any NodeAccess
+    let output: any CallOutput
+    let loop: any EventLoop
+    let limits: FacadeLimits
+    let headers: HeaderSource
+
+    /// The revision up to which the node's timeline has come here.
+    private(set) var emitted: Revision
+    var synced = WatcherIndex()
+    var behind = WatcherIndex()
+    /// Watchers that catch up, by turns. May hold some that no longer do (`Watcher.isQueued`).
+    var queue: [Watcher] = []
+    var queueHead = 0
+    var isCatchUpScheduled = false
+    var catchUpRows = 64
+    private var previousRows: PreviousRows
+    private var batch = EventBatch()
+    private var touched: [Watcher] = []
+    /// Streams whose progress request could not be answered at once.
+    private var progressWaiters: [WatchStream] = []
+    private var notifiedStreams: [WatchStream] = []
+
+    private(set) var streamsCount = 0
+    private(set) var watchersCount = 0
+    private(set) var behindCount = 0
+    private(set) var eventsTotal: UInt64 = 0
+
+    init(
+        node: any NodeAccess, output: any CallOutput, loop: any EventLoop, limits: FacadeLimits,
+        headers: HeaderSource
+    ) {
+        self.node = node
+        self.output = output
+        self.loop = loop
+        self.limits = limits
+        self.headers = headers
+        emitted = node.status.revision
+        previousRows = PreviousRows(bytesMax: limits.previousRowsBytes)
+    }
+
+    // MARK: Streams
+
+    func open(_ call: CallReference) -> WatchStream {
+        streamsCount += 1
+        return WatchStream(call: call)
+    }
+
+    func close(_ stream: WatchStream) {
+        guard !stream.isClosed else { return }
+        stream.isClosed = true
+        streamsCount -= 1
+        for watcher in stream.watchers.values { move(watcher, to: .gone) }
+        stream.watchers.removeAll()
+    }
+
+    func onRequest(_ request: WatchRequest, on stream: WatchStream) {
+        switch request {
+        case .create(let creation): create(creation, on: stream)
+        case .cancel(let id): cancel(id, on: stream)
+        case .progress:
+            if canTellProgress(stream) {
+                tellProgress(stream)
+            } else if !stream.hasProgressRequest {
+                stream.hasProgressRequest = true
+                progressWaiters.append(stream)
+            }
+        case .unknown: break
+        }
+    }
+
+    private func create(_ creation: WatchCreation, on stream: WatchStream) {
+        if creation.startRevision < .zero { return refuse(EtcdError.compacted.text, on: stream) }
+        if creation.range.isEmpty { return refuse("mvcc: watcher range is empty", on: stream) }
+        let id: Int64
+        if creation.id == 0 {
+            while stream.watchers[stream.nextID] != nil { stream.nextID += 1 }
+            id = stream.nextID
+            stream.nextID += 1
+        } else if stream.watchers[creation.id] != nil {
+            return refuse("mvcc: duplicate watch ID provided on the WatchStream", on: stream)
+        } else {
+            id = creation.id
+        }
+        let isPast = creation.startRevision > .zero && creation.startRevision <= emitted
+        let watcher = Watcher(
+            creation, id: id, stream: stream,
+            nextRevision: isPast
+                ? creation.startRevision : max(creation.startRevision, emitted.next))
+        stream.watchers[id] = watcher
+        var created = WatchResponse(headers.at(emitted), id: id)
+        created.isCreated = true
+        sendControl(created, on: stream)
+        guard !stream.isClosed else { return }
+        if watcher.wantsProgress, stream.nextProgress == .never {
+            stream.nextProgress = node.now.advanced(by: limits.progressInterval)
+            notifiedStreams.append(stream)
+        }
+        if !isPast {
+            move(watcher, to: .synced)
+        } else if stream.isBlocked {
+            move(watcher, to: .parked)
+        } else {
+            move(watcher, to: .catchingUp)
+            scheduleCatchUp()
+        }
+    }
+
+    private func refuse(_ reason: String, on stream: WatchStream) {
+        var response = WatchResponse(headers.at(emitted), id: -1)
+        response.isCreated = true
+        response.isCancelled = true
+        response.cancelReason = reason
+        sendControl(response, on: stream)
+    }
+
+    private func cancel(_ id: Int64, on stream: WatchStream) {
+        // As in etcd, nothing is said of an id that is not known.
+        guard let watcher = stream.watchers.removeValue(forKey: id) else { return }
+        move(watcher, to: .gone)
+        var response = WatchResponse(headers.at(emitted), id: id)
+        response.isCancelled = true
+        sendControl(response, on: stream)
+        answerProgressRequests()
+    }
+
+    /// Its start (or where it had got to) is no longer in the store.
+    func cancelCompacted(_ watcher: Watcher, compactRevision: Revision) {
+        let stream = watcher.stream
+        stream.watchers[watcher.id] = nil
+        move(watcher, to: .gone)
+        // etcd leaves the header's revision out here.
+        var response = WatchResponse(headers.at(.zero), id: watcher.id)
+        response.isCancelled = true
+        response.compactRevision = compactRevision
+        sendControl(response, on: stream)
+    }
+
+    private func sendControl(_ response: WatchResponse, on stream: WatchStream) {
+        output.send(response.message(), to: stream.call)
+        if output.bufferedBytes(of: stream.call) > limits.bufferedBytesMax {
+            close(stream)
+            let failure = EtcdError.tooManyRequests.failure
+            output.finish(stream.call, failure.status, message: failure.text)
+        }
+    }
+
+    func move(_ watcher: Watcher, to place: Watcher.Place) {
+        switch watcher.place {
+        case .synced: synced.remove(watcher)
+        case .catchingUp: behind.remove(watcher)
+        case .parked, .gone: break
+        }
+        count(watcher, by: -1)
+        watcher.place = place
+        count(watcher, by: 1)
+        switch place {
+        case .synced: synced.insert(watcher)
+        case .catchingUp:
+            behind.insert(watcher)
+            if !watcher.isQueued {
+                watcher.isQueued = true
+                queue.append(watcher)
+            }
+        case .parked, .gone: break
+        }
+    }
+
+    private func count(_ watcher: Watcher, by step: Int) {
+        switch watcher.place {
+        case .synced: watchersCount += step
+        case .catchingUp, .parked:
+            watchersCount += step
+            behindCount += step
+            watcher.stream.behindCount += step
+        case .gone: break
+        }
+    }
+
+    // MARK: The timeline
+
+    func onChanges(_ changes: [RevisionChanges], through: Revision) {
+        // Nothing twice: a node that starts over may repeat what it has told.
+        let before = emitted
+        emitted = max(emitted, through)
+        if synced.isEmpty {
+            previousRows.clear()
+        } else {
+            for change in changes where change.revision > before {
+                for row in change.rows { match(row) }
+            }
+            deliver()
+        }
+        answerProgressRequests()
+    }
+
+    func onChangesLost(through: Revision) {
+        let next = emitted.next
+        var all: [Watcher] = []
+        synced.forEach { all.append($0) }
+        for watcher in all {
+            watcher.nextRevision = max(watcher.nextRevision, next)
+            // A start in the future stays one.
+            guard watcher.nextRevision <= through else { continue }
+            move(watcher, to: watcher.stream.isBlocked ? .parked : .catchingUp)
+        }
+        emitted = max(emitted, through)
+        previousRows.clear()
+        scheduleCatchUp()
+        answerProgressRequests()
+    }
+
+    /// Finds the synced watchers of one new row.
+    private func match(_ row: Row) {
+        var needsPrevious = false
+        var isMatched = false
+        let index = Int32(batch.rows.count)
+        synced.forEach(watching: row.key) { watcher in
+            guard watcher.accepts(row) else { return }
+            isMatched = true
+            if watcher.wantsPrevious { needsPrevious = true }
+            if watcher.hits.isEmpty { touched.append(watcher) }
+            watcher.hits.append(index)
+        }
+        if isMatched {
+            batch.append(
+                row, previous: needsPrevious ? previous(of: row, cached: previousRows) : nil)
+        }
+        previousRows.pass(row, isWanted: needsPrevious)
+    }
+
+    /// What the key held before this change; nil if nothing, or if that is compacted (as in etcd).
+    func previous(of row: Row, cached: PreviousRows) -> Row? {
+        if !row.isDeletion, row.createRevision == row.modRevision { return nil }
+        if let cached = cached.current(row.key) { return cached.isDeletion ? nil : cached }
+        // Compacted or not readable now: the event goes without, as etcd's does.
+        return try? node.row(row.key, at: row.modRevision.previous)
+    }
+
+    private func deliver() {
+        guard !touched.isEmpty else { return }
+        for watcher in touched {
+            if watcher.stream.isBlocked {
+                fallBehind(watcher, batch)
+            } else if let last = watcher.hits.last {
+                let revision = batch.rows[Int(last)].modRevision
+                send(to: watcher, &batch, revision: revision)
+            }
+        }
+        touched.removeAll(keepingCapacity: true)
+        batch = EventBatch()
+    }
+
+    /// Its events are not sent now; the store has them.
+    private func fallBehind(_ watcher: Watcher, _ batch: EventBatch) {
+        guard let first = watcher.hits.first, watcher.place != .gone else { return }
+        watcher.nextRevision = batch.rows[Int(first)].modRevision
+        watcher.hits.removeAll()
+        move(watcher, to: .parked)
+    }
+
+    /// One response with everything that the batch has for this watcher.
+    func send(to watcher: Watcher, _ batch: inout EventBatch, revision: Revision) {
+        let stream = watcher.stream
+        var fields: [[UInt8]] = []
+        fields.reserveCapacity(watcher.hits.count)
+        var bytes = 0
+        for hit in watcher.hits {
+            let field = batch.field(hit, withPrevious: watcher.wantsPrevious)
+            bytes += field.count
+            fields.append(field)
+        }
+        watcher.hits.removeAll(keepingCapacity: watcher.hits.count <= 16)
+        watcher.isProgressDue = false
+        eventsTotal += UInt64(fields.count)
+        let response = WatchResponse(headers.at(revision), id: watcher.id)
+        if watcher.wantsFragments, fields.count > 1,
+            response.size(eventBytes: bytes) >= limits.fragmentBytes
+        {
+            sendFragments(response, fields, on: stream)
+        } else {
+            output.send(response.message(eventBytes: bytes, events: fields), to: stream.call)
+        }
+        if output.bufferedBytes(of: stream.call) > limits.bufferedBytesHigh {
+            stream.isBlocked = true
+        }
+    }
+
+    private func sendFragments(_ whole: WatchResponse, _ fields: [[UInt8]], on stream: WatchStream)
+    {
+        var response = whole
+        response.isFragment = true
+        var start = 0
+        while start < fields.count {
+            var bytes = fields[start].count
+            var end = start + 1
+            while end < fields.count,
+                response.size(eventBytes: bytes + fields[end].count) < limits.fragmentBytes
+            {
+                bytes += fields[end].count
+                end += 1
+            }
+            response.isFragment = end < fields.count
+            output.send(
+                response.message(eventBytes: bytes, events: fields[start..<end]), to: stream.call)
+            start = end
+        }
+    }
+
+    // MARK: Progress
+
+    /// Everything up to `emitted` has been sent to all watchers of the stream, and that tells something
+    /// to each of them.
+    private func canTellProgress(_ stream: WatchStream) -> Bool {
+        stream.behindCount == 0 && !stream.isBlocked
+            && stream.watchers.values.allSatisfy { $0.startRevision <= emitted }
+    }
+
+    private func tellProgress(_ stream: WatchStream) {
+        // etcd says nothing on a stream without watchers.
+        guard !stream.watchers.isEmpty else { return }
+        output.send(WatchResponse(headers.at(emitted), id: -1).message(), to: stream.call)
+    }
+
+    func answerProgressRequests() {
+        guard !progressWaiters.isEmpty else { return }
+        progressWaiters.removeAll { stream in
+            if stream.isClosed { return true }
+            guard canTellProgress(stream) else { return false }
+            stream.hasProgressRequest = false
+            tellProgress(stream)
+            return true
+        }
+    }
+
+    /// Progress notifications of watchers that asked for them and have had no event since the last.
+    func onTick(_ now: Instant) {
+        if !queueIsEmpty { scheduleCatchUp() }
+        guard !notifiedStreams.isEmpty else { return }
+        notifiedStreams.removeAll(where: \.isClosed)
+        for stream in notifiedStreams where stream.nextProgress <= now && !stream.isBlocked {
+            stream.nextProgress = now.advanced(by: limits.progressInterval)
+            for id in stream.watchers.keys.sorted() {
+                guard let watcher = stream.watchers[id], watcher.wantsProgress else { continue }
+                if watcher.isProgressDue, watcher.place == .synced, watcher.startRevision <= emitted
+                {
+                    output.send(
+                        WatchResponse(headers.at(emitted), id: id).message(), to: stream.call)
+                }
+                watcher.isProgressDue = true
+            }
+        }
+    }
+}

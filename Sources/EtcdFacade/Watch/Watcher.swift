@@ -1,0 +1,76 @@
+import EtcdAPI
+import Primitives
+
+/// One watch of a client: a key or a range, from a revision on.
+final class Watcher {
+    /// Where the watcher hangs.
+    enum Place {
+        /// On the live stream: everything up to the emitted revision has been sent to it.
+        case synced
+        /// Behind; catches up from the store, in the queue of `WatchHub`.
+        case catchingUp
+        /// Behind, and its client does not read: waits for `onWritable`.
+        case parked
+        /// Cancelled; whoever still holds it lets it go.
+        case gone
+    }
+
+    let id: Int64
+    let range: KeyRange
+    /// As the client asked; 0: from now on.
+    let startRevision: Revision
+    let skipsPuts: Bool
+    let skipsDeletions: Bool
+    let wantsPrevious: Bool
+    let wantsProgress: Bool
+    let wantsFragments: Bool
+    unowned let stream: WatchStream
+
+    /// The first revision that it has not been shown. Kept exact while it is behind; of a synced
+    /// watcher only a lower bound (a start in the future, mostly).
+    var nextRevision: Revision
+    var place = Place.gone
+    /// Nothing was sent since the last round of progress notifications.
+    var isProgressDue = true
+    /// Stands in the queue of those that catch up, though perhaps no longer one of them.
+    var isQueued = false
+    /// Its place in the index, for removal.
+    var position = 0
+    /// Scratch of the delivery that is under way: indices of events in its batch.
+    var hits: [Int32] = []
+
+    init(_ request: WatchCreation, id: Int64, stream: WatchStream, nextRevision: Revision) {
+        self.id = id
+        range = request.range
+        startRevision = request.startRevision
+        skipsPuts = request.skipsPuts
+        skipsDeletions = request.skipsDeletions
+        wantsPrevious = request.wantsPrevious
+        wantsProgress = request.wantsProgress
+        wantsFragments = request.wantsFragments
+        self.stream = stream
+        self.nextRevision = nextRevision
+    }
+
+    func accepts(_ row: Row) -> Bool {
+        row.modRevision >= nextRevision && !(row.isDeletion ? skipsDeletions : skipsPuts)
+    }
+}
+
+/// One Watch call and the watchers that it carries.
+final class WatchStream {
+    let call: CallReference
+    var watchers: [Int64: Watcher] = [:]
+    /// The next id that the server would choose.
+    var nextID: Int64 = 0
+    /// Its client reads too slowly: nothing is sent until `onWritable`.
+    var isBlocked = false
+    /// Watchers that are not synced. 0: a progress request can be answered.
+    var behindCount = 0
+    var hasProgressRequest = false
+    /// For the progress notifications that come by themselves; `.never` while no watcher wants any.
+    var nextProgress = Instant.never
+    var isClosed = false
+
+    init(call: CallReference) { self.call = call }
+}
