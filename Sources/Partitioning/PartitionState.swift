@@ -10,7 +10,7 @@ package struct PartitionState: Sendable {
     }
 
     /// A settled or prepared revision above the heard frontier: what a registration reports (S8).
-    package struct Recent: Equatable, Sendable {
+    package struct Recent: Hashable, Sendable {
         package enum Kind: UInt8, Sendable { case committed = 1, prepared, aborted }
         package let revision: Revision
         package let slot: Slot
@@ -122,9 +122,13 @@ package struct PartitionState: Sendable {
                 revision: prepare.effects.revision, slot: slot, keys: undo.keys,
                 leasesKnown: undo.leasesKnown, leasesSpread: undo.leasesSpread,
                 leasesEnded: undo.leasesEnded, cursorBefore: undo.cursorBefore)
-            let at = prepared.firstIndex { $0.revision > record.revision } ?? prepared.count
-            prepared.insert(record, at: at)
-            changes.append(.putRecord(group, key: Self.key(prepared: record.revision), value: record.encoded()))
+            // A replica that catches up may have heard the outcome before: the frontier is the decision.
+            if record.revision > heardFrontier {
+                let at = prepared.firstIndex { $0.revision > record.revision } ?? prepared.count
+                prepared.insert(record, at: at)
+                changes.append(
+                    .putRecord(group, key: Self.key(prepared: record.revision), value: record.encoded()))
+            }
             return .prepared(prepare)
         case .aborted(let transaction, let revision):
             abort(transaction, revision, at: slot, into: &changes)

@@ -168,9 +168,7 @@ extension ByteWriter {
                 if let previous { row(previous) }
             case .range(let range):
                 byte(2)
-                rows(range.rows)
-                bool(range.more)
-                signed(range.count)
+                rangeResult(range)
             case .delete(let deleted, let previous):
                 byte(3)
                 signed(deleted)
@@ -180,6 +178,12 @@ extension ByteWriter {
                 transactionResult(nested)
             }
         }
+    }
+
+    package mutating func rangeResult(_ range: RangeResult) {
+        rows(range.rows)
+        bool(range.more)
+        signed(range.count)
     }
 }
 
@@ -316,14 +320,16 @@ extension ByteReader {
         for _ in 0..<(try count()) {
             switch try byte() {
             case 1: results.append(.put(previous: try bool() ? try row() : nil))
-            case 2:
-                results.append(
-                    .range(RangeResult(rows: try rows(), more: try bool(), count: try signed())))
+            case 2: results.append(.range(try rangeResult()))
             case 3: results.append(.delete(deleted: try signed(), previous: try rows()))
             case 4: results.append(.transaction(try transactionResult(depth: depth + 1)))
             case let tag: throw DecodingError("result \(tag)")
             }
         }
         return TransactionResult(succeeded: succeeded, results: results)
+    }
+
+    package mutating func rangeResult() throws(DecodingError) -> RangeResult {
+        RangeResult(rows: try rows(), more: try bool(), count: try signed())
     }
 }

@@ -1,0 +1,70 @@
+package import Consensus
+package import Partitioning
+package import Primitives
+
+/// Who this node is and with whom it works. Fixed for the life of the process.
+package struct NodeConfiguration: Sendable {
+    package var keyspace: KeyspaceID
+    package var region: RegionID
+    package var node: NodeID
+    /// All nodes of the region, this one included, in order of preference for leadership. Every one
+    /// is a voter of every group.
+    package var nodes: [NodeID]
+    /// The nodes of the other regions.
+    package var otherRegions: [OtherRegion]
+    package var partitions: Int
+    /// Drawn at the start of the process; a restarted node never reuses a request's name (S16).
+    package var boot: UInt64
+    package var limits: NodeLimits
+
+    package struct OtherRegion: Sendable, Equatable {
+        package var region: RegionID
+        package var nodes: [NodeID]
+        package init(region: RegionID, nodes: [NodeID]) {
+            self.region = region
+            self.nodes = nodes
+        }
+    }
+
+    package init(
+        keyspace: KeyspaceID = .standard, region: RegionID, node: NodeID, nodes: [NodeID],
+        otherRegions: [OtherRegion] = [], partitions: Int, boot: UInt64,
+        limits: NodeLimits = NodeLimits()
+    ) {
+        self.keyspace = keyspace
+        self.region = region
+        self.node = node
+        self.nodes = nodes
+        self.otherRegions = otherRegions
+        self.partitions = partitions
+        self.boot = boot
+        self.limits = limits
+    }
+}
+
+/// Every bound of the core in one place.
+package struct NodeLimits: Sendable {
+    /// Requests of this node's clients that wait for an answer; more are refused (too many requests).
+    package var requestsMax = 20_000
+    /// How long a request waits for a leader to be found before its own deadline ends it.
+    package var rerouteAfter = TimeSpan.milliseconds(5)
+    /// The timeline is repeated this often when nothing happens.
+    package var timelinePeriod = TimeSpan.milliseconds(30)
+    /// Rows of revisions above the frontier that the watch merge holds before it gives up and lets
+    /// watchers catch up from the store.
+    package var mergeRowsMax = 200_000
+    package init() {}
+}
+
+/// What the disk holds at start.
+package struct RestoredNode: Sendable {
+    package var logs: [GroupID: RestoredLog]
+    /// The groups' records in the store (`PartitionState.init(group:records:)`).
+    package var records: [GroupID: [(key: Bytes, value: Bytes)]]
+    package init(
+        logs: [GroupID: RestoredLog] = [:], records: [GroupID: [(key: Bytes, value: Bytes)]] = [:]
+    ) {
+        self.logs = logs
+        self.records = records
+    }
+}

@@ -1,0 +1,431 @@
+import DequeModule
+package import Primitives
+
+// The pipeline of a leader: requests that concern this partition alone.
+extension Partition {
+    /// A request for this partition. Answered through `effects.answers`, or sent back through
+    /// `redirects` when this node does not lead (or no longer does).
+    package mutating func request(
+        _ id: RequestID, _ request: Request, deadline: Instant, at now: Instant,
+        into effects: inout RegionEffects
+    ) {
+        guard isLeading else {
+            effects.redirects.append(id)
+            return
+        }
+        guard lead.items.count < limits.itemsMax else {
+            effects.answers.append((id, .failed(.tooManyRequests)))
+            return
+        }
+        var footprint = Footprint()
+        var plan = ReadPlan()
+        switch request {
+        case .transaction(let transaction):
+            footprint.add(transaction)
+            plan.add(transaction)
+        case .leaseKeepAlive(let lease): footprint.sharedLeases = [lease]
+        case .leaseGrant, .leaseTimeToLive: break
+        case .leaseRevoke, .leaseList, .compact, .replicate:
+            invariant(false, "\(request) is not for one partition")
+        }
+        let token = nextItem
+        nextItem += 1
+        lead.items[token] = Item(
+            id: id, request: request, deadline: deadline, footprint: footprint, plan: plan)
+        admit(token, into: &effects)
+    }
+
+    /// The caller lost interest. What may already have an effect goes on.
+    package mutating func cancel(_ id: RequestID) {
+        guard isLeading, let token = lead.items.first(where: { $0.value.id == id })?.key,
+            let stage = lead.items[token]?.stage, stage != .allocating, stage != .proposed
+        else { return }
+        lead.items[token] = nil
+        finishRead(token)
+    }
+
+    mutating func admit(_ token: UInt64, into effects: inout RegionEffects) {
+        guard let item = lead.items[token] else { return }
+        if isLatched(item.footprint) {
+            block(token)
+            return
+        }
+        if case .leaseGrant(let lease, let ttl) = item.request {
+            grant(token, lease, ttl, into: &effects)
+        } else if item.plan.isEmpty {
+            lead.items[token]?.answer = ReadAnswer(applied: state.applied, rows: [])
+            evaluate(token, into: &effects)
+        } else {
+            read(token, item.plan, into: &effects)
+            lead.items[token]?.stage = .reading
+        }
+    }
+
+    func isLatched(_ footprint: Footprint) -> Bool {
+        return lead.latches.contains { $0.isHeld && $0.footprint.conflicts(with: footprint) }
+    }
+
+    private mutating func block(_ token: UInt64) {
+        finishRead(token)
+        lead.items[token]?.answer = nil
+        lead.items[token]?.stage = .blocked
+        lead.blocked.append(token)
+    }
+
+    /// Latches fell: whoever waited tries again, in order of arrival.
+    mutating func unblock(into effects: inout RegionEffects) {
+        let waiting = lead.blocked
+        if waiting.isEmpty { return }
+        lead.blocked = []
+        for token in waiting { admit(token, into: &effects) }
+    }
+
+    // MARK: Reading
+
+    mutating func read(_ token: UInt64, _ plan: ReadPlan, into effects: inout RegionEffects) {
+        lead.reads.append((token, state.applied))
+        lead.readsOpen.insert(token)
+        effects.reads.append(ReadRequest(token: wireToken(token), group: group, range: range, plan: plan))
+    }
+
+    /// Reads are answered by a number that names the partition as well.
+    private func wireToken(_ token: UInt64) -> UInt64 { UInt64(id.rawValue) << 44 | token }
+    package static func partition(ofToken token: UInt64) -> PartitionID {
+        PartitionID(UInt32(truncatingIfNeeded: token >> 44))
+    }
+
+    package mutating func onRead(
+        token wire: UInt64, _ answer: ReadAnswer, at now: Instant, into effects: inout RegionEffects
+    ) {
+        let token = wire & (1 << 44 - 1)
+        guard isLeading else { return }
+        if let i = lead.latches.firstIndex(where: { $0.readToken == token }) {
+            onLockRead(i, answer, at: now, into: &effects)
+            return
+        }
+        guard let item = lead.items[token], item.stage == .reading else {
+            finishRead(token)
+            return
+        }
+        guard answer.applied >= lead.overlay.completeFrom else {
+            finishRead(token)
+            read(token, item.plan, into: &effects)
+            return
+        }
+        lead.items[token]?.answer = answer
+        evaluate(token, into: &effects)
+    }
+
+    /// What this read saw is no longer needed: the overlay need not cover it any more.
+    mutating func finishRead(_ token: UInt64) {
+        if lead.readsOpen.remove(token) != nil { prune() }
+    }
+
+    // MARK: Evaluating
+
+    mutating func evaluate(_ token: UInt64, into effects: inout RegionEffects) {
+        guard let item = lead.items[token], let answer = item.answer else { return }
+        if isLatched(item.footprint) {
+            block(token)
+            return
+        }
+        guard case .transaction(let transaction) = item.request else {
+            wantConfirm(token)
+            return
+        }
+        guard answer.applied >= lead.overlay.completeFrom else {
+            finishRead(token)
+            read(token, item.plan, into: &effects)
+            lead.items[token]?.stage = .reading
+            return
+        }
+        for lease in item.footprint.sharedLeases
+        where !isAlive(lease) && map.home(of: lease) != id {
+            finishRead(token)
+            lead.items[token] = nil
+            effects.escalations.append((item.id, item.request, deadline: item.deadline))
+            return
+        }
+        let (table, _, hasUnknown) = lead.overlay.lay(on: answer.rows, plan: item.plan)
+        if hasUnknown {
+            // A pending version without a revision decides nothing (S20): wait for the sequencer.
+            lead.items[token]?.stage = .waiting
+            lead.awaitingRevision.append(token)
+            return
+        }
+        do {
+            let evaluation = try Evaluator.evaluate(
+                transaction, on: table, plan: item.plan, historic: answer.historic,
+                leaseIsAlive: isAlive)
+            if evaluation.effects.isEmpty {
+                wantConfirm(token)
+            } else {
+                allocate(token, evaluation)
+            }
+        } catch {
+            wantConfirm(token)
+        }
+    }
+
+    /// Can a key of this partition be attached to it without asking anybody else (C4)?
+    func isAlive(_ lease: LeaseID) -> Bool {
+        state.knownLeases.contains(lease) || state.leases[lease] != nil
+    }
+
+    private mutating func allocate(_ token: UInt64, _ evaluation: Evaluation) {
+        guard isLeading else { return }
+        guard lead.asked.count + lead.proposals.count < limits.inFlightMax else {
+            // Evaluated again when there is room; the read stays registered.
+            lead.items[token]?.stage = .waiting
+            lead.awaitingRoom.append(token)
+            return
+        }
+        for row in evaluation.effects { lead.overlay.put(row) }
+        lead.items[token]?.evaluation = evaluation
+        lead.items[token]?.stage = .allocating
+        lead.items[token]?.answer = nil
+        lead.asked.append(token)
+        finishRead(token)
+    }
+
+    mutating func admitWaiting(into effects: inout RegionEffects) {
+        while let token = lead.awaitingRoom.first,
+            lead.asked.count + lead.proposals.count < limits.inFlightMax
+        {
+            lead.awaitingRoom.removeFirst()
+            evaluate(token, into: &effects)
+        }
+    }
+
+    // MARK: Revisions
+
+    /// The sequencer's answer: settle, log, in the order asked (U4).
+    package mutating func onAllocated(
+        _ epoch: Epoch, _ term: Term, first: UInt64, _ allocations: [Allocation],
+        into effects: inout RegionEffects
+    ) {
+        guard isLeading, epoch == lead.registeredWith, term == lead.term else { return }
+        for (k, allocation) in allocations.enumerated() {
+            let number = first + UInt64(k)
+            guard number == lead.askedBase, let token = lead.asked.first else { continue }
+            lead.asked.removeFirst()
+            lead.askedBase += 1
+            lead.askedSent = max(0, lead.askedSent - 1)
+            log(token, allocation, epoch: epoch, into: &effects)
+        }
+        let waiting = lead.awaitingRevision
+        if waiting.isEmpty { return }
+        lead.awaitingRevision = []
+        for token in waiting { evaluate(token, into: &effects) }
+    }
+
+    private mutating func log(
+        _ token: UInt64, _ allocation: Allocation, epoch: Epoch, into effects: inout RegionEffects
+    ) {
+        guard var item = lead.items[token], let evaluation = item.evaluation else { return }
+        let rows = evaluation.effects.map {
+            $0.settled(at: allocation.revision, stamp: allocation.stamp)
+        }
+        item.evaluation = Evaluation(
+            result: evaluation.result.settled(at: allocation.revision, stamp: allocation.stamp),
+            effects: rows, replacedStamp: evaluation.replacedStamp)
+        item.revision = allocation.revision
+        item.stage = .proposed
+        let body = EntryBody.effects(
+            Effects(revision: allocation.revision, epoch: epoch, stamp: allocation.stamp, rows: rows))
+        propose(body, .item(token), into: &effects)
+        item.number = lead.proposed
+        lead.overlay.settle(rows, number: item.number)
+        lead.items[token] = item
+    }
+
+    // MARK: Answers without a commit
+
+    mutating func wantConfirm(_ token: UInt64) {
+        guard lead.items[token] != nil else { return }
+        lead.items[token]?.stage = .confirming
+        lead.confirmWanted.append(token)
+    }
+
+    /// The sequencer knows this term as the current one, asked after these requests had arrived: they
+    /// are evaluated now (S9).
+    package mutating func onConfirmed(
+        _ epoch: Epoch, _ term: Term, question: UInt64, frontier: Revision, at now: Instant,
+        into effects: inout RegionEffects
+    ) {
+        guard isLeading, epoch == lead.registeredWith, term == lead.term else { return }
+        var tokens: [UInt64] = []
+        while let first = lead.confirmAsked.first, first.question <= question {
+            tokens.append(contentsOf: first.items)
+            lead.confirmAsked.removeFirst()
+        }
+        for token in tokens { conclude(token, frontier, at: now, into: &effects) }
+    }
+
+    private mutating func conclude(
+        _ token: UInt64, _ frontier: Revision, at now: Instant, into effects: inout RegionEffects
+    ) {
+        guard let item = lead.items[token], item.stage == .confirming else { return }
+        switch item.request {
+        case .transaction(let transaction):
+            concludeTransaction(token, item, transaction, frontier, into: &effects)
+            return
+        case .leaseGrant(let lease, let ttl):
+            let response: Response =
+                state.leases[lease] == nil || item.number == 0
+                ? .failed(.leaseExists) : .leaseGranted(lease, ttlSeconds: ttl, revision: frontier)
+            effects.answers.append((item.id, response))
+        case .leaseKeepAlive(let lease):
+            if isLatched(item.footprint) {
+                block(token)
+                return
+            }
+            let ttl = state.leases[lease]?.ttlSeconds ?? 0
+            if ttl > 0 { lead.leaseClock.start(lease, ttlSeconds: ttl, at: now) }
+            effects.answers.append((item.id, .leaseKeptAlive(lease, ttlSeconds: ttl, revision: frontier)))
+        case .leaseTimeToLive(let lease, let wantsKeys):
+            let granted = state.leases[lease]?.ttlSeconds
+            let remaining = lead.leaseClock.remainingSeconds(lease, at: now)
+            if let granted, let remaining, wantsKeys {
+                effects.leaseReadings.append(
+                    .init(
+                        id: item.id, lease: lease, grantedSeconds: granted, remainingSeconds: remaining,
+                        revision: frontier))
+            } else {
+                effects.answers.append(
+                    (
+                        item.id,
+                        .leaseTimeToLive(
+                            lease, grantedSeconds: granted ?? 0,
+                            remainingSeconds: granted == nil ? -1 : remaining ?? -1, keys: [],
+                            revision: frontier)
+                    ))
+            }
+        case .leaseRevoke, .leaseList, .compact, .replicate: break
+        }
+        lead.items[token] = nil
+    }
+
+    private mutating func concludeTransaction(
+        _ token: UInt64, _ item: Item, _ transaction: Transaction, _ frontier: Revision,
+        into effects: inout RegionEffects
+    ) {
+        guard let answer = item.answer, !isLatched(item.footprint),
+            answer.applied >= lead.overlay.completeFrom,
+            case let (table, number, hasUnknown) = lead.overlay.lay(on: answer.rows, plan: item.plan),
+            !hasUnknown
+        else {
+            // Something moved meanwhile: evaluate afresh, and ask again if it still writes nothing.
+            evaluate(token, into: &effects)
+            return
+        }
+        let read = table.rows.map(\.modRevision).max() ?? .zero
+        let revision = max(frontier, read)
+        let response: Response
+        do {
+            let evaluation = try Evaluator.evaluate(
+                transaction, on: table, plan: item.plan, historic: answer.historic,
+                leaseIsAlive: isAlive)
+            guard evaluation.effects.isEmpty else {
+                allocate(token, evaluation)
+                return
+            }
+            response = .transaction(evaluation.result, revision: revision)
+        } catch {
+            response = .failed(error)
+        }
+        lead.items[token] = nil
+        finishRead(token)
+        answerLater(item.id, response, revision: revision, number: number, into: &effects)
+    }
+
+    // MARK: Leases
+
+    private mutating func grant(
+        _ token: UInt64, _ lease: LeaseID, _ ttl: Int64, into effects: inout RegionEffects
+    ) {
+        guard state.leases[lease] == nil, !lead.granting.contains(lease) else {
+            wantConfirm(token)
+            return
+        }
+        lead.granting.insert(lease)
+        propose(.leaseGrant(lease, ttlSeconds: ttl), .item(token), into: &effects)
+        lead.items[token]?.stage = .proposed
+        lead.items[token]?.number = lead.proposed
+    }
+
+    // MARK: Once a turn
+
+    /// Sends what has gathered: allocation requests, questions, reports; repeats what was not answered.
+    package mutating func flush(at now: Instant, into effects: inout RegionEffects) {
+        guard isLeading else { return }
+        guard lead.registeredWith == epoch, epoch > .zero else {
+            if epoch > .zero, state.sealedEpoch == epoch, now >= lead.registerAt {
+                register(at: now, into: &effects)
+            }
+            if epoch > .zero, state.sealedEpoch == epoch { effects.wake(at: lead.registerAt) }
+            return
+        }
+        let retry = now.advanced(by: limits.retryAfter)
+        askForRevisions(at: now, retry: retry, into: &effects)
+        askForConfirmation(at: now, retry: retry, into: &effects)
+        report(at: now, retry: retry, into: &effects)
+        tickLatches(at: now, into: &effects)
+        for lease in lead.leaseClock.expired(at: now, contactMax: limits.contactMax) {
+            effects.expired.append(lease)
+        }
+        effects.wake(at: lead.leaseClock.nextLook)
+    }
+
+    private mutating func askForRevisions(
+        at now: Instant, retry: Instant, into effects: inout RegionEffects
+    ) {
+        guard !lead.asked.isEmpty else { return }
+        let isDue = now >= lead.askAt
+        let from = isDue ? 0 : lead.askedSent
+        if from < lead.asked.count {
+            let stamps = lead.asked.dropFirst(from).map {
+                lead.items[$0]?.evaluation?.replacedStamp ?? .zero
+            }
+            effects.send(
+                .allocate(
+                    epoch, id, lead.term, first: lead.askedBase + UInt64(from), replaced: Array(stamps)),
+                to: epoch.node)
+            lead.askedSent = lead.asked.count
+            lead.askAt = retry
+        }
+        effects.wake(at: lead.askAt)
+    }
+
+    private mutating func askForConfirmation(
+        at now: Instant, retry: Instant, into effects: inout RegionEffects
+    ) {
+        if lead.confirmWanted.isEmpty && lead.confirmAsked.isEmpty { return }
+        if !lead.confirmWanted.isEmpty {
+            let question = lead.nextQuestion
+            lead.nextQuestion += 1
+            if lead.confirmAsked.isEmpty { lead.confirmAt = retry }
+            lead.confirmAsked.append((question, lead.confirmWanted))
+            lead.confirmWanted = []
+            effects.send(.confirm(epoch, id, lead.term, question: question), to: epoch.node)
+        } else if now >= lead.confirmAt, let last = lead.confirmAsked.last {
+            lead.confirmAt = retry
+            effects.send(.confirm(epoch, id, lead.term, question: last.question), to: epoch.node)
+        }
+        effects.wake(at: lead.confirmAt)
+    }
+
+    private mutating func report(
+        at now: Instant, retry: Instant, into effects: inout RegionEffects
+    ) {
+        if !lead.unreported.isEmpty {
+            effects.send(.report(epoch, id, lead.term, lead.unreported), to: epoch.node)
+            lead.unreported.removeAll(keepingCapacity: true)
+            lead.reportAt = retry
+        } else if !state.recent.isEmpty, now >= lead.reportAt {
+            effects.send(.report(epoch, id, lead.term, state.recent), to: epoch.node)
+            lead.reportAt = retry
+        }
+        if !state.recent.isEmpty { effects.wake(at: lead.reportAt) }
+    }
+}

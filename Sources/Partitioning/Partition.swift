@@ -1,0 +1,393 @@
+import DequeModule
+package import Primitives
+
+/// One replica of one partition on this node: the replicated state, and while this node leads the
+/// group, the pipeline of what is being executed.
+///
+/// A transaction of this partition alone goes: latches -> read -> evaluate on what was read and the
+/// overlay -> revision from the sequencer -> log -> decided -> frontier -> answer
+/// (protocol.md "A write on one partition"). Transactions over several partitions come as lock and
+/// prepare requests of their coordinator (`Partition+Locks.swift`).
+package struct Partition: Sendable {
+    package let id: PartitionID
+    package let group: GroupID
+    package let range: HashRange
+    package let node: NodeID
+    let map: PartitionMap
+    let limits: Limits
+
+    package var state: PartitionState
+    /// The highest epoch that this node has heard of.
+    var epoch = Epoch.zero
+    package private(set) var isLeading = false
+    /// Means something only while `isLeading`. In place, never copied: what it holds is large.
+    package internal(set) var lead = Leadership(term: .zero, overlay: Overlay())
+    /// Entries of leaderships of this node that ended, whose fate the log will tell.
+    var orphans: [Orphan] = []
+    /// Decided in the log, told to the client once the frontier covers them.
+    var settled: Deque<Settled> = []
+    /// Answers that wrote nothing, waiting for the frontier.
+    var readers: [Settled] = []
+    /// Never reused within the process, so that a late read of an earlier leadership finds nobody.
+    var nextItem: UInt64 = 1
+
+    package struct Limits: Sendable {
+        /// Transactions evaluated and not yet decided.
+        package var inFlightMax = 4096
+        /// Requests that wait for latches, reads or confirmations.
+        package var itemsMax = 20_000
+        package var retryAfter = TimeSpan.milliseconds(40)
+        package var latchMax = TimeSpan.seconds(1)
+        /// Beyond this silence of the sequencer the clocks of leases stand still (S11).
+        package var contactMax = TimeSpan.milliseconds(500)
+        package init() {}
+    }
+
+    struct Orphan: Sendable {
+        let term: Term
+        let number: UInt64
+        let id: RequestID
+        let revision: Revision
+        let response: Response
+    }
+
+    struct Settled: Sendable {
+        let revision: Revision
+        let id: RequestID
+        let response: Response
+        /// For answers that wrote nothing: the proposal of this leadership that they rest on.
+        var number: UInt64 = 0
+    }
+
+    package init(
+        id: PartitionID, keyspace: KeyspaceID, range: HashRange, node: NodeID, map: PartitionMap,
+        state: PartitionState, limits: Limits = Limits()
+    ) {
+        self.id = id
+        self.range = range
+        self.node = node
+        self.map = map
+        self.state = state
+        self.limits = limits
+        group = GroupID(keyspace: keyspace, partition: id)
+    }
+
+    // MARK: Leadership
+
+    /// A leadership of this node, from its decided `begin` on.
+    package struct Leadership: Sendable {
+        package let term: Term
+        /// The sequencer that knows of this term.
+        package internal(set) var registeredWith = Epoch.zero
+        var sealProposed = Epoch.zero
+        var registerAt = Instant.zero
+
+        var items: [UInt64: Item] = [:]
+        var overlay: Overlay
+        /// Reads under way, in order, with the slot applied when each was asked for.
+        var reads: Deque<(token: UInt64, applied: Slot)> = []
+        /// Of `reads`, those whose answer is still in use.
+        var readsOpen: Set<UInt64> = []
+        var blocked: [UInt64] = []
+        var awaitingRevision: [UInt64] = []
+        var awaitingRoom: Deque<UInt64> = []
+
+        /// Numbers of allocation requests count from 1 for each epoch and term.
+        var asked: Deque<UInt64> = []
+        var askedBase: UInt64 = 1
+        var askedSent = 0
+        var askAt = Instant.never
+
+        /// Items that want a confirmation asked after now; and those whose question is under way.
+        var confirmWanted: [UInt64] = []
+        var confirmAsked: Deque<(question: UInt64, items: [UInt64])> = []
+        var nextQuestion: UInt64 = 1
+        var confirmAt = Instant.never
+
+        var proposed: UInt64 = 0
+        var decidedNumber: UInt64 = 0
+        var proposals: Deque<Proposal> = []
+        var unreported: [PartitionState.Recent] = []
+        var reportAt = Instant.never
+
+        var latches: [Latch] = []
+        var ended = EndedAttempts()
+
+        var leaseClock = LeaseClock()
+        var granting: Set<LeaseID> = []
+    }
+
+    enum Proposal: Sendable {
+        case item(UInt64)
+        case prepared(TransactionID)
+        case aborted(TransactionID)
+        case other
+    }
+
+    struct Item: Sendable {
+        enum Stage: UInt8 { case arrived, blocked, reading, waiting, confirming, allocating, proposed }
+        let id: RequestID
+        let request: Request
+        let deadline: Instant
+        let footprint: Footprint
+        let plan: ReadPlan
+        var stage = Stage.arrived
+        var answer: ReadAnswer?
+        var evaluation: Evaluation?
+        var revision = Revision.zero
+        var number: UInt64 = 0
+    }
+
+    package mutating func becameLeader(_ term: Term, at now: Instant, into effects: inout RegionEffects) {
+        stoppedLeading(into: &effects)
+        var lead = Leadership(term: term, overlay: Overlay(completeFrom: state.applied))
+        // What is prepared and undecided keeps its keys latched: nobody evaluates on it (C1).
+        for record in state.prepared { lead.latches.append(Latch(restoring: record, at: now)) }
+        self.lead = lead
+        isLeading = true
+        // The number of the last decided entry counts from the begin, which has 0.
+        seal(at: now, into: &effects)
+    }
+
+    /// What was not proposed never happens; what was proposed is decided by the log alone.
+    package mutating func stoppedLeading(into effects: inout RegionEffects) {
+        guard isLeading else { return }
+        isLeading = false
+        let lead = self.lead
+        self.lead = Leadership(term: .zero, overlay: Overlay())
+        for (_, item) in lead.items.sorted(by: { $0.key < $1.key }) {
+            guard item.stage == .proposed, case .transaction = item.request,
+                let evaluation = item.evaluation
+            else {
+                if item.stage == .proposed {
+                    effects.answers.append((item.id, .failed(.timedOut)))
+                } else {
+                    effects.redirects.append(item.id)
+                }
+                continue
+            }
+            orphans.append(
+                Orphan(
+                    term: lead.term, number: item.number, id: item.id, revision: item.revision,
+                    response: .transaction(evaluation.result, revision: item.revision)))
+        }
+        for reader in readers { effects.redirects.append(reader.id) }
+        readers.removeAll()
+    }
+
+    /// A sequencer of a higher epoch was heard of: seal the log for it (S2).
+    package mutating func heard(epoch: Epoch, at now: Instant, into effects: inout RegionEffects) {
+        guard epoch > self.epoch else { return }
+        self.epoch = epoch
+        seal(at: now, into: &effects)
+    }
+
+    private mutating func seal(at now: Instant, into effects: inout RegionEffects) {
+        guard isLeading, epoch > .zero else { return }
+        lead.registeredWith = .zero
+        if state.sealedEpoch >= epoch {
+            register(at: now, into: &effects)
+        } else if lead.sealProposed != epoch {
+            lead.sealProposed = epoch
+            propose(.seal(epoch: epoch), .other, into: &effects)
+        }
+    }
+
+    mutating func register(at now: Instant, into effects: inout RegionEffects) {
+        guard isLeading, state.sealedEpoch == epoch else { return }
+        let term = lead.term
+        let registration = Registration(
+            partition: id, term: term, sealSlot: state.sealSlot, applied: state.applied,
+            highestRevision: state.highestRevision, heardFrontier: state.heardFrontier,
+            highestStamp: state.highestStamp, recent: state.recent,
+            undecided: state.prepared.map {
+                .init(transaction: $0.transaction, revision: $0.revision, participants: $0.participants)
+            })
+        effects.send(.register(epoch, registration), to: epoch.node)
+        lead.registerAt = now.advanced(by: limits.retryAfter)
+        effects.wake(at: now.advanced(by: limits.retryAfter))
+    }
+
+    package mutating func onRegistered(
+        _ epoch: Epoch, _ term: Term, at now: Instant, into effects: inout RegionEffects
+    ) {
+        guard isLeading, epoch == self.epoch, lead.term == term, lead.registeredWith != epoch,
+            state.sealedEpoch == epoch
+        else { return }
+        lead.registeredWith = epoch
+        lead.askedBase = 1
+        lead.askedSent = 0
+        lead.askAt = now
+        // Questions asked of an older sequencer are asked again.
+        for (_, items) in lead.confirmAsked { lead.confirmWanted.append(contentsOf: items) }
+        lead.confirmAsked.removeAll()
+        lead.unreported.removeAll()
+        for lease in state.leases.sorted(by: { $0.key < $1.key }) {
+            lead.leaseClock.start(lease.key, ttlSeconds: lease.value.ttlSeconds, at: now)
+        }
+        lead.leaseClock.contact(at: now, stoppedBeyond: limits.contactMax)
+    }
+
+    mutating func propose(_ body: EntryBody, _ what: Proposal, into effects: inout RegionEffects) {
+        guard isLeading else { return }
+        lead.proposed += 1
+        lead.proposals.append(what)
+        effects.proposals.append((id, body.encoded()))
+    }
+
+    // MARK: The log
+
+    /// The next entry of the log is decided. `skipped` by consensus's rule (S1).
+    package mutating func decided(
+        _ slot: Slot, _ entry: LogEntry, skipped: Bool, at now: Instant,
+        into effects: inout RegionEffects
+    ) {
+        let applied = state.apply(slot, entry, skipped: skipped, into: &effects.changes)
+        if skipped { return }
+        let isOwn = isLeading && lead.term == entry.term && entry.number > 0
+        if !orphans.isEmpty { onOrphans(entry) }
+        var proposal: Proposal?
+        if isOwn {
+            proposal = lead.proposals.popFirst()
+            lead.decidedNumber = entry.number
+        }
+        switch applied {
+        case .nothing, .begin: break
+        case .sealed:
+            if isOwn { register(at: now, into: &effects) }
+        case .effects(let e):
+            effects.applied.append(.init(revision: e.revision, rows: e.rows, aborted: false))
+            report(e.revision, slot, .committed)
+            if case .item(let token) = proposal { onDecided(token, slot: slot, into: &effects) }
+        case .prepared(let p):
+            effects.applied.append(.init(revision: p.effects.revision, rows: p.effects.rows, aborted: false))
+            report(p.effects.revision, slot, .prepared)
+            if isOwn { onPrepared(p, slot: slot, number: entry.number, at: now, into: &effects) }
+        case .aborted(let transaction, let revision):
+            effects.applied.append(.init(revision: revision, rows: [], aborted: true))
+            report(revision, slot, .aborted)
+            onAborted(transaction, revision, slot: slot, at: now, into: &effects)
+        case .leaseGranted(let lease):
+            if isLeading, let ttl = state.leases[lease]?.ttlSeconds {
+                lead.leaseClock.start(lease, ttlSeconds: ttl, at: now)
+            }
+            lead.granting.remove(lease)
+            if case .item(let token) = proposal { wantConfirm(token) }
+        case .leaseRevoked(let lease): lead.leaseClock.stop(lease)
+        case .leaseForgotten, .compacted: break
+        }
+        prune()
+    }
+
+    private mutating func report(
+        _ revision: Revision, _ slot: Slot, _ kind: PartitionState.Recent.Kind
+    ) {
+        if isLeading { lead.unreported.append(.init(revision: revision, slot: slot, kind: kind)) }
+    }
+
+    private mutating func onOrphans(_ entry: LogEntry) {
+        if let i = orphans.firstIndex(where: { $0.term == entry.term && $0.number == entry.number }),
+            entry.number > 0
+        {
+            let orphan = orphans.remove(at: i)
+            settle(Settled(revision: orphan.revision, id: orphan.id, response: orphan.response))
+        }
+    }
+
+    /// After an entry of a higher term nothing of a lower one is ever applied (S1): those requests
+    /// were not executed.
+    package mutating func settleOrphans(into effects: inout RegionEffects) {
+        guard !orphans.isEmpty else { return }
+        orphans.removeAll { orphan in
+            guard state.appliedTerm > orphan.term else { return false }
+            effects.redirects.append(orphan.id)
+            return true
+        }
+    }
+
+    private mutating func onDecided(
+        _ token: UInt64, slot: Slot, into effects: inout RegionEffects
+    ) {
+        guard let item = lead.items.removeValue(forKey: token), let evaluation = item.evaluation else {
+            return
+        }
+        lead.overlay.decide(evaluation.effects, number: item.number, slot: slot)
+        settle(
+            Settled(
+                revision: item.revision, id: item.id,
+                response: .transaction(evaluation.result, revision: item.revision)))
+        overlapDecided(token, into: &effects)
+        admitWaiting(into: &effects)
+    }
+
+    /// In order of revision, nearly always at the end.
+    private mutating func settle(_ entry: Settled) {
+        var i = settled.count
+        while i > 0, settled[i - 1].revision > entry.revision { i -= 1 }
+        settled.insert(entry, at: i)
+    }
+
+    mutating func prune() {
+        guard isLeading else { return }
+        while let first = lead.reads.first, !lead.readsOpen.contains(first.token) {
+            lead.reads.removeFirst()
+        }
+        let oldest = lead.reads.first?.applied ?? state.applied
+        lead.overlay.prune(through: oldest)
+    }
+
+    // MARK: The frontier
+
+    /// The frontier has reached `frontier`, of the sequencer `epoch`.
+    package mutating func onFrontier(
+        _ frontier: Revision, epoch: Epoch, at now: Instant, into effects: inout RegionEffects
+    ) {
+        _ = state.heard(frontier: frontier, into: &effects.changes)
+        while let first = settled.first, first.revision <= frontier {
+            settled.removeFirst()
+            effects.answers.append((first.id, first.response))
+        }
+        if !readers.isEmpty { answerReaders(frontier, into: &effects) }
+        guard isLeading else { return }
+        if lead.registeredWith == epoch {
+            lead.leaseClock.contact(at: now, stoppedBeyond: limits.contactMax)
+        }
+        if !lead.latches.isEmpty { releaseCommitted(through: frontier, at: now, into: &effects) }
+    }
+
+    private mutating func answerReaders(_ frontier: Revision, into effects: inout RegionEffects) {
+        let decided = lead.decidedNumber
+        readers.removeAll { reader in
+            guard reader.revision <= frontier, reader.number <= decided else { return false }
+            effects.answers.append((reader.id, reader.response))
+            return true
+        }
+    }
+
+    /// No commit of its own: told once the frontier covers it and what it read is decided here (S9).
+    mutating func answerLater(
+        _ id: RequestID, _ response: Response, revision: Revision, number: UInt64,
+        into effects: inout RegionEffects
+    ) {
+        if revision <= state.heardFrontier, number <= lead.decidedNumber {
+            effects.answers.append((id, response))
+        } else {
+            readers.append(Settled(revision: revision, id: id, response: response, number: number))
+        }
+    }
+}
+
+/// Attempts of transactions that are over at this participant: granted at most once in a term (S6).
+struct EndedAttempts: Sendable {
+    private var known: Set<TransactionID> = []
+    private var order: Deque<TransactionID> = []
+    private let max = 8192
+
+    func contains(_ transaction: TransactionID) -> Bool { known.contains(transaction) }
+
+    mutating func insert(_ transaction: TransactionID) {
+        guard known.insert(transaction).inserted else { return }
+        order.append(transaction)
+        if order.count > max, let oldest = order.popFirst() { known.remove(oldest) }
+    }
+}

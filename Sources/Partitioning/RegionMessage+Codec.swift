@@ -1,0 +1,382 @@
+package import Primitives
+
+// The wire form of RegionMessage. Version 1: the outer frame carries the version.
+
+extension ByteWriter {
+    package mutating func regionMessage(_ message: RegionMessage) {
+        switch message {
+        case .allocate(let e, let p, let t, let first, let replaced):
+            head(1, e)
+            id(p)
+            ballot(t)
+            varint(first)
+            varint(replaced.count)
+            for s in replaced { stamp(s) }
+        case .allocateTransaction(let e, let t, let participants, let replaced):
+            head(2, e)
+            transactionID(t)
+            list(participants) { $0.participant($1) }
+            stamp(replaced)
+        case .report(let e, let p, let t, let recent):
+            head(3, e)
+            id(p)
+            ballot(t)
+            list(recent) { $0.recent($1) }
+        case .register(let e, let r):
+            head(4, e)
+            registration(r)
+        case .confirm(let e, let p, let t, let question):
+            head(5, e)
+            id(p)
+            ballot(t)
+            varint(question)
+        case .confirmTransaction(let e, let t, let participants):
+            head(6, e)
+            transactionID(t)
+            list(participants) { $0.participant($1) }
+        case .readQuestion(let e, let question):
+            head(7, e)
+            varint(question)
+        case .never(let e, let t, let r, let p, let term):
+            head(8, e)
+            transactionID(t)
+            id(r)
+            id(p)
+            ballot(term)
+        case .abandon(let e, let t, let r):
+            head(9, e)
+            transactionID(t)
+            id(r)
+        case .opening(let e): head(20, e)
+        case .registered(let e, let p, let t):
+            head(21, e)
+            id(p)
+            ballot(t)
+        case .allocated(let e, let p, let t, let first, let allocations):
+            head(22, e)
+            id(p)
+            ballot(t)
+            varint(first)
+            list(allocations) { $0.allocation($1) }
+        case .allocatedTransaction(let e, let t, let allocation):
+            head(23, e)
+            transactionID(t)
+            bool(allocation != nil)
+            if let allocation { self.allocation(allocation) }
+        case .confirmed(let e, let p, let t, let question, let frontier, let compact):
+            head(24, e)
+            id(p)
+            ballot(t)
+            varint(question)
+            id(frontier)
+            id(compact)
+        case .confirmedTransaction(let e, let t, let frontier):
+            head(25, e)
+            transactionID(t)
+            bool(frontier != nil)
+            if let frontier { id(frontier) }
+        case .readAnswer(let e, let question, let frontier, let compact):
+            head(26, e)
+            varint(question)
+            id(frontier)
+            id(compact)
+        case .timeline(let t):
+            head(27, t.epoch)
+            id(t.frontier)
+            id(t.compactRevision)
+            id(t.floor)
+            list(t.tails) {
+                $0.ballot($1.term)
+                $0.id($1.slot)
+            }
+        case .recover(let e, let t, let r, let p):
+            head(28, e)
+            transactionID(t)
+            id(r)
+            id(p)
+        case .abort(let e, let t, let r, let p):
+            head(29, e)
+            transactionID(t)
+            id(r)
+            id(p)
+        case .transactionVoid(let e, let t, let r):
+            head(30, e)
+            transactionID(t)
+            id(r)
+        case .lock(let request):
+            byte(40)
+            lockRequest(request)
+        case .locked(let t, let p, let term, let rows):
+            byte(41)
+            transactionID(t)
+            id(p)
+            ballot(term)
+            lockedRows(rows)
+        case .died(let t, let p):
+            byte(42)
+            transactionID(t)
+            id(p)
+        case .prepare(let t, let p, let term, let participants, let e):
+            byte(43)
+            transactionID(t)
+            id(p)
+            ballot(term)
+            partitions(participants)
+            effects(e)
+        case .prepared(let t, let p):
+            byte(44)
+            transactionID(t)
+            id(p)
+        case .refused(let t, let p):
+            byte(45)
+            transactionID(t)
+            id(p)
+        case .release(let t, let p):
+            byte(46)
+            transactionID(t)
+            id(p)
+        case .forward(let token, let request, let within):
+            byte(60)
+            varint(token)
+            self.request(request)
+            varint(within.nanoseconds)
+        case .forwarded(let token, let response):
+            byte(61)
+            varint(token)
+            self.response(response)
+        case .redirect(let token):
+            byte(62)
+            varint(token)
+        case .cancelForward(let token):
+            byte(63)
+            varint(token)
+        }
+    }
+
+    private mutating func head(_ tag: UInt8, _ epoch: Epoch) {
+        byte(tag)
+        ballot(epoch)
+    }
+    private mutating func list<T>(_ items: [T], _ write: (inout ByteWriter, T) -> Void) {
+        varint(items.count)
+        for item in items { write(&self, item) }
+    }
+    private mutating func participant(_ p: Participant) {
+        id(p.partition)
+        ballot(p.term)
+        bool(p.writes)
+    }
+    private mutating func allocation(_ a: Allocation) {
+        id(a.revision)
+        stamp(a.stamp)
+    }
+    private mutating func recent(_ r: PartitionState.Recent) {
+        id(r.revision)
+        id(r.slot)
+        byte(r.kind.rawValue)
+    }
+    private mutating func registration(_ r: Registration) {
+        id(r.partition)
+        ballot(r.term)
+        id(r.sealSlot)
+        id(r.applied)
+        id(r.highestRevision)
+        id(r.heardFrontier)
+        stamp(r.highestStamp)
+        list(r.recent) { $0.recent($1) }
+        list(r.undecided) {
+            $0.transactionID($1.transaction)
+            $0.id($1.revision)
+            $0.partitions($1.participants)
+        }
+    }
+    private mutating func lockRequest(_ r: LockRequest) {
+        transactionID(r.transaction)
+        varint(r.start.micros)
+        name(r.start.name)
+        id(r.partition)
+        list(r.footprint.reads) { $0.keyRange($1) }
+        list(r.footprint.writes) { $0.keyRange($1) }
+        list(r.footprint.sharedLeases) { $0.signed($1.rawValue) }
+        list(r.footprint.exclusiveLeases) { $0.signed($1.rawValue) }
+        list(r.plan.keys) { $0.bytes($1) }
+        list(r.plan.ranges) { $0.keyRange($1) }
+        list(r.plan.historic) { $0.rangeQuery($1) }
+        list(r.leasesEnding) { $0.signed($1.rawValue) }
+        bool(r.cursorOf != nil)
+        if let region = r.cursorOf { id(region) }
+    }
+    private mutating func lockedRows(_ l: LockedRows) {
+        rows(l.rows)
+        list(l.historic) {
+            switch $1 {
+            case .result(let result):
+                $0.byte(0)
+                $0.rangeResult(result)
+            case .failed(let error):
+                $0.byte(1)
+                $0.byte(error.rawValue)
+            }
+        }
+        list(l.leasesAlive) { $0.signed($1.rawValue) }
+        list(l.leasesKnown) { $0.signed($1.rawValue) }
+        list(l.leaseSpread) {
+            $0.signed($1.lease.rawValue)
+            $0.id($1.partition)
+        }
+        bool(l.cursor != nil)
+        if let cursor = l.cursor { id(cursor) }
+    }
+}
+
+extension ByteReader {
+    package mutating func regionMessage() throws(DecodingError) -> RegionMessage {
+        let tag = try byte()
+        switch tag {
+        case 1:
+            let e = try ballot(), p: PartitionID = try id(), t = try ballot(), first = try varint()
+            var stamps: [Stamp] = []
+            for _ in 0..<(try count(atLeast: 2)) { stamps.append(try stamp()) }
+            return .allocate(e, p, t, first: first, replaced: stamps)
+        case 2:
+            return .allocateTransaction(
+                try ballot(), try transactionID(), try participants(), replaced: try stamp())
+        case 3: return .report(try ballot(), try id(), try ballot(), try recents())
+        case 4: return .register(try ballot(), try registration())
+        case 5: return .confirm(try ballot(), try id(), try ballot(), question: try varint())
+        case 6: return .confirmTransaction(try ballot(), try transactionID(), try participants())
+        case 7: return .readQuestion(try ballot(), question: try varint())
+        case 8: return .never(try ballot(), try transactionID(), try id(), try id(), try ballot())
+        case 9: return .abandon(try ballot(), try transactionID(), try id())
+        case 20: return .opening(try ballot())
+        case 21: return .registered(try ballot(), try id(), try ballot())
+        case 22:
+            let e = try ballot(), p: PartitionID = try id(), t = try ballot(), first = try varint()
+            var allocations: [Allocation] = []
+            for _ in 0..<(try count(atLeast: 3)) { allocations.append(try allocation()) }
+            return .allocated(e, p, t, first: first, allocations)
+        case 23:
+            return .allocatedTransaction(
+                try ballot(), try transactionID(), try bool() ? try allocation() : nil)
+        case 24:
+            return .confirmed(
+                try ballot(), try id(), try ballot(), question: try varint(), frontier: try id(),
+                compact: try id())
+        case 25:
+            return .confirmedTransaction(
+                try ballot(), try transactionID(), frontier: try bool() ? try id() : nil)
+        case 26:
+            return .readAnswer(
+                try ballot(), question: try varint(), frontier: try id(), compact: try id())
+        case 27:
+            var t = Timeline(
+                epoch: try ballot(), frontier: try id(), compactRevision: try id(), floor: try id(),
+                tails: [])
+            for _ in 0..<(try count(atLeast: 3)) {
+                t.tails.append(.init(term: try ballot(), slot: try id()))
+            }
+            return .timeline(t)
+        case 28: return .recover(try ballot(), try transactionID(), try id(), try id())
+        case 29: return .abort(try ballot(), try transactionID(), try id(), try id())
+        case 30: return .transactionVoid(try ballot(), try transactionID(), try id())
+        case 40: return .lock(try lockRequest())
+        case 41: return .locked(try transactionID(), try id(), try ballot(), try lockedRows())
+        case 42: return .died(try transactionID(), try id())
+        case 43:
+            return .prepare(
+                try transactionID(), try id(), try ballot(), participants: try partitions(),
+                try effects())
+        case 44: return .prepared(try transactionID(), try id())
+        case 45: return .refused(try transactionID(), try id())
+        case 46: return .release(try transactionID(), try id())
+        case 60:
+            return .forward(
+                token: try varint(), try request(), within: TimeSpan(nanoseconds: try varint()))
+        case 61: return .forwarded(token: try varint(), try response())
+        case 62: return .redirect(token: try varint())
+        case 63: return .cancelForward(token: try varint())
+        default: throw DecodingError("region message \(tag)")
+        }
+    }
+
+    private mutating func participants() throws(DecodingError) -> [Participant] {
+        var list: [Participant] = []
+        for _ in 0..<(try count(atLeast: 4)) {
+            list.append(Participant(partition: try id(), term: try ballot(), writes: try bool()))
+        }
+        return list
+    }
+    private mutating func allocation() throws(DecodingError) -> Allocation {
+        Allocation(revision: try id(), stamp: try stamp())
+    }
+    private mutating func recents() throws(DecodingError) -> [PartitionState.Recent] {
+        var list: [PartitionState.Recent] = []
+        for _ in 0..<(try count(atLeast: 3)) {
+            let revision: Revision = try id(), slot: Slot = try id(), tag = try byte()
+            guard let kind = PartitionState.Recent.Kind(rawValue: tag) else {
+                throw DecodingError("outcome \(tag)")
+            }
+            list.append(.init(revision: revision, slot: slot, kind: kind))
+        }
+        return list
+    }
+    private mutating func registration() throws(DecodingError) -> Registration {
+        var r = Registration(
+            partition: try id(), term: try ballot(), sealSlot: try id(), applied: try id(),
+            highestRevision: try id(), heardFrontier: try id(), highestStamp: try stamp(),
+            recent: try recents(), undecided: [])
+        for _ in 0..<(try count(atLeast: 4)) {
+            r.undecided.append(
+                .init(
+                    transaction: try transactionID(), revision: try id(), participants: try partitions()))
+        }
+        return r
+    }
+    private mutating func keyRanges() throws(DecodingError) -> [KeyRange] {
+        var list: [KeyRange] = []
+        for _ in 0..<(try count(atLeast: 2)) { list.append(try keyRange()) }
+        return list
+    }
+    private mutating func leases() throws(DecodingError) -> [LeaseID] {
+        var list: [LeaseID] = []
+        for _ in 0..<(try count()) { list.append(LeaseID(try signed())) }
+        return list
+    }
+    private mutating func lockRequest() throws(DecodingError) -> LockRequest {
+        var r = LockRequest(
+            transaction: try transactionID(),
+            start: StartStamp(micros: try varint(), name: try name()), partition: try id(),
+            footprint: Footprint(), plan: ReadPlan(), leasesEnding: [], cursorOf: nil)
+        r.footprint.reads = try keyRanges()
+        r.footprint.writes = try keyRanges()
+        r.footprint.sharedLeases = try leases()
+        r.footprint.exclusiveLeases = try leases()
+        for _ in 0..<(try count()) { r.plan.keys.append(try bytes()) }
+        r.plan.ranges = try keyRanges()
+        for _ in 0..<(try count(atLeast: 8)) { r.plan.historic.append(try rangeQuery()) }
+        r.leasesEnding = try leases()
+        if try bool() { r.cursorOf = try id() }
+        return r
+    }
+    private mutating func lockedRows() throws(DecodingError) -> LockedRows {
+        var l = LockedRows()
+        l.rows = try rows()
+        for _ in 0..<(try count(atLeast: 2)) {
+            switch try byte() {
+            case 0: l.historic.append(.result(try rangeResult()))
+            case 1:
+                let tag = try byte()
+                guard let error = RequestError(rawValue: tag) else { throw DecodingError("error \(tag)") }
+                l.historic.append(.failed(error))
+            case let other: throw DecodingError("historic \(other)")
+            }
+        }
+        l.leasesAlive = try leases()
+        l.leasesKnown = try leases()
+        for _ in 0..<(try count(atLeast: 2)) {
+            l.leaseSpread.append(LeaseSpread(lease: LeaseID(try signed()), partition: try id()))
+        }
+        if try bool() { l.cursor = try id() }
+        return l
+    }
+}

@@ -1,0 +1,182 @@
+package import Primitives
+
+/// A client's request at the node whose core executes it: the node that the client talks to and that
+/// node's number for it.
+package struct RequestID: Hashable, Comparable, Sendable {
+    package let node: NodeID
+    package let token: UInt64
+    package init(node: NodeID, token: UInt64) {
+        self.node = node
+        self.token = token
+    }
+    package static func < (a: Self, b: Self) -> Bool { (a.node, a.token) < (b.node, b.token) }
+}
+
+/// One partition's part in a transaction, as the sequencer knows it.
+package struct Participant: Hashable, Sendable {
+    package let partition: PartitionID
+    package let term: Term
+    package let writes: Bool
+    package init(partition: PartitionID, term: Term, writes: Bool) {
+        self.partition = partition
+        self.term = term
+        self.writes = writes
+    }
+}
+
+/// A revision and its stamp, as handed out.
+package struct Allocation: Hashable, Sendable {
+    package let revision: Revision
+    package let stamp: Stamp
+    package init(revision: Revision, stamp: Stamp) {
+        self.revision = revision
+        self.stamp = stamp
+    }
+}
+
+/// The answer to a seal, which registers the leader as well (protocol-rules.md S2, S4, S8): a reading
+/// of the log through `slot`, after that was decided.
+package struct Registration: Hashable, Sendable {
+    package struct Undecided: Hashable, Sendable {
+        package let transaction: TransactionID
+        package let revision: Revision
+        package let participants: [PartitionID]
+        package init(transaction: TransactionID, revision: Revision, participants: [PartitionID]) {
+            self.transaction = transaction
+            self.revision = revision
+            self.participants = participants
+        }
+    }
+    package var partition: PartitionID
+    package var term: Term
+    /// Of the begin or seal that names the epoch.
+    package var sealSlot: Slot
+    /// The end of the prefix that this is a reading of.
+    package var applied: Slot
+    package var highestRevision: Revision
+    package var heardFrontier: Revision
+    package var highestStamp: Stamp
+    package var recent: [PartitionState.Recent]
+    package var undecided: [Undecided]
+}
+
+/// The sequencer's feed: everything with a revision at or below `frontier` is in the logs through
+/// `tails`. Carries all tails, so that a lost one is repaired by the next.
+package struct Timeline: Hashable, Sendable {
+    package struct Tail: Hashable, Sendable {
+        package var term: Term
+        package var slot: Slot
+        package init(term: Term, slot: Slot) {
+            self.term = term
+            self.slot = slot
+        }
+    }
+    package var epoch: Epoch
+    package var frontier: Revision
+    package var compactRevision: Revision
+    /// History at and below it may go.
+    package var floor: Revision
+    /// Of partitions 1, 2, 3, ... in order; the term is that of the leader who reported it, and names
+    /// the ballot for the commit notice (L8, S14).
+    package var tails: [Tail]
+    package init(
+        epoch: Epoch, frontier: Revision, compactRevision: Revision, floor: Revision, tails: [Tail]
+    ) {
+        self.epoch = epoch
+        self.frontier = frontier
+        self.compactRevision = compactRevision
+        self.floor = floor
+        self.tails = tails
+    }
+}
+
+/// Orders transactions for wait-die; survives retries.
+package struct StartStamp: Hashable, Comparable, Sendable {
+    package let micros: UInt64
+    package let name: RequestName
+    package init(micros: UInt64, name: RequestName) {
+        self.micros = micros
+        self.name = name
+    }
+    package static func < (a: Self, b: Self) -> Bool { (a.micros, a.name) < (b.micros, b.name) }
+}
+
+/// What a participant found under its latches.
+package struct LockedRows: Hashable, Sendable {
+    package var rows: [Row] = []
+    package var historic: [ReadAnswer.Historic] = []
+    /// Of the leases asked about: those homed here that live.
+    package var leasesAlive: [LeaseID] = []
+    /// Of the leases asked about: those known here.
+    package var leasesKnown: [LeaseID] = []
+    /// For leases that end, at their home: the partitions that know them.
+    package var leaseSpread: [LeaseSpread] = []
+    /// For a replication batch, at the cursor's home.
+    package var cursor: Revision?
+    package init() {}
+}
+
+/// What one participant must latch and read.
+package struct LockRequest: Hashable, Sendable {
+    package var transaction: TransactionID
+    package var start: StartStamp
+    package var partition: PartitionID
+    package var footprint: Footprint
+    package var plan: ReadPlan
+    /// Read the keys attached to these leases too (revocation).
+    package var leasesEnding: [LeaseID]
+    /// Read this region's cursor too.
+    package var cursorOf: RegionID?
+}
+
+/// Between the cores of a region's nodes. Everything to or from a sequencer carries its epoch; older
+/// ones are dropped (protocol-rules.md S2).
+package enum RegionMessage: Hashable, Sendable {
+    // To the sequencer.
+    /// Revisions for `replaced.count` transactions, numbered from `first` in this leadership.
+    case allocate(Epoch, PartitionID, Term, first: UInt64, replaced: [Stamp])
+    case allocateTransaction(Epoch, TransactionID, [Participant], replaced: Stamp)
+    case report(Epoch, PartitionID, Term, [PartitionState.Recent])
+    case register(Epoch, Registration)
+    case confirm(Epoch, PartitionID, Term, question: UInt64)
+    /// Are all of these the registered leaders? For transactions that write nothing.
+    case confirmTransaction(Epoch, TransactionID, [Participant])
+    case readQuestion(Epoch, question: UInt64)
+    /// This registered leader has not prepared it and never will.
+    case never(Epoch, TransactionID, Revision, PartitionID, Term)
+    /// The coordinator gives this revision up: recover it now.
+    case abandon(Epoch, TransactionID, Revision)
+
+    // From the sequencer.
+    case opening(Epoch)
+    case registered(Epoch, PartitionID, Term)
+    case allocated(Epoch, PartitionID, Term, first: UInt64, [Allocation])
+    /// nil: a named term is not the registered one; nothing was handed out.
+    case allocatedTransaction(Epoch, TransactionID, Allocation?)
+    case confirmed(Epoch, PartitionID, Term, question: UInt64, frontier: Revision, compact: Revision)
+    case confirmedTransaction(Epoch, TransactionID, frontier: Revision?)
+    case readAnswer(Epoch, question: UInt64, frontier: Revision, compact: Revision)
+    case timeline(Timeline)
+    case recover(Epoch, TransactionID, Revision, PartitionID)
+    case abort(Epoch, TransactionID, Revision, PartitionID)
+    /// To the coordinator: `r` is void; the transaction may be tried again.
+    case transactionVoid(Epoch, TransactionID, Revision)
+
+    // Coordinator and participants.
+    case lock(LockRequest)
+    case locked(TransactionID, PartitionID, Term, LockedRows)
+    /// Not granted (wait-die, or not the leader): nothing is held.
+    case died(TransactionID, PartitionID)
+    case prepare(TransactionID, PartitionID, Term, participants: [PartitionID], Effects)
+    /// Decided in this leader's log.
+    case prepared(TransactionID, PartitionID)
+    case refused(TransactionID, PartitionID)
+    case release(TransactionID, PartitionID)
+
+    // A node that a client talks to and the node that executes.
+    case forward(token: UInt64, Request, within: TimeSpan)
+    case forwarded(token: UInt64, Response)
+    /// Not executed and never will be: ask elsewhere.
+    case redirect(token: UInt64)
+    case cancelForward(token: UInt64)
+}
