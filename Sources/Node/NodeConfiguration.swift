@@ -1,5 +1,3 @@
-package import Consensus
-package import Partitioning
 package import Primitives
 
 /// Who this node is and with whom it works. Fixed for the life of the process.

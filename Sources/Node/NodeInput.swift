@@ -118,6 +118,6 @@ package enum NodeEvent: Equatable, Sendable {
     case trusted(NodeID)
     case revisionVoid(Revision)
     case snapshotInstalled(GroupID, Slot)
-    case conflict(RegionID, count: Int)
+    case link(RegionID, LinkEvent)
     case ignored(String, from: NodeID)
 }

@@ -19,6 +19,11 @@ package struct LeaseClock: Sendable {
         lookAt = min(lookAt, deadline)
     }
 
+    /// An undone revocation: the lease stands again.
+    package mutating func startMissing(_ lease: LeaseID, ttlSeconds: Int64, at now: Instant) {
+        if deadlines[lease] == nil { start(lease, ttlSeconds: ttlSeconds, at: now) }
+    }
+
     package mutating func stop(_ lease: LeaseID) {
         deadlines[lease] = nil
         revoking[lease] = nil

@@ -24,8 +24,9 @@ extension Partition {
             footprint.add(transaction)
             plan.add(transaction)
         case .leaseKeepAlive(let lease): footprint.sharedLeases = [lease]
+        case .leaseRevoke(let lease): footprint.exclusiveLeases = [lease]
         case .leaseGrant, .leaseTimeToLive: break
-        case .leaseRevoke, .leaseList, .compact, .replicate:
+        case .leaseList, .compact, .replicate:
             invariant(false, "\(request) is not for one partition")
         }
         let token = nextItem
@@ -52,6 +53,8 @@ extension Partition {
         }
         if case .leaseGrant(let lease, let ttl) = item.request {
             grant(token, lease, ttl, into: &effects)
+        } else if case .leaseRevoke(let lease) = item.request {
+            revoke(token, lease, into: &effects)
         } else if item.plan.isEmpty {
             lead.items[token]?.answer = ReadAnswer(applied: state.applied, rows: [])
             evaluate(token, into: &effects)
@@ -169,7 +172,8 @@ extension Partition {
 
     /// Can a key of this partition be attached to it without asking anybody else (C4)?
     func isAlive(_ lease: LeaseID) -> Bool {
-        state.knownLeases.contains(lease) || state.leases[lease] != nil
+        (state.knownLeases.contains(lease) || state.leases[lease] != nil)
+            && !lead.revoking.contains(lease)
     }
 
     private mutating func allocate(_ token: UInt64, _ evaluation: Evaluation) {
@@ -275,6 +279,10 @@ extension Partition {
                 state.leases[lease] == nil || item.number == 0
                 ? .failed(.leaseExists) : .leaseGranted(lease, ttlSeconds: ttl, revision: frontier)
             effects.answers.append((item.id, response))
+        case .leaseRevoke:
+            let response: Response =
+                item.number == 0 ? .failed(.leaseNotFound) : .leaseRevoked(revision: frontier)
+            effects.answers.append((item.id, response))
         case .leaseKeepAlive(let lease):
             if isLatched(item.footprint) {
                 block(token)
@@ -301,7 +309,7 @@ extension Partition {
                             revision: frontier)
                     ))
             }
-        case .leaseRevoke, .leaseList, .compact, .replicate: break
+        case .leaseList, .compact, .replicate: break
         }
         lead.items[token] = nil
     }
@@ -350,6 +358,32 @@ extension Partition {
         }
         lead.granting.insert(lease)
         propose(.leaseGrant(lease, ttlSeconds: ttl), .item(token), into: &effects)
+        lead.items[token]?.stage = .proposed
+        lead.items[token]?.number = lead.proposed
+    }
+
+    /// A lease without keys ends in this log alone and takes no revision (U8); any other is a
+    /// transaction over all partitions that know it.
+    private mutating func revoke(
+        _ token: UInt64, _ lease: LeaseID, into effects: inout RegionEffects
+    ) {
+        guard let held = state.leases[lease], !lead.revoking.contains(lease) else {
+            wantConfirm(token)
+            return
+        }
+        let isShared = lead.items.contains {
+            ($0.value.stage == .allocating || $0.value.stage == .proposed)
+                && $0.value.footprint.sharedLeases.contains(lease)
+        }
+        guard held.known.isEmpty, state.leaseKeys[lease] == nil, !isShared,
+            !lead.latches.contains(where: { $0.footprint.sharedLeases.contains(lease) })
+        else {
+            guard let item = lead.items.removeValue(forKey: token) else { return }
+            effects.escalations.append((item.id, item.request, deadline: item.deadline))
+            return
+        }
+        lead.revoking.insert(lease)
+        propose(.leaseRevoked(lease), .item(token), into: &effects)
         lead.items[token]?.stage = .proposed
         lead.items[token]?.number = lead.proposed
     }

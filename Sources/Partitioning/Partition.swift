@@ -115,6 +115,8 @@ package struct Partition: Sendable {
 
         var leaseClock = LeaseClock()
         var granting: Set<LeaseID> = []
+        /// Their revocation is in the log's pipeline: nothing can be attached any more.
+        var revoking: Set<LeaseID> = []
     }
 
     enum Proposal: Sendable {
@@ -262,10 +264,16 @@ package struct Partition: Sendable {
         case .prepared(let p):
             effects.applied.append(.init(revision: p.effects.revision, rows: p.effects.rows, aborted: false))
             report(p.effects.revision, slot, .prepared)
+            for lease in p.effects.leasesEnded { lead.leaseClock.stop(lease) }
             if isOwn { onPrepared(p, slot: slot, number: entry.number, at: now, into: &effects) }
         case .aborted(let transaction, let revision):
             effects.applied.append(.init(revision: revision, rows: [], aborted: true))
             report(revision, slot, .aborted)
+            if isLeading {
+                for lease in state.leases.sorted(by: { $0.key < $1.key }) {
+                    lead.leaseClock.startMissing(lease.key, ttlSeconds: lease.value.ttlSeconds, at: now)
+                }
+            }
             onAborted(transaction, revision, slot: slot, at: now, into: &effects)
         case .leaseGranted(let lease):
             if isLeading, let ttl = state.leases[lease]?.ttlSeconds {
@@ -273,7 +281,10 @@ package struct Partition: Sendable {
             }
             lead.granting.remove(lease)
             if case .item(let token) = proposal { wantConfirm(token) }
-        case .leaseRevoked(let lease): lead.leaseClock.stop(lease)
+        case .leaseRevoked(let lease):
+            lead.leaseClock.stop(lease)
+            lead.revoking.remove(lease)
+            if case .item(let token) = proposal { wantConfirm(token) }
         case .leaseForgotten, .compacted: break
         }
         prune()
@@ -334,6 +345,17 @@ package struct Partition: Sendable {
         }
         let oldest = lead.reads.first?.applied ?? state.applied
         lead.overlay.prune(through: oldest)
+    }
+
+    /// A snapshot has replaced the replicated state. Only a follower takes one.
+    package mutating func install(_ state: PartitionState, into effects: inout RegionEffects) {
+        stoppedLeading(into: &effects)
+        self.state = state
+        settleOrphans(into: &effects)
+    }
+
+    package mutating func flushRecords(into changes: inout [StoreChange]) {
+        state.flushScalars(into: &changes)
     }
 
     // MARK: The frontier

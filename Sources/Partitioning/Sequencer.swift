@@ -39,7 +39,7 @@ package struct Sequencer: Sendable {
     private var lastTicks: UInt64 = 0
 
     package private(set) var compactRevision: Revision
-    private var floor = Revision.zero
+    package private(set) var floor = Revision.zero
 
     private var questions: Deque<Question> = []
     private var isDirty = true
@@ -390,6 +390,7 @@ package struct Sequencer: Sendable {
         for r in all {
             if let undecided = r.undecided.first(where: { $0.revision == revision }) {
                 open.transaction = undecided.transaction
+                open.coordinator = undecided.transaction.name.node
                 open.parts = undecided.participants.map { Open.Part(partition: $0) }
                 break
             }

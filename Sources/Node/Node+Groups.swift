@@ -1,0 +1,192 @@
+import Consensus
+import DequeModule
+import Partitioning
+import Primitives
+
+// Between the groups of consensus and the partitions whose logs they keep.
+extension Node {
+    mutating func stepGroup(
+        _ i: Int, _ input: Consensus.Input, into effects: inout NodeEffects
+    ) {
+        guard i >= 0, i < groups.count else { return }
+        groups[i].step(input, at: now, into: &groupEffects)
+        touched.insert(i)
+        perform(i, into: &effects)
+    }
+
+    mutating func onMessage(
+        _ message: PeerMessage, from peer: NodeID, into effects: inout NodeEffects
+    ) {
+        guard configuration.nodes.contains(peer), peer != node else {
+            effects.events.append(.ignored("message of a stranger", from: peer))
+            return
+        }
+        switch message {
+        case .heartbeat: break
+        case .group(let partition, let message):
+            stepGroup(Int(partition.rawValue), .message(from: peer, message), into: &effects)
+        case .region(let message): onRegion(message, from: peer, into: &effects)
+        }
+    }
+
+    /// Carries out what group `i` asked for.
+    mutating func perform(_ i: Int, into effects: inout NodeEffects) {
+        while !groupEffects.isEmpty {
+            let all = groupEffects
+            groupEffects.removeAll(keepingCapacity: true)
+            for effect in all { perform(effect, i, into: &effects) }
+        }
+    }
+
+    private mutating func perform(
+        _ effect: Consensus.Effect, _ i: Int, into effects: inout NodeEffects
+    ) {
+        let id = groups[i].id
+        switch effect {
+        case .send(let to, let message):
+            effects.sends.append((to, .group(id.partition, message)))
+        case .persist(let record):
+            persisted[i] += 1
+            effects.persist.append(record)
+        case .elected(let term):
+            // The directory's leader is the new epoch; a partition names the one it has heard of.
+            let body = EntryBody.begin(epoch: i == 0 ? term : epoch)
+            groups[i].step(.begin(payload: body.encoded()), at: now, into: &groupEffects)
+        case .leading(let term):
+            effects.events.append(.becameLeader(id, term))
+            unproposed[i].removeAll()
+            if i == 0 {
+                openSequencer(term, into: &effects)
+            } else {
+                partitionDirty[i - 1] = true
+                partitions[i - 1].becameLeader(term, at: now, into: &region)
+            }
+            parkedUntil = now
+        case .deposed(let term):
+            effects.events.append(.lostLeadership(id, term))
+            unproposed[i].removeAll()
+            if i == 0 {
+                closeSequencer(into: &effects)
+            } else {
+                partitions[i - 1].stoppedLeading(into: &region)
+            }
+        case .followed: parkedUntil = now
+        case .decided(let slot, let entry, let skipped):
+            if i == 0 {
+                decidedInDirectory(slot, entry, skipped: skipped, into: &effects)
+            } else {
+                partitionDirty[i - 1] = true
+                partitions[i - 1].decided(slot, entry, skipped: skipped, at: now, into: &region)
+                partitions[i - 1].settleOrphans(into: &region)
+            }
+        case .snapshotWanted(let peer): effects.snapshotsWanted.append((id, peer))
+        case .note(let event): effects.events.append(.consensus(id, event))
+        }
+    }
+
+    /// Payloads go into the pipeline in order; a full one takes the rest when there is room.
+    mutating func propose(_ i: Int, _ payload: Bytes, into effects: inout NodeEffects) {
+        touched.insert(i)
+        if unproposed[i].isEmpty, groups[i].propose(payload, at: now, into: &groupEffects) != nil {
+            return
+        }
+        if groups[i].isLeading { unproposed[i].append(payload) }
+    }
+
+    mutating func proposeWaiting(into effects: inout NodeEffects) {
+        for i in unproposed.indices where !unproposed[i].isEmpty {
+            while let first = unproposed[i].first,
+                groups[i].propose(first, at: now, into: &groupEffects) != nil
+            {
+                unproposed[i].removeFirst()
+                touched.insert(i)
+            }
+            perform(i, into: &effects)
+        }
+    }
+
+    // MARK: Directory
+
+    private mutating func openSequencer(_ term: Term, into effects: inout NodeEffects) {
+        var limits = Sequencer.Limits()
+        limits.timelinePeriod = configuration.limits.timelinePeriod
+        sequencer = Sequencer(
+            epoch: term, region: configuration.region, nodes: configuration.nodes,
+            partitions: partitions.count, compactRevision: directory.compactRevision,
+            answersFrom: max(now, groups[0].mayAnswerFrom), limits: limits)
+        heard(epoch: term)
+        openLinks()
+    }
+
+    private mutating func closeSequencer(into effects: inout NodeEffects) {
+        guard let sequencer else { return }
+        effects.events.append(.sequencerClosed(sequencer.epoch))
+        self.sequencer = nil
+        senders.removeAll()
+        for compaction in compactions {
+            region.answers.append((compaction.token, .failed(.timedOut)))
+        }
+        compactions.removeAll()
+    }
+
+    private mutating func decidedInDirectory(
+        _ slot: Slot, _ entry: LogEntry, skipped: Bool, into effects: inout NodeEffects
+    ) {
+        let applied = directory.apply(slot, entry, skipped: skipped, into: &effects.store)
+        guard case .compacted(let revision) = applied else { return }
+        compactRevision = max(compactRevision, revision)
+        sequencer?.compacted(revision)
+        for compaction in compactions where compaction.revision == revision {
+            compactionsDecided.append((compaction.token, revision))
+        }
+        compactions.removeAll { $0.revision == revision }
+        for done in compactionsDecided {
+            let frontier = sequencer?.frontier ?? heardFrontier
+            region.answers.append((done.token, .compacted(revision: frontier)))
+        }
+        compactionsDecided.removeAll()
+    }
+
+    /// Compaction, at the sequencer's node. etcd's checks: not again, not ahead.
+    mutating func compact(_ id: RequestID, _ revision: Revision) {
+        guard let sequencer, sequencer.isOpen else {
+            region.redirects.append(id)
+            return
+        }
+        if revision > sequencer.frontier {
+            region.answers.append((id, .failed(.futureRevision)))
+        } else if revision <= compactRevision {
+            region.answers.append((id, .failed(.compacted)))
+        } else {
+            compactions.append((id, revision, 0))
+            if compactions.contains(where: { $0.revision == revision && $0.token != id }) { return }
+            region.proposals.append((.directory, EntryBody.compact(revision).encoded()))
+        }
+    }
+
+    mutating func onSnapshot(
+        _ group: GroupID, _ records: [(key: Bytes, value: Bytes)], into effects: inout NodeEffects
+    ) {
+        let i = Int(group.partition.rawValue)
+        guard i < groups.count,
+            let state = try? PartitionState(group: group, records: records)
+        else {
+            effects.events.append(.ignored("unreadable snapshot of \(group)", from: node))
+            return
+        }
+        if i == 0 {
+            directory = state
+            compactRevision = max(compactRevision, state.compactRevision)
+        } else {
+            partitions[i - 1].install(state, into: &region)
+            merge.lose(through: state.highestRevision)
+        }
+        stepGroup(
+            i,
+            .installed(
+                AppliedPosition(
+                    slot: state.applied, term: state.appliedTerm, number: state.appliedNumber)),
+            into: &effects)
+        effects.events.append(.snapshotInstalled(group, state.applied))
+    }
+}

@@ -1,0 +1,100 @@
+import Consensus
+import DequeModule
+import Partitioning
+import Primitives
+
+// Reads: at which revision may this node serve them (protocol.md "Reads")?
+extension Node {
+    mutating func onReadIndex(
+        _ linearizable: Bool, token: UInt64, deadline: Instant, into effects: inout NodeEffects
+    ) {
+        guard linearizable else {
+            if localFrontier > .zero {
+                effects.readIndexes.append(
+                    (
+                        token,
+                        .success(
+                            ReadPoint(revision: localFrontier, compactRevision: compactRevision))
+                    ))
+            } else {
+                // Nothing was heard yet: a node that has just started knows no revision to serve.
+                readsWaiting.append((.initial, token))
+            }
+            return
+        }
+        guard readsWanted.count < configuration.limits.requestsMax else {
+            effects.readIndexes.append((token, .failure(.tooManyRequests)))
+            return
+        }
+        readsWanted.append((token, deadline))
+    }
+
+    /// One question for all reads that have arrived since the last one: a read shares only a question
+    /// that is sent after it (S13 e).
+    mutating func askReads(into effects: inout NodeEffects) {
+        let isDue = now >= askReadsAt
+        if readsWanted.isEmpty && !(isDue && !readsAsked.isEmpty) { return }
+        if isDue { expireReads(into: &effects) }
+        guard epoch > .zero else {
+            askReadsAt = now.advanced(by: .milliseconds(20))
+            return
+        }
+        if !readsWanted.isEmpty {
+            readsAsked.append((nextQuestion, readsWanted))
+            readsWanted.removeAll()
+            nextQuestion += 1
+        }
+        guard let last = readsAsked.last else {
+            askReadsAt = .never
+            return
+        }
+        askReadsAt = now.advanced(by: .milliseconds(40))
+        region.send(.readQuestion(epoch, question: last.question), to: epoch.node)
+        drain(into: &effects)
+    }
+
+    private mutating func expireReads(into effects: inout NodeEffects) {
+        let now = now
+        for (token, deadline) in readsWanted where deadline <= now {
+            effects.readIndexes.append((token, .failure(.timedOut)))
+        }
+        readsWanted.removeAll { $0.deadline <= now }
+        for i in readsAsked.indices {
+            for (token, deadline) in readsAsked[i].reads where deadline <= now {
+                effects.readIndexes.append((token, .failure(.timedOut)))
+            }
+            readsAsked[i].reads.removeAll { $0.deadline <= now }
+        }
+        readsAsked.removeAll { $0.reads.isEmpty }
+    }
+
+    mutating func onReadAnswer(
+        _ question: UInt64, _ frontier: Revision, _ compact: Revision, into effects: inout NodeEffects
+    ) {
+        compactRevision = max(compactRevision, compact)
+        while let first = readsAsked.first, first.question <= question {
+            readsAsked.removeFirst()
+            for (token, _) in first.reads { readsWaiting.append((frontier, token)) }
+        }
+        if readsAsked.isEmpty { askReadsAt = .never }
+        answerReads(into: &effects)
+    }
+
+    /// Served at the local frontier, which is at least the answered one by then.
+    mutating func answerReads(into effects: inout NodeEffects) {
+        guard !readsWaiting.isEmpty else { return }
+        let point = ReadPoint(revision: localFrontier, compactRevision: compactRevision)
+        readsWaiting.removeAll { read in
+            guard read.revision <= point.revision else { return false }
+            effects.readIndexes.append((read.token, .success(point)))
+            return true
+        }
+    }
+
+    mutating func onRead(_ token: UInt64, _ answer: ReadAnswer) {
+        let i = Int(Partition.partition(ofToken: token).rawValue) - 1
+        guard i >= 0, i < partitions.count else { return }
+        partitionDirty[i] = true
+        partitions[i].onRead(token: token, answer, at: now, into: &region)
+    }
+}

@@ -1,0 +1,233 @@
+import Consensus
+import DequeModule
+import GeoReplication
+import Partitioning
+import Primitives
+
+// Between the partitions, the sequencer and the coordinator: of this node and of the others.
+extension Node {
+    func leaders() -> [NodeID] { partitions.indices.map { leader(of: $0) } }
+
+    func leader(of i: Int) -> NodeID {
+        partitions[i].isLeading ? node : groups[i + 1].leaderHint.map { $0 == node ? .none : $0 } ?? .none
+    }
+
+    /// Carries out what the region's parts asked for, until nothing is left between parts of this
+    /// node.
+    mutating func drain(into effects: inout NodeEffects) {
+        while true {
+            if !region.messages.isEmpty {
+                let messages = region.messages
+                region.messages.removeAll(keepingCapacity: true)
+                for (to, message) in messages {
+                    if to == node {
+                        inbox.append(message)
+                    } else {
+                        effects.sends.append((to, .region(message)))
+                    }
+                }
+            }
+            if !region.proposals.isEmpty {
+                let proposals = region.proposals
+                region.proposals.removeAll(keepingCapacity: true)
+                for (partition, payload) in proposals {
+                    propose(Int(partition.rawValue), payload, into: &effects)
+                    perform(Int(partition.rawValue), into: &effects)
+                }
+            }
+            if !region.changes.isEmpty {
+                effects.store.append(contentsOf: region.changes)
+                region.changes.removeAll(keepingCapacity: true)
+            }
+            if !region.reads.isEmpty {
+                effects.reads.append(contentsOf: region.reads)
+                region.reads.removeAll(keepingCapacity: true)
+            }
+            if !region.applied.isEmpty {
+                for applied in region.applied { merge.add(applied) }
+                region.applied.removeAll(keepingCapacity: true)
+                advanceLocalFrontier(into: &effects)
+            }
+            if !region.voids.isEmpty {
+                for revision in region.voids { effects.events.append(.revisionVoid(revision)) }
+                region.voids.removeAll(keepingCapacity: true)
+            }
+            if !region.answers.isEmpty || !region.redirects.isEmpty { drainAnswers(into: &effects) }
+            if !region.escalations.isEmpty {
+                let escalations = region.escalations
+                region.escalations.removeAll(keepingCapacity: true)
+                for (id, request, deadline) in escalations {
+                    coordinate(id, request, deadline: deadline)
+                }
+            }
+            if !region.leaseReadings.isEmpty { answerLeaseReadings() }
+            if !region.expired.isEmpty {
+                let expired = region.expired
+                region.expired.removeAll(keepingCapacity: true)
+                for lease in expired { expire(lease) }
+            }
+            guard let message = inbox.popFirst() else {
+                if region.messages.isEmpty && region.proposals.isEmpty && region.answers.isEmpty { return }
+                continue
+            }
+            onRegion(message, from: node, into: &effects)
+        }
+    }
+
+    mutating func onRegion(
+        _ message: RegionMessage, from peer: NodeID, into effects: inout NodeEffects
+    ) {
+        switch message {
+        case .allocate(let e, _, _, _, _), .allocateTransaction(let e, _, _, _), .report(let e, _, _, _),
+            .register(let e, _), .confirm(let e, _, _, _), .confirmTransaction(let e, _, _),
+            .readQuestion(let e, _), .never(let e, _, _, _, _), .abandon(let e, _, _):
+            guard sequencer?.epoch == e else { return }
+            let wasOpen = sequencer?.isOpen == true
+            let clock = clock, leaseHolds = groups[0].leaseHolds(at: now)
+            sequencer?.step(message, from: peer, at: clock, leaseHolds: leaseHolds, into: &region)
+            if !wasOpen, let sequencer, sequencer.isOpen {
+                effects.events.append(.sequencerOpened(sequencer.epoch, frontier: sequencer.frontier))
+            }
+        case .opening(let e):
+            if e >= epoch { heard(epoch: e) }
+        case .registered(let e, let p, let term):
+            onPartition(p) { $0.onRegistered(e, term, at: $1, into: &$2) }
+        case .allocated(let e, let p, let term, let first, let allocations):
+            onPartition(p) { $0.onAllocated(e, term, first: first, allocations, into: &$2) }
+        case .confirmed(let e, let p, let term, let question, let frontier, let compact):
+            compactRevision = max(compactRevision, compact)
+            onPartition(p) {
+                $0.onConfirmed(e, term, question: question, frontier: frontier, at: $1, into: &$2)
+            }
+        case .readAnswer(let e, let question, let frontier, let compact):
+            guard e == epoch else { return }
+            onReadAnswer(question, frontier, compact, into: &effects)
+        case .timeline(let timeline): onTimeline(timeline, into: &effects)
+        case .recover(let e, let transaction, let revision, let p):
+            guard e == epoch else { return }
+            onPartition(p) {
+                $0.recover(transaction, revision, aborting: false, from: peer, at: $1, into: &$2)
+            }
+        case .abort(let e, let transaction, let revision, let p):
+            guard e == epoch else { return }
+            onPartition(p) {
+                $0.recover(transaction, revision, aborting: true, from: peer, at: $1, into: &$2)
+            }
+        case .lock(let request):
+            onPartition(request.partition) { $0.lock(request, from: peer, at: $1, into: &$2) }
+        case .prepare(let transaction, let p, let term, let participants, let e):
+            onPartition(p) {
+                $0.prepare(
+                    transaction, term: term, participants: participants, e, from: peer, at: $1,
+                    into: &$2)
+            }
+        case .release(let transaction, let p):
+            onPartition(p) { $0.release(transaction, at: $1, into: &$2) }
+        case .locked, .died, .allocatedTransaction, .confirmedTransaction, .prepared, .refused,
+            .transactionVoid:
+            coordinator.step(
+                message, from: peer, at: now, leaders: leaders(), resolve: Self.resolve, into: &region)
+        case .forward(let token, let request, let within):
+            onForward(RequestID(node: peer, token: token), request, within: within)
+        case .forwarded(let token, let response): finish(token, response, into: &effects)
+        case .redirect(let token): reroute(token)
+        case .cancelForward(let token): cancelRemote(RequestID(node: peer, token: token))
+        }
+    }
+
+    private mutating func onPartition(
+        _ p: PartitionID, _ body: (inout Partition, Instant, inout RegionEffects) -> Void
+    ) {
+        let i = Int(p.rawValue) - 1
+        guard i >= 0, i < partitions.count else { return }
+        partitionDirty[i] = true
+        body(&partitions[i], now, &region)
+    }
+
+    /// GeoReplication decides, Partitioning executes: they meet here.
+    static func resolve(_ batch: ReplicationBatch, _ held: [Row]) -> Coordinator.Resolved {
+        let resolution = ConflictResolver.resolve(batch, held: held)
+        return Coordinator.Resolved(
+            rows: resolution.rows, conflicts: resolution.conflicts,
+            replacedStamp: resolution.replacedStamp)
+    }
+
+    // MARK: Epoch, timeline, frontier
+
+    mutating func heard(epoch: Epoch) {
+        guard epoch >= self.epoch else { return }
+        self.epoch = epoch
+        for i in partitions.indices {
+            partitionDirty[i] = true
+            partitions[i].heard(epoch: epoch, at: now, into: &region)
+        }
+        coordinator.onTimeline(epoch, .zero, into: &region)
+        askReadsAt = readsAsked.isEmpty && readsWanted.isEmpty ? .never : now
+    }
+
+    private mutating func onTimeline(_ timeline: Timeline, into effects: inout NodeEffects) {
+        guard timeline.epoch >= epoch, timeline.tails.count == partitions.count else { return }
+        if timeline.epoch > epoch { heard(epoch: timeline.epoch) }
+        heardAt = now
+        compactRevision = max(compactRevision, timeline.compactRevision)
+        if timeline.floor > floor {
+            floor = timeline.floor
+            effects.floor = floor
+        }
+        // The timeline is the commit notice (L8).
+        for (i, tail) in timeline.tails.enumerated()
+        where tail.slot > groups[i + 1].decided && tail.term > .zero {
+            stepGroup(i + 1, .commitNotice(tail.term, tail.slot), into: &effects)
+        }
+        heardFrontier = max(heardFrontier, timeline.frontier)
+        if timeline.frontier > localFrontier {
+            // Under a burst only the newest of those that wait matters.
+            if pendingTimelines.count >= 64 { pendingTimelines.removeLast() }
+            pendingTimelines.append((timeline.frontier, timeline.tails))
+        }
+        advanceLocalFrontier(into: &effects)
+        for i in partitions.indices {
+            partitions[i].onFrontier(
+                timeline.frontier, epoch: timeline.epoch, at: now, into: &region)
+            if partitions[i].isLeading { partitionDirty[i] = true }
+        }
+        coordinator.onTimeline(timeline.epoch, timeline.frontier, into: &region)
+        if let sequencer {
+            let shipped = senders.values.map(\.link.acknowledged).min() ?? .zero
+            let floor =
+                configuration.otherRegions.isEmpty ? compactRevision : min(compactRevision, shipped)
+            if floor > sequencer.floor { self.sequencer?.setFloor(floor) }
+        }
+    }
+
+    /// Everything at or below the local frontier is applied here: it can be read and watched.
+    mutating func advanceLocalFrontier(into effects: inout NodeEffects) {
+        let before = localFrontier
+        while let first = pendingTimelines.first {
+            for (i, tail) in first.tails.enumerated() where partitions[i].state.applied < tail.slot {
+                if localFrontier > before { reached(into: &effects) }
+                return
+            }
+            pendingTimelines.removeFirst()
+            localFrontier = max(localFrontier, first.frontier)
+        }
+        if localFrontier > before { reached(into: &effects) }
+    }
+
+    private mutating func reached(into effects: inout NodeEffects) {
+        switch merge.advance(to: localFrontier) {
+        case .changes(let changes):
+            effects.changes.append(contentsOf: changes)
+            effects.changesThrough = localFrontier
+        case .lost:
+            effects.changes.removeAll()
+            effects.changesThrough = nil
+            effects.changesLost = localFrontier
+        case nil: break
+        }
+        answerReads(into: &effects)
+        releaseHeld(into: &effects)
+        for region in senders.keys.sorted() { stepSender(region, .frontier(localFrontier), into: &effects) }
+        if !receivers.isEmpty { tellCursors(into: &effects) }
+    }
+}

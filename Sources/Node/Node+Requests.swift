@@ -1,0 +1,320 @@
+import Consensus
+import DequeModule
+import GeoReplication
+import Partitioning
+import Primitives
+
+// Clients' requests: to the node that executes them, and back.
+extension Node {
+    mutating func onRequest(
+        _ request: Request, token: UInt64, deadline: Instant, into effects: inout NodeEffects
+    ) {
+        guard waiting.count < configuration.limits.requestsMax else {
+            effects.responses.append((token, .failed(.tooManyRequests)))
+            return
+        }
+        waiting[token] = Waiting(request: request, deadline: deadline)
+        route(token)
+    }
+
+    mutating func onCancel(_ token: UInt64, into effects: inout NodeEffects) {
+        readsWanted.removeAll { $0.token == token }
+        readsWaiting.removeAll { $0.token == token }
+        held.removeAll { $0.token == token }
+        guard let request = waiting.removeValue(forKey: token) else { return }
+        switch request.place {
+        case .parked: parked.removeAll { $0 == token }
+        case .here: cancelHere(RequestID(node: node, token: token), request.request)
+        case .at(let peer): effects.sends.append((peer, .region(.cancelForward(token: token))))
+        }
+    }
+
+    private mutating func cancelHere(_ id: RequestID, _ request: Request) {
+        coordinator.cancel(id, leaders: leaders(), into: &region)
+        for i in partitions.indices where partitions[i].isLeading { partitions[i].cancel(id) }
+    }
+
+    // MARK: Routing
+
+    enum Route: Equatable {
+        case partition(Int)
+        case several([PartitionID])
+        case directory
+    }
+
+    func routeOf(_ request: Request) -> Route {
+        switch request {
+        case .transaction(let transaction):
+            var participants = map.participants(of: transaction)
+            let leases = Footprint(transaction).sharedLeases
+            if !leases.isEmpty {
+                let only = participants.count == 1 ? participants.first : nil
+                for lease in leases {
+                    if let only, knows(only, lease) { continue }
+                    let home = map.home(of: lease)
+                    if !participants.contains(home) { participants.append(home) }
+                }
+            }
+            if participants.count <= 1 { return .partition(index(participants.first)) }
+            return .several(participants)
+        case .leaseGrant(let lease, _), .leaseRevoke(let lease), .leaseKeepAlive(let lease),
+            .leaseTimeToLive(let lease, _):
+            return .partition(index(map.home(of: lease)))
+        case .replicate(let batch):
+            var participants = [Coordinator.cursorHome(map)]
+            for row in batch.changes {
+                let p = map.partition(of: row.key)
+                if !participants.contains(p) { participants.append(p) }
+            }
+            return .several(participants)
+        case .compact: return .directory
+        case .leaseList: return .partition(0)
+        }
+    }
+
+    private func knows(_ p: PartitionID, _ lease: LeaseID) -> Bool {
+        let state = partitions[index(p)].state
+        return state.knownLeases.contains(lease) || state.leases[lease] != nil
+    }
+
+    private func index(_ p: PartitionID?) -> Int { p.map { Int($0.rawValue) - 1 } ?? 0 }
+
+    /// The node that executes, as far as this node knows; `.none` while it does not.
+    private func target(_ route: Route) -> NodeID {
+        switch route {
+        case .partition(let i): return leader(of: i)
+        case .directory:
+            if sequencer != nil { return node }
+            return epoch.node
+        case .several(let participants):
+            // Whoever leads most of them; the sequencer's node among equals (C2).
+            var votes: [NodeID: Int] = [:]
+            for p in participants {
+                let leader = leader(of: index(p))
+                if leader == .none { return .none }
+                votes[leader, default: 0] += 1
+            }
+            return votes.max {
+                ($0.value, $0.key == epoch.node ? 1 : 0, $1.key.rawValue)
+                    < ($1.value, $1.key == epoch.node ? 1 : 0, $0.key.rawValue)
+            }?.key ?? .none
+        }
+    }
+
+    mutating func route(_ token: UInt64) {
+        guard let request = waiting[token] else { return }
+        let route = routeOf(request.request)
+        let to = target(route)
+        if to == .none || (to != node && detector.suspects(to)) {
+            waiting[token]?.place = .parked
+            parked.append(token)
+            parkedUntil = min(parkedUntil, now.advanced(by: configuration.limits.rerouteAfter))
+        } else if to == node {
+            waiting[token]?.place = .here
+            execute(RequestID(node: node, token: token), request.request, route, deadline: request.deadline)
+        } else {
+            waiting[token]?.place = .at(to)
+            region.send(
+                .forward(token: token, request.request, within: request.deadline.since(now)), to: to)
+        }
+    }
+
+    private mutating func execute(
+        _ id: RequestID, _ request: Request, _ route: Route, deadline: Instant
+    ) {
+        switch route {
+        case .partition(let i):
+            partitionDirty[i] = true
+            partitions[i].request(id, request, deadline: deadline, at: now, into: &region)
+        case .several: coordinate(id, request, deadline: deadline)
+        case .directory:
+            if case .compact(let revision) = request { compact(id, revision) }
+        }
+    }
+
+    mutating func coordinate(_ id: RequestID, _ request: Request, deadline: Instant) {
+        var spread: [PartitionID] = []
+        if case .leaseRevoke(let lease) = request {
+            spread = partitions[index(map.home(of: lease))].state.leases[lease]?.known ?? []
+        }
+        coordinator.start(
+            id, request, spread: spread, deadline: deadline, at: clock, leaders: leaders(),
+            into: &region)
+    }
+
+    mutating func onForward(_ id: RequestID, _ request: Request, within: TimeSpan) {
+        let route = routeOf(request)
+        let deadline = now.advanced(by: within)
+        switch route {
+        case .partition(let i) where !partitions[i].isLeading:
+            region.send(.redirect(token: id.token), to: id.node)
+            return
+        case .directory where sequencer == nil:
+            region.send(.redirect(token: id.token), to: id.node)
+            return
+        case .partition, .several, .directory: break
+        }
+        guard remote.count < configuration.limits.requestsMax else {
+            region.send(.forwarded(token: id.token, .failed(.tooManyRequests)), to: id.node)
+            return
+        }
+        remote[id] = deadline
+        execute(id, request, route, deadline: deadline)
+    }
+
+    mutating func cancelRemote(_ id: RequestID) {
+        guard remote.removeValue(forKey: id) != nil else { return }
+        coordinator.cancel(id, leaders: leaders(), into: &region)
+        for i in partitions.indices where partitions[i].isLeading { partitions[i].cancel(id) }
+    }
+
+    /// Not executed there: once more, after a pause in which leaders become known.
+    mutating func reroute(_ token: UInt64) {
+        guard waiting[token] != nil else { return }
+        waiting[token]?.place = .parked
+        parked.append(token)
+        parkedUntil = min(parkedUntil, now.advanced(by: configuration.limits.rerouteAfter))
+    }
+
+    // MARK: Answers
+
+    mutating func drainAnswers(into effects: inout NodeEffects) {
+        let answers = region.answers
+        region.answers.removeAll(keepingCapacity: true)
+        for (id, response) in answers {
+            if id.node == node {
+                finish(id.token, response, into: &effects)
+            } else if remote.removeValue(forKey: id) != nil {
+                region.send(.forwarded(token: id.token, response), to: id.node)
+            }
+        }
+        let redirects = region.redirects
+        region.redirects.removeAll(keepingCapacity: true)
+        for id in redirects {
+            if id.node == node {
+                reroute(id.token)
+            } else if remote.removeValue(forKey: id) != nil {
+                region.send(.redirect(token: id.token), to: id.node)
+            }
+        }
+    }
+
+    mutating func finish(_ token: UInt64, _ response: Response, into effects: inout NodeEffects) {
+        guard waiting.removeValue(forKey: token) != nil else { return }
+        if let request = internalTokens.removeValue(forKey: token) {
+            finishInternal(request, response, into: &effects)
+            return
+        }
+        guard let revision = response.revision, revision > localFrontier else {
+            effects.responses.append((token, response))
+            return
+        }
+        // A read on this node after the answer must show it (S19); a node that lags is not waited for
+        // long.
+        held.append(
+            Held(
+                token: token, response: response, revision: revision,
+                until: now.advanced(by: .milliseconds(50))))
+    }
+
+    mutating func releaseHeld(into effects: inout NodeEffects) {
+        guard !held.isEmpty else { return }
+        let localFrontier = localFrontier, now = now
+        held.removeAll { h in
+            guard h.revision <= localFrontier || h.until <= now else { return false }
+            effects.responses.append((h.token, h.response))
+            return true
+        }
+    }
+
+    mutating func wakeRequests(into effects: inout NodeEffects) {
+        proposeWaiting(into: &effects)
+        if now >= parkedUntil {
+            parkedUntil = .never
+            let tokens = parked
+            parked.removeAll(keepingCapacity: true)
+            for token in tokens where waiting[token]?.place == .parked { route(token) }
+        }
+        releaseHeld(into: &effects)
+        guard now >= sweepAt else { return }
+        sweepAt = now.advanced(by: .milliseconds(50))
+        for (token, request) in waiting.sorted(by: { $0.key < $1.key }) where request.deadline <= now {
+            if case .parked = request.place {
+                parked.removeAll { $0 == token }
+                finish(token, .failed(.noLeader), into: &effects)
+            } else {
+                finish(token, .failed(.timedOut), into: &effects)
+            }
+        }
+        remote = remote.filter { $0.value.advanced(by: .seconds(1)) > now }
+    }
+
+    /// What was sent to that node may or may not have happened there.
+    mutating func lostTouch(with peer: NodeID, into effects: inout NodeEffects) {
+        for (token, request) in waiting.sorted(by: { $0.key < $1.key }) where request.place == .at(peer) {
+            switch request.request {
+            case .leaseKeepAlive, .leaseTimeToLive, .leaseList, .replicate, .compact: reroute(token)
+            case .transaction, .leaseGrant, .leaseRevoke:
+                finish(token, .failed(.timedOut), into: &effects)
+            }
+        }
+        for id in remote.keys.filter({ $0.node == peer }).sorted() { cancelRemote(id) }
+        if epoch.node == peer { askReadsAt = now }
+    }
+
+    // MARK: Leases
+
+    mutating func answerLeaseReadings() {
+        let readings = region.leaseReadings
+        region.leaseReadings.removeAll(keepingCapacity: true)
+        for reading in readings {
+            var keys: [Bytes] = []
+            for partition in partitions {
+                keys.append(contentsOf: partition.state.leaseKeys[reading.lease] ?? [])
+            }
+            region.answers.append(
+                (
+                    reading.id,
+                    .leaseTimeToLive(
+                        reading.lease, grantedSeconds: reading.grantedSeconds,
+                        remainingSeconds: reading.remainingSeconds, keys: keys.sorted(),
+                        revision: reading.revision)
+                ))
+        }
+    }
+
+    mutating func expire(_ lease: LeaseID) {
+        submit(.leaseRevoke(lease), .expiry(lease), within: .seconds(5))
+    }
+
+    mutating func submit(_ request: Request, _ what: InternalRequest, within: TimeSpan) {
+        let token = nextInternal
+        nextInternal += 1
+        internalTokens[token] = what
+        waiting[token] = Waiting(request: request, deadline: now.advanced(by: within))
+        route(token)
+    }
+
+    private mutating func finishInternal(
+        _ request: InternalRequest, _ response: Response, into effects: inout NodeEffects
+    ) {
+        switch request {
+        case .expiry: break  // The lease's clock asks again if it still stands.
+        case .replicate(let region):
+            stepReceiver(region, .applied(response), into: &effects)
+        }
+    }
+}
+
+extension Response {
+    /// The revision that the answer tells of, if it tells one.
+    var revision: Revision? {
+        switch self {
+        case .transaction(_, let r), .leaseGranted(_, _, let r), .leaseRevoked(let r),
+            .leaseKeptAlive(_, _, let r), .leaseTimeToLive(_, _, _, _, let r), .leases(_, let r),
+            .compacted(let r):
+            r
+        case .replicated, .failed: nil
+        }
+    }
+}

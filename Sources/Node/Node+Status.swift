@@ -1,0 +1,72 @@
+import Consensus
+import GeoReplication
+package import Partitioning
+package import Primitives
+
+// What a person, a metric or a checker wants to know of a node.
+extension Node {
+    package struct PartitionStatus: Sendable, Equatable {
+        package let id: PartitionID
+        package let range: HashRange
+        package let leader: NodeID?
+        package let term: Term
+        package let decided: Slot
+        package let applied: Slot
+    }
+
+    package struct LinkStatus: Sendable, Equatable {
+        package let region: RegionID
+        package let lagRevisions: Int64
+        package let lagMicroseconds: UInt64
+    }
+
+    package var partitionStatus: [PartitionStatus] {
+        partitions.indices.map { i in
+            let leader = leader(of: i)
+            return PartitionStatus(
+                id: partitions[i].id, range: partitions[i].range,
+                leader: leader == .none ? nil : leader, term: partitions[i].state.appliedTerm,
+                decided: groups[i + 1].decided, applied: partitions[i].state.applied)
+        }
+    }
+
+    /// The sequencer that was heard of last, unless it has been silent.
+    package func sequencerNode(at now: Instant) -> NodeID? {
+        epoch > .zero && now.since(heardAt) < .seconds(1) ? epoch.node : nil
+    }
+
+    package var sequencerEpoch: Epoch { epoch }
+    package var revision: Revision { max(localFrontier, .initial) }
+    package var frontierHeard: Revision { heardFrontier }
+    package var compactedThrough: Revision { compactRevision }
+    package var isReady: Bool { localFrontier > .zero }
+    package var conflictsTotal: UInt64 { partitions.reduce(0) { $0 + $1.state.nextConflict } }
+    package var leasesCount: Int { partitions.reduce(0) { $0 + $1.state.leases.count } }
+
+    /// Of all leases that this node's replicas know, for LeaseLeases.
+    package var leases: [LeaseID] { partitions.flatMap(\.state.leases.keys).sorted() }
+
+    package var appliedIndex: UInt64 {
+        partitions.reduce(directory.applied.rawValue) { $0 + $1.state.applied.rawValue }
+    }
+    package var decidedIndex: UInt64 { groups.reduce(0) { $0 + $1.decided.rawValue } }
+
+    /// How far other regions' streams are behind, as this node's replicas show.
+    package func links(wallMicroseconds: UInt64) -> [LinkStatus] {
+        receivers.sorted { $0.key < $1.key }.compactMap { region, receiver in
+            receiver.link.lag(wallMicroseconds: wallMicroseconds).map {
+                LinkStatus(region: region, lagRevisions: $0.revisions, lagMicroseconds: $0.microseconds)
+            }
+        }
+    }
+
+    /// What holds the frontier, if this node is the sequencer's.
+    package var oldestOpenRevision: (revision: Revision, partitions: [PartitionID])? {
+        sequencer?.oldestOpen
+    }
+
+    /// Replicas' states, for checkers.
+    package var partitionStates: [PartitionState] { partitions.map(\.state) }
+    package var isSequencerOpen: Bool { sequencer?.isOpen == true }
+    package var leadsPartitions: Int { partitions.filter(\.isLeading).count }
+}

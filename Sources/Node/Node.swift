@@ -1,0 +1,316 @@
+import Consensus
+import DequeModule
+import GeoReplication
+package import Partitioning
+package import Primitives
+
+/// The pure core of a node: all decisions, no effects. Routes what comes in to the groups, the
+/// partitions, the sequencer, the coordinator and the links, and joins what they ask for.
+///
+/// A turn: `step` for each input, then `finishTurn` once; what a part of this node says to another part
+/// of it is delivered within the turn, so that with co-located leaders a write costs one turn and one
+/// append (docs/architecture.md).
+package struct Node: Sendable {
+    package let configuration: NodeConfiguration
+    package let map: PartitionMap
+    var clock: ClockReading
+
+    /// Index 0 is the directory's, index i the one of partition i.
+    var groups: [Group]
+    var persisted: [UInt64]
+    /// What each group has handed to the log, by ticket.
+    var tickets: Deque<(ticket: Ticket, writes: [(group: Int, count: UInt64)])> = []
+    var lastTicket: UInt64 = 0
+    var touched: Set<Int> = []
+    /// Payloads that a full pipeline has not taken yet.
+    var unproposed: [Deque<Bytes>]
+
+    var directory: PartitionState
+    /// Index i is partition i + 1.
+    var partitions: [Partition]
+    var partitionWake: [Instant]
+    var partitionDirty: [Bool]
+    var sequencer: Sequencer?
+    var coordinator: Coordinator
+    var detector: FailureDetector
+    var detectorEffects: [FailureDetector.Effect] = []
+    var groupEffects: [Consensus.Effect] = []
+    var region = RegionEffects()
+    /// From this node to itself.
+    var inbox: Deque<RegionMessage> = []
+
+    var epoch = Epoch.zero
+    var heardFrontier = Revision.zero
+    var heardAt = Instant.zero
+    var localFrontier = Revision.zero
+    var pendingTimelines: Deque<(frontier: Revision, tails: [Timeline.Tail])> = []
+    var compactRevision = Revision.zero
+    var floor = Revision.zero
+    var merge: TimelineMerge
+
+    var waiting: [UInt64: Waiting] = [:]
+    var parked: [UInt64] = []
+    var parkedUntil = Instant.never
+    var held: [Held] = []
+    var remote: [RequestID: Instant] = [:]
+    var internalTokens: [UInt64: InternalRequest] = [:]
+    var nextInternal: UInt64 = 1 << 63
+    var sweepAt = Instant.zero
+
+    var readsWanted: [(token: UInt64, deadline: Instant)] = []
+    var readsAsked: Deque<(question: UInt64, reads: [(token: UInt64, deadline: Instant)])> = []
+    var readsWaiting: [(revision: Revision, token: UInt64)] = []
+    var nextQuestion: UInt64 = 1
+    var askReadsAt = Instant.never
+
+    var compactions: [(token: RequestID, revision: Revision, slot: UInt64)] = []
+    var compactionsDecided: [(token: RequestID, revision: Revision)] = []
+
+    var senders: [RegionID: Sender] = [:]
+    var receivers: [RegionID: Receiver] = [:]
+    var linkPeers: [RegionID: [NodeID]] = [:]
+    var senderEffects: [LinkSender.Effect] = []
+    var receiverEffects: [LinkReceiver.Effect] = []
+
+    /// What a client of this node waits for.
+    struct Waiting: Sendable {
+        let request: Request
+        let deadline: Instant
+        var place = Place.parked
+        enum Place: Equatable, Sendable {
+            case parked
+            case here
+            case at(NodeID)
+        }
+    }
+
+    /// Known to be true, told to the client once this node's own replicas show it (S19).
+    struct Held: Sendable {
+        let token: UInt64
+        let response: Response
+        let revision: Revision
+        let until: Instant
+    }
+
+    enum InternalRequest: Sendable {
+        case expiry(LeaseID)
+        case replicate(RegionID)
+    }
+
+    struct Sender: Sendable {
+        var link: LinkSender
+        var peer: NodeID
+        var pokeAt = Instant.zero
+        /// Where the read of changes that is under way begins.
+        var readAfter = Revision.zero
+    }
+
+    struct Receiver: Sendable {
+        var link: LinkReceiver
+        var peer: NodeID
+    }
+
+    package init(
+        configuration: NodeConfiguration, restored: RestoredNode, at clock: ClockReading
+    ) throws(DecodingError) {
+        self.configuration = configuration
+        self.clock = clock
+        let map = PartitionMap(equalPartitions: configuration.partitions)
+        self.map = map
+        let now = clock.instant
+        groups = []
+        partitions = []
+        unproposed = Array(repeating: [], count: configuration.partitions + 1)
+        directory = PartitionState(
+            group: GroupID(keyspace: configuration.keyspace, partition: .directory))
+        var highest = Revision.zero
+        var heard = Revision.initial
+        for i in 0...configuration.partitions {
+            let group = GroupID(
+                keyspace: configuration.keyspace, partition: PartitionID(UInt32(i)))
+            let state = try PartitionState(group: group, records: restored.records[group] ?? [])
+            highest = max(highest, state.highestRevision)
+            heard = max(heard, state.heardFrontier)
+            groups.append(Self.group(group, configuration, restored.logs[group], state, at: now))
+            if i == 0 {
+                directory = state
+            } else {
+                partitions.append(
+                    Partition(
+                        id: group.partition, keyspace: configuration.keyspace,
+                        range: map.entries[i - 1].range, node: configuration.node, map: map,
+                        state: state))
+            }
+        }
+        persisted = Array(repeating: 0, count: groups.count)
+        partitionWake = Array(repeating: .zero, count: partitions.count)
+        partitionDirty = Array(repeating: true, count: partitions.count)
+        coordinator = Coordinator(node: configuration.node, boot: configuration.boot, map: map)
+        detector = FailureDetector(
+            node: configuration.node, peers: configuration.nodes.filter { $0 != configuration.node },
+            limits: DetectorLimits(), at: now)
+        compactRevision = directory.compactRevision
+        merge = TimelineMerge(
+            emitted: heard, lostThrough: highest, rowsMax: configuration.limits.mergeRowsMax)
+    }
+
+    private static func group(
+        _ id: GroupID, _ configuration: NodeConfiguration, _ log: RestoredLog?,
+        _ state: PartitionState, at now: Instant
+    ) -> Group {
+        Group(
+            id: id, node: configuration.node, voters: configuration.nodes,
+            preference: configuration.nodes, restored: log ?? RestoredLog(),
+            applied: AppliedPosition(
+                slot: state.applied, term: state.appliedTerm, number: state.appliedNumber),
+            lease: id.partition == .directory ? LeaseLimits() : nil, limits: Consensus.Limits(), at: now)
+    }
+
+    var now: Instant { clock.instant }
+    var node: NodeID { configuration.node }
+
+    // MARK: Step
+
+    package mutating func step(
+        _ input: NodeInput, at clock: ClockReading, into effects: inout NodeEffects
+    ) {
+        self.clock = clock
+        switch input {
+        case .message(let from, let message):
+            detect(.heard(from), into: &effects)
+            onMessage(message, from: from, into: &effects)
+        case .connected(let peer): detect(.connected(peer), into: &effects)
+        case .disconnected(let peer, let lost):
+            detect(.disconnected(peer, lost: lost), into: &effects)
+            lostTouch(with: peer, into: &effects)
+        case .durable(let ticket): onDurable(ticket, into: &effects)
+        case .read(let token, let answer): onRead(token, answer)
+        case .request(let request, let token, let deadline):
+            onRequest(request, token: token, deadline: deadline, into: &effects)
+        case .readIndex(let linearizable, let token, let deadline):
+            onReadIndex(linearizable, token: token, deadline: deadline, into: &effects)
+        case .cancel(let token): onCancel(token, into: &effects)
+        case .flushed(let slots):
+            for (group, slot) in slots where group.keyspace == configuration.keyspace {
+                stepGroup(Int(group.partition.rawValue), .truncate(through: slot), into: &effects)
+            }
+        case .snapshotInstalled(let group, let records):
+            onSnapshot(group, records, into: &effects)
+        case .linkConnected(let region, let peer): onLink(region, peer, up: true, into: &effects)
+        case .linkDisconnected(let region, let peer): onLink(region, peer, up: false, into: &effects)
+        case .linkMessage(let region, let peer, let message):
+            onLinkMessage(region, peer, message, into: &effects)
+        case .changesRead(let region, let changes, let through):
+            onChangesRead(region, changes, through: through, into: &effects)
+        case .wake: break
+        }
+        drain(into: &effects)
+    }
+
+    /// Once after the inputs of a turn.
+    package mutating func finishTurn(at clock: ClockReading, into effects: inout NodeEffects) {
+        self.clock = clock
+        effects.nextWake = .never
+        wakeDetector(into: &effects)
+        for i in groups.indices where groups[i].nextWake <= now {
+            stepGroup(i, .wake, into: &effects)
+        }
+        drain(into: &effects)
+        askReads(into: &effects)
+        wakeRequests(into: &effects)
+        wakeLinks(into: &effects)
+        region.nextWake = .never
+        var rounds = 0
+        repeat {
+            flushRegion()
+            drain(into: &effects)
+            rounds += 1
+        } while (partitionDirty.contains(true) || !inbox.isEmpty) && rounds < 16
+        for i in touched.sorted() {
+            groups[i].flush(at: now, into: &groupEffects)
+            perform(i, into: &effects)
+        }
+        touched.removeAll(keepingCapacity: true)
+        drain(into: &effects)
+        for i in partitions.indices { partitions[i].flushRecords(into: &effects.store) }
+        directory.flushScalars(into: &effects.store)
+        closeTicket(into: &effects)
+        scheduleWake(into: &effects)
+    }
+
+    private mutating func flushRegion() {
+        let leaders = leaders()
+        coordinator.flush(at: now, leaders: leaders, into: &region)
+        for i in partitions.indices where partitionDirty[i] || partitionWake[i] <= now {
+            partitionDirty[i] = false
+            let outer = region.nextWake
+            region.nextWake = .never
+            partitions[i].flush(at: now, into: &region)
+            partitionWake[i] = region.nextWake
+            region.nextWake = outer
+        }
+        let now = now, leaseHolds = groups[0].leaseHolds(at: now)
+        sequencer?.flush(at: now, leaseHolds: leaseHolds, into: &region)
+    }
+
+    private func scheduleWake(into effects: inout NodeEffects) {
+        var next = min(region.nextWake, detector.nextWake)
+        for group in groups { next = min(next, group.nextWake) }
+        for wake in partitionWake { next = min(next, wake) }
+        next = min(next, askReadsAt, parkedUntil)
+        for h in held { next = min(next, h.until) }
+        if !waiting.isEmpty || !remote.isEmpty { next = min(next, sweepAt) }
+        for (_, sender) in senders { next = min(next, min(sender.link.nextWake, sender.pokeAt)) }
+        for (_, receiver) in receivers { next = min(next, receiver.link.nextWake) }
+        effects.nextWake = min(effects.nextWake, next)
+    }
+
+    // MARK: Failure detection
+
+    private mutating func detect(_ input: FailureDetector.Input, into effects: inout NodeEffects) {
+        detector.step(input, at: now, into: &detectorEffects)
+        if !detectorEffects.isEmpty { performDetector(into: &effects) }
+    }
+
+    private mutating func wakeDetector(into effects: inout NodeEffects) {
+        if detector.nextWake <= now { detect(.wake, into: &effects) }
+    }
+
+    private mutating func performDetector(into effects: inout NodeEffects) {
+        let all = detectorEffects
+        detectorEffects.removeAll(keepingCapacity: true)
+        for effect in all {
+            switch effect {
+            case .heartbeat(let peer): effects.sends.append((peer, .heartbeat))
+            case .suspect(let peer):
+                effects.events.append(.suspected(peer))
+                for i in groups.indices { stepGroup(i, .suspect(peer), into: &effects) }
+                for i in partitions.indices { partitions[i].suspected(peer, at: now, into: &region) }
+                drain(into: &effects)
+            case .trust(let peer):
+                effects.events.append(.trusted(peer))
+                for i in groups.indices { stepGroup(i, .trust(peer), into: &effects) }
+            }
+        }
+    }
+
+    // MARK: Durability
+
+    private mutating func closeTicket(into effects: inout NodeEffects) {
+        guard !effects.persist.isEmpty else { return }
+        lastTicket += 1
+        effects.ticket = Ticket(lastTicket)
+        tickets.append((effects.ticket, groups.indices.map { ($0, persisted[$0]) }))
+    }
+
+    private mutating func onDurable(_ ticket: Ticket, into effects: inout NodeEffects) {
+        while let first = tickets.first, first.ticket <= ticket {
+            tickets.removeFirst()
+            // Cumulative: only the newest of the covered tickets counts.
+            if let next = tickets.first, next.ticket <= ticket { continue }
+            for (group, count) in first.writes where count > 0 {
+                stepGroup(group, .durable(writes: count), into: &effects)
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+package import Consensus
+package import Partitioning
+package import Primitives
+
+/// Between the nodes of a region.
+package enum PeerMessage: Hashable, Sendable {
+    /// "I am here": any message says so, this one says nothing else.
+    case heartbeat
+    case group(PartitionID, GroupMessage)
+    case region(RegionMessage)
+}
+
+/// A frame holds what one node has for another after one turn.
+package enum PeerFrame {
+    static let version: UInt8 = 1
+
+    package static func encode(
+        _ messages: [PeerMessage], keyspace: KeyspaceID, into writer: inout ByteWriter
+    ) {
+        writer.byte(version)
+        writer.id(keyspace)
+        writer.varint(messages.count)
+        for message in messages {
+            switch message {
+            case .heartbeat: writer.byte(0)
+            case .group(let partition, let message):
+                writer.byte(1)
+                writer.id(partition)
+                writer.groupMessage(message)
+            case .region(let message):
+                writer.byte(2)
+                writer.regionMessage(message)
+            }
+        }
+    }
+
+    package static func decode(_ frame: Bytes) throws(DecodingError) -> (KeyspaceID, [PeerMessage]) {
+        var reader = ByteReader(frame)
+        let version = try reader.byte()
+        guard version == Self.version else { throw DecodingError("frame version \(version)") }
+        let keyspace: KeyspaceID = try reader.id()
+        let count = try reader.count()
+        var messages: [PeerMessage] = []
+        messages.reserveCapacity(count)
+        for _ in 0..<count {
+            switch try reader.byte() {
+            case 0: messages.append(.heartbeat)
+            case 1: messages.append(.group(try reader.id(), try reader.groupMessage()))
+            case 2: messages.append(.region(try reader.regionMessage()))
+            case let tag: throw DecodingError("peer message \(tag)")
+            }
+        }
+        try reader.expectEnd()
+        return (keyspace, messages)
+    }
+}
