@@ -1,7 +1,7 @@
 import Consensus
 import DequeModule
 import GeoReplication
-package import Partitioning
+import Partitioning
 package import Primitives
 
 /// The pure core of a node: all decisions, no effects. Routes what comes in to the groups, the

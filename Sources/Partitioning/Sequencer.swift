@@ -1,4 +1,4 @@
-package import DequeModule
+import DequeModule
 package import Primitives
 
 /// Hands out revisions, knows which are resolved, and publishes the frontier. Soft state on the node
