@@ -66,6 +66,17 @@ enum ControlSocket {
         return String(decoding: answer, as: UTF8.self)
     }
 
+    /// Unbuffered, to the end: what a script waits for must be there when it is said.
+    static func write(_ text: String, to descriptor: Int32) {
+        var rest = Array(text.utf8)[...]
+        while !rest.isEmpty {
+            let n = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+            if n < 0 && errno == EINTR { continue }
+            guard n > 0 else { return }
+            rest = rest.dropFirst(n)
+        }
+    }
+
     /// Lines here are far below a socket's buffer: a peer that takes none of it is dropped.
     static func send(_ text: String, to descriptor: Int32) {
         _ = Array(text.utf8).withUnsafeBytes {

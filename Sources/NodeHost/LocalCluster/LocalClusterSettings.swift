@@ -19,7 +19,7 @@ package struct LocalClusterSettings: Equatable, Sendable {
     package var tls = true
     package var wanDelay = TimeSpan.zero
     package var faultInjection = false
-    package var logLevel = NodeConfiguration.LogLevel.warning
+    package var logLevel = HostConfiguration.LogLevel.warning
 
     package init(directory: String, shape: Shape = Shape()) {
         self.directory = directory
@@ -100,8 +100,8 @@ package struct LocalClusterPlan: Equatable, Sendable {
     package var shapeFile: String { "\(settings.directory)/cluster.yaml" }
     package var lockFile: String { "\(settings.directory)/lock" }
 
-    package func configuration(of node: LocalNode, clusterID: UInt64) -> NodeConfiguration {
-        var configuration = NodeConfiguration()
+    package func configuration(of node: LocalNode, clusterID: UInt64) -> HostConfiguration {
+        var configuration = HostConfiguration()
         configuration.clusterName = "dev"
         configuration.clusterID = clusterID
         configuration.regionID = node.region
@@ -123,7 +123,7 @@ package struct LocalClusterPlan: Equatable, Sendable {
         }
         configuration.partitions = settings.shape.partitions
         if settings.tls {
-            let files = NodeConfiguration.TLSFiles(
+            let files = HostConfiguration.TLSFiles(
                 ca: certificateAuthority, certificate: certificate(of: node), key: key(of: node))
             configuration.clientTLS = files
             configuration.peerTLS = files

@@ -3,7 +3,7 @@ import Testing
 
 @testable import NodeHost
 
-@Suite struct NodeConfigurationTests {
+@Suite struct HostConfigurationTests {
     private let least = """
         region: {id: 1, name: r1}
         node: {id: 1, name: n1}
@@ -15,7 +15,7 @@ import Testing
 
     private func refusal(_ yaml: String) -> String {
         do throws(ConfigurationError) {
-            _ = try NodeConfiguration(yaml: yaml, file: "node.yaml")
+            _ = try HostConfiguration(yaml: yaml, file: "node.yaml")
             return "accepted"
         } catch {
             return error.description
@@ -23,11 +23,11 @@ import Testing
     }
 
     @Test func `the least configuration is one node with etcd's ports`() throws {
-        let configuration = try NodeConfiguration(yaml: least, file: "node.yaml")
+        let configuration = try HostConfiguration(yaml: least, file: "node.yaml")
         #expect(configuration.clientAddress.port == 2379)
         #expect(configuration.peerAddress.port == 2380)
         #expect(configuration.partitions == 8)
-        #expect(configuration.clusterID == NodeConfiguration.clusterID(named: "polder"))
+        #expect(configuration.clusterID == HostConfiguration.clusterID(named: "polder"))
         #expect(configuration.clientTLS == nil)
     }
 
@@ -38,7 +38,7 @@ import Testing
         let plan = LocalClusterPlan(settings)
         for node in plan.nodes {
             let configuration = plan.configuration(of: node, clusterID: 0xFEDC_BA98_7654_3210)
-            let read = try NodeConfiguration(yaml: configuration.yaml, file: "node.yaml")
+            let read = try HostConfiguration(yaml: configuration.yaml, file: "node.yaml")
             #expect(read == configuration)
         }
     }
@@ -136,7 +136,7 @@ import Testing
         for region in 1...4 {
             for node in 1...9 {
                 seen.insert(
-                    NodeConfiguration.memberID(
+                    HostConfiguration.memberID(
                         cluster: 42, region: RegionID(UInt16(region)), node: NodeID(UInt16(node))))
             }
         }

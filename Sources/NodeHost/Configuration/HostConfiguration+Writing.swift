@@ -1,6 +1,6 @@
 import Primitives
 
-extension NodeConfiguration {
+extension HostConfiguration {
     /// The same configuration as YAML: what `polder dev` writes for its nodes. Reading it gives back an
     /// equal value (a test says so).
     package var yaml: String {
@@ -56,7 +56,7 @@ extension NodeConfiguration {
 private struct YAMLWriter {
     var text = ""
     mutating func line(_ line: String) { text += line + "\n" }
-    mutating func tls(_ name: String, _ files: NodeConfiguration.TLSFiles) {
+    mutating func tls(_ name: String, _ files: HostConfiguration.TLSFiles) {
         line("  \(name):")
         line("    ca: \(quoted(files.ca))")
         line("    cert: \(quoted(files.certificate))")

@@ -1,6 +1,6 @@
 import Primitives
 
-extension NodeConfiguration {
+extension HostConfiguration {
     /// Reads, checks each value, then checks that the whole makes sense together.
     package init(yaml: String, file: String) throws(ConfigurationError) {
         self.init()
@@ -10,8 +10,8 @@ extension NodeConfiguration {
         try readPeers(&root)
         if let n = try root.integer("partitions", in: 1...4096) { partitions = n }
         if var tls = try root.mapping("tls") {
-            clientTLS = try NodeConfiguration.tlsFiles(&tls, "client", asksForClientAuth: true)
-            peerTLS = try NodeConfiguration.tlsFiles(&tls, "peer", asksForClientAuth: false)
+            clientTLS = try HostConfiguration.tlsFiles(&tls, "client", asksForClientAuth: true)
+            peerTLS = try HostConfiguration.tlsFiles(&tls, "peer", asksForClientAuth: false)
             try tls.finish()
         }
         if var reader = try root.mapping("limits") { try readLimits(&reader) }
@@ -35,42 +35,42 @@ extension NodeConfiguration {
     private mutating func readIdentity(_ root: inout YAMLReader) throws(ConfigurationError) {
         if var cluster = try root.mapping("cluster") {
             clusterName = try cluster.required("name", try cluster.parsed(
-                "name", expected: NodeConfiguration.nameRule, NodeConfiguration.name))
-            clusterID = try cluster.id64("id") ?? NodeConfiguration.clusterID(named: clusterName)
+                "name", expected: HostConfiguration.nameRule, HostConfiguration.name))
+            clusterID = try cluster.id64("id") ?? HostConfiguration.clusterID(named: clusterName)
             try cluster.finish()
         } else {
-            clusterID = NodeConfiguration.clusterID(named: clusterName)
+            clusterID = HostConfiguration.clusterID(named: clusterName)
         }
         var region: YAMLReader = try root.required("region", try root.mapping("region"))
         regionID = RegionID(
             UInt16(try region.required("id", try region.integer("id", in: 1...65535))))
         regionName = try region.required("name", try region.parsed(
-            "name", expected: NodeConfiguration.nameRule, NodeConfiguration.name))
+            "name", expected: HostConfiguration.nameRule, HostConfiguration.name))
         try region.finish()
         var node: YAMLReader = try root.required("node", try root.mapping("node"))
         nodeID = NodeID(UInt16(try node.required("id", try node.integer("id", in: 1...65535))))
         nodeName = try node.required("name", try node.parsed(
-            "name", expected: NodeConfiguration.nameRule, NodeConfiguration.name))
+            "name", expected: HostConfiguration.nameRule, HostConfiguration.name))
         try node.finish()
         dataDirectory = try root.required("dataDir", try root.string("dataDir"))
     }
 
     private mutating func readAddresses(_ root: inout YAMLReader) throws(ConfigurationError) {
         guard var listen = try root.mapping("listen") else { return }
-        if let address = try NodeConfiguration.address(&listen, "client") { clientAddress = address }
-        if let address = try NodeConfiguration.address(&listen, "peer") { peerAddress = address }
+        if let address = try HostConfiguration.address(&listen, "client") { clientAddress = address }
+        if let address = try HostConfiguration.address(&listen, "peer") { peerAddress = address }
         try listen.finish()
     }
 
     private mutating func readPeers(_ root: inout YAMLReader) throws(ConfigurationError) {
         for var item in try root.required("nodes", try root.mappings("nodes")) {
-            let id = try NodeConfiguration.nodeID(&item)
+            let id = try HostConfiguration.nodeID(&item)
             members.append(
                 Member(
                     id: id,
                     name: try item.required("name", try item.parsed(
-                        "name", expected: NodeConfiguration.nameRule, NodeConfiguration.name)),
-                    peer: try item.required("peer", try NodeConfiguration.address(&item, "peer")),
+                        "name", expected: HostConfiguration.nameRule, HostConfiguration.name)),
+                    peer: try item.required("peer", try HostConfiguration.address(&item, "peer")),
                     clientURLs: try item.strings("client") ?? []))
             for url in members[members.count - 1].clientURLs
             where !url.hasPrefix("http://") && !url.hasPrefix("https://") {
@@ -83,14 +83,14 @@ extension NodeConfiguration {
                 id: RegionID(
                     UInt16(try item.required("id", try item.integer("id", in: 1...65535)))),
                 name: try item.required("name", try item.parsed(
-                    "name", expected: NodeConfiguration.nameRule, NodeConfiguration.name)),
+                    "name", expected: HostConfiguration.nameRule, HostConfiguration.name)),
                 nodes: [])
             for var node in try item.required("nodes", try item.mappings("nodes")) {
-                let id = try NodeConfiguration.nodeID(&node)
+                let id = try HostConfiguration.nodeID(&node)
                 region.nodes.append(
                     RemoteRegion.Node(
                         id: id, name: try node.string("name") ?? "\(region.name)-n\(id)",
-                        peer: try node.required("peer", try NodeConfiguration.address(&node, "peer"))))
+                        peer: try node.required("peer", try HostConfiguration.address(&node, "peer"))))
                 try node.finish()
             }
             try item.finish()

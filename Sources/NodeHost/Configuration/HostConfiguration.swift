@@ -2,7 +2,7 @@ package import Primitives
 
 /// Everything that one node is told at its start, validated. Written as YAML (`node.yaml`); see
 /// deploy/examples/node.yaml for every key with its meaning.
-package struct NodeConfiguration: Equatable, Sendable {
+package struct HostConfiguration: Equatable, Sendable {
     package struct TLSFiles: Equatable, Sendable {
         package var ca: String
         package var certificate: String
@@ -105,7 +105,7 @@ package struct NodeConfiguration: Equatable, Sendable {
         return id == 0 ? 1 : id
     }
     package func memberID(of node: NodeID) -> UInt64 {
-        NodeConfiguration.memberID(cluster: clusterID, region: regionID, node: node)
+        HostConfiguration.memberID(cluster: clusterID, region: regionID, node: node)
     }
 
     /// A cluster that names no id gets one from its name, the same on every node.

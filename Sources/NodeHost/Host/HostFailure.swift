@@ -1,0 +1,22 @@
+package import Storage
+
+/// Why a node cannot start or go on, with its exit code (docs/runbook.md):
+/// 3 something here is in the way, 5 the data is damaged, 6 the disk does not take writes, 7 our bug.
+package struct HostFailure: Error, Equatable, CustomStringConvertible {
+    package let code: Int32
+    package let message: String
+    package var description: String { message }
+
+    package init(code: Int32, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+
+    package init(_ error: StorageError) {
+        switch error {
+        case .locked, .foreign, .newer: self.init(code: 3, "\(error)")
+        case .damaged, .database: self.init(code: 5, "\(error)")
+        case .io, .noSpace: self.init(code: 6, "\(error)")
+        }
+    }
+}

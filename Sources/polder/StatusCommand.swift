@@ -1,0 +1,157 @@
+import ArgumentParser
+import Foundation
+import NodeHost
+
+/// What a node answers at `/polder/status`: its own view of its region.
+struct RegionStatus: Codable {
+    struct Node: Codable {
+        let name: String
+        let id: String
+        let healthy: Bool
+        let version: String
+        let clientURLs: [String]
+    }
+    struct Partition: Codable {
+        let id: UInt32
+        let first: String
+        let last: String
+        let leader: String?
+        let term: String
+        let replicas: [String]
+        let decided: UInt64
+        let applied: UInt64
+    }
+    struct Link: Codable {
+        let origin: String
+        let connected: Bool
+        let lagSeconds: Double
+        let lagRevisions: Int64
+    }
+    let name: String
+    let answeredBy: String
+    let version: String
+    let ready: Bool
+    let problems: [String]
+    let revision: Int64
+    let compactRevision: Int64
+    let sequencer: String?
+    let epoch: UInt64
+    let nodes: [Node]
+    let partitions: [Partition]
+    let links: [Link]
+    let conflicts: UInt64
+}
+
+struct StatusCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status",
+        abstract: "The cluster at a glance: regions, nodes, partitions, the sequencer.",
+        discussion: """
+              polder status --endpoints http://127.0.0.1:2379
+              polder status --dev /tmp/polder
+              polder status --dev /tmp/polder -o json
+            """)
+
+    @OptionGroup var client: ClientOptions
+    @Option(name: .shortAndLong, help: "table or json.")
+    var output = "table"
+
+    private struct Answer: Codable {
+        let regions: [RegionStatus]
+    }
+
+    func run() throws {
+        guard output == "table" || output == "json" else {
+            throw Outcome.badFlags("-o \(output): expected table or json")
+        }
+        let resolved = try client.resolve()
+        var regions: [RegionStatus] = [], troubles: [String] = []
+        // One answer per region is enough; a node that does not answer is passed over.
+        for endpoint in resolved.endpoints {
+            do {
+                let answer = try resolved.fetch.get("/polder/status", from: endpoint)
+                guard answer.status == 200 else {
+                    troubles.append("\(endpoint): HTTP status \(answer.status)")
+                    continue
+                }
+                let region = try JSONDecoder().decode(
+                    RegionStatus.self, from: Data(answer.body.utf8))
+                if let index = regions.firstIndex(where: { $0.name == region.name }) {
+                    if !regions[index].ready, region.ready { regions[index] = region }
+                } else {
+                    regions.append(region)
+                }
+            } catch {
+                troubles.append("\(error)")
+            }
+        }
+        guard !regions.isEmpty else {
+            throw Outcome.inTheWay((["nobody answers"] + troubles).joined(separator: "\n  "))
+        }
+        for trouble in troubles { complain("polder: \(trouble)") }
+        regions.sort { $0.name < $1.name }
+        if output == "json" {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            print(String(decoding: try encoder.encode(Answer(regions: regions)), as: UTF8.self))
+        } else {
+            print(regions.map(StatusTable.text).joined(separator: "\n"), terminator: "")
+        }
+    }
+}
+
+enum StatusTable {
+    static func text(_ region: RegionStatus) -> String {
+        var out = "region \(region.name)  revision \(region.revision)"
+        if region.compactRevision > 0 { out += "  compacted \(region.compactRevision)" }
+        out += "  sequencer \(region.sequencer ?? "none") (epoch \(region.epoch))"
+        out += region.ready ? "  ready\n" : "  not ready\n"
+        for problem in region.problems { out += "  ! \(problem)\n" }
+        out += table(
+            ["NODE", "ID", "HEALTH", "VERSION", "CLIENT"],
+            region.nodes.map {
+                [
+                    $0.name, $0.id, $0.healthy ? "healthy" : "suspected",
+                    $0.version.isEmpty ? "-" : $0.version, $0.clientURLs.joined(separator: " "),
+                ]
+            })
+        out += table(
+            ["PARTITION", "RANGE", "LEADER", "TERM", "REPLICAS", "DECIDED", "APPLIED"],
+            region.partitions.map {
+                [
+                    $0.id == 0 ? "directory" : "\($0.id)", $0.id == 0 ? "-" : "\($0.first)..\($0.last)",
+                    $0.leader ?? "none", $0.term, $0.replicas.joined(separator: " "), "\($0.decided)",
+                    "\($0.applied)",
+                ]
+            })
+        if !region.links.isEmpty {
+            out += table(
+                ["FROM REGION", "LINK", "LAG", "REVISIONS BEHIND"],
+                region.links.map {
+                    [
+                        $0.origin, $0.connected ? "connected" : "cut off",
+                        String(format: "%.3f s", $0.lagSeconds), "\($0.lagRevisions)",
+                    ]
+                })
+        }
+        out += "  conflicts resolved: \(region.conflicts)\n"
+        return out
+    }
+
+    static func table(_ header: [String], _ rows: [[String]]) -> String {
+        var widths = header.map(\.count)
+        for row in rows {
+            for (index, cell) in row.enumerated() { widths[index] = max(widths[index], cell.count) }
+        }
+        var out = ""
+        for row in [header] + rows {
+            var line = " "
+            for (index, cell) in row.enumerated() {
+                line += " " + cell + String(repeating: " ", count: widths[index] - cell.count + 1)
+            }
+            while line.hasSuffix(" ") { line.removeLast() }
+            out += line + "\n"
+        }
+        return out
+    }
+}

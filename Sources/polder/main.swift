@@ -1,1 +1,0 @@
-print("polder: no command is built yet")
