@@ -273,11 +273,7 @@ package final class LocalCluster {
     }
 
     private static func receiveSignals() throws(SystemError) -> Int32 {
-        var set = sigset_t()
-        sigemptyset(&set)
-        for number in [SIGINT, SIGTERM, SIGHUP, SIGCHLD] { sigaddset(&set, number) }
-        pthread_sigmask(SIG_BLOCK, &set, nil)
-        let descriptor = polder_signal_descriptor(&set)
+        let descriptor = polder_receive_signals([SIGINT, SIGTERM, SIGHUP, SIGCHLD], 4)
         guard descriptor >= 0 else { throw SystemError("cannot receive signals") }
         return descriptor
     }

@@ -1,0 +1,19 @@
+// System calls that Swift cannot make by itself: variadic, or not in its Glibc module.
+// No system headers here: their types would seem to be ours.
+#pragma once
+
+/// The kernel sends `signal` to this process when the thread that started it ends.
+int polder_die_with_parent(int signal);
+
+/// `open` with a mode, close-on-exec.
+int polder_open(const char *path, int flags, int mode);
+
+/// Blocks these signals in this thread, and in those that it starts; a descriptor that becomes readable
+/// when one arrives.
+int polder_receive_signals(const int *signals, int count);
+
+/// The next signal's number; 0 when there is none.
+int polder_take_signal(int descriptor);
+
+/// `accept`, close-on-exec.
+int polder_accept(int listener);
