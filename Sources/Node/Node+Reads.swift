@@ -33,6 +33,7 @@ extension Node {
     /// that is sent after it (S13 e).
     mutating func askReads(into effects: inout NodeEffects) {
         let isDue = now >= askReadsAt
+        if readsWanted.isEmpty && readsAsked.isEmpty { askReadsAt = .never }
         if readsWanted.isEmpty && !(isDue && !readsAsked.isEmpty) { return }
         if isDue { expireReads(into: &effects) }
         guard epoch > .zero else {

@@ -93,7 +93,9 @@ extension Node {
         case .registered(let e, let p, let term):
             onPartition(p) { $0.onRegistered(e, term, at: $1, into: &$2) }
         case .allocated(let e, let p, let term, let first, let allocations):
-            onPartition(p) { $0.onAllocated(e, term, first: first, allocations, into: &$2) }
+            onPartition(p) {
+                $0.onAllocated(e, term, first: first, allocations, at: $1, into: &$2)
+            }
         case .confirmed(let e, let p, let term, let question, let frontier, let compact):
             compactRevision = max(compactRevision, compact)
             onPartition(p) {

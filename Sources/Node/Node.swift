@@ -18,6 +18,7 @@ package struct Node: Sendable {
     /// Index 0 is the directory's, index i the one of partition i.
     var groups: [Group]
     var persisted: [UInt64]
+    var durable: [UInt64]
     /// What each group has handed to the log, by ticket.
     var tickets: Deque<(ticket: Ticket, writes: [(group: Int, count: UInt64)])> = []
     var lastTicket: UInt64 = 0
@@ -143,6 +144,7 @@ package struct Node: Sendable {
             }
         }
         persisted = Array(repeating: 0, count: groups.count)
+        durable = persisted
         partitionWake = Array(repeating: .zero, count: partitions.count)
         partitionDirty = Array(repeating: true, count: partitions.count)
         coordinator = Coordinator(node: configuration.node, boot: configuration.boot, map: map)
@@ -308,7 +310,8 @@ package struct Node: Sendable {
             tickets.removeFirst()
             // Cumulative: only the newest of the covered tickets counts.
             if let next = tickets.first, next.ticket <= ticket { continue }
-            for (group, count) in first.writes where count > 0 {
+            for (group, count) in first.writes where count > durable[group] {
+                durable[group] = count
                 stepGroup(group, .durable(writes: count), into: &effects)
             }
         }

@@ -205,7 +205,7 @@ extension Partition {
 
     /// The sequencer's answer: settle, log, in the order asked (U4).
     package mutating func onAllocated(
-        _ epoch: Epoch, _ term: Term, first: UInt64, _ allocations: [Allocation],
+        _ epoch: Epoch, _ term: Term, first: UInt64, _ allocations: [Allocation], at now: Instant,
         into effects: inout RegionEffects
     ) {
         guard isLeading, epoch == lead.registeredWith, term == lead.term else { return }
@@ -217,6 +217,7 @@ extension Partition {
             lead.askedSent = max(0, lead.askedSent - 1)
             log(token, allocation, epoch: epoch, into: &effects)
         }
+        lead.askAt = now.advanced(by: limits.retryAfter)
         let waiting = lead.awaitingRevision
         if waiting.isEmpty { return }
         lead.awaitingRevision = []
@@ -425,8 +426,9 @@ extension Partition {
                 .allocate(
                     epoch, id, lead.term, first: lead.askedBase + UInt64(from), replaced: Array(stamps)),
                 to: epoch.node)
+            // Progress moves the time of repetition, more questions do not: a lost one is noticed.
+            if isDue || lead.askedSent == 0 { lead.askAt = retry }
             lead.askedSent = lead.asked.count
-            lead.askAt = retry
         }
         effects.wake(at: lead.askAt)
     }

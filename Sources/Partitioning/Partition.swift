@@ -224,6 +224,7 @@ package struct Partition: Sendable {
         for (_, items) in lead.confirmAsked { lead.confirmWanted.append(contentsOf: items) }
         lead.confirmAsked.removeAll()
         lead.unreported.removeAll()
+        lead.reportAt = now.advanced(by: limits.retryAfter)
         for lease in state.leases.sorted(by: { $0.key < $1.key }) {
             lead.leaseClock.start(lease.key, ttlSeconds: lease.value.ttlSeconds, at: now)
         }
