@@ -174,6 +174,15 @@ package struct Evaluator {
     }
 }
 
+extension Transaction {
+    /// One put that neither looks at nor returns what was there before.
+    var isBlindPut: Bool {
+        guard compares.isEmpty, success.count == 1, failure.isEmpty, case .put(let put) = success[0]
+        else { return false }
+        return !put.wantsPrevious && !put.keepsValue && !put.keepsLease
+    }
+}
+
 extension Origin {
     static let pending = Origin(region: RegionID(0), revision: .pending, stamp: .zero)
 }

@@ -9,6 +9,8 @@ package import Primitives
 package struct Overlay: Sendable {
     package struct Cell: Sendable {
         var row: Row
+        /// The item or latch that wrote it.
+        var writer: UInt64
         /// Which of this leadership's proposals writes it; 0 until it is proposed.
         var number: UInt64
         /// Known once it is decided.
@@ -25,17 +27,15 @@ package struct Overlay: Sendable {
     package var isEmpty: Bool { cells.isEmpty }
     package var count: Int { cells.count }
 
-    package mutating func put(_ row: Row, number: UInt64 = 0) {
-        cells[row.key] = Cell(row: row, number: number, slot: .zero)
+    package mutating func put(_ row: Row, writer: UInt64, number: UInt64 = 0) {
+        cells[row.key] = Cell(row: row, writer: writer, number: number, slot: .zero)
     }
 
     /// The rows got their revision and place in the log.
-    package mutating func settle(_ rows: [Row], number: UInt64) {
-        for row in rows {
-            guard let cell = cells[row.key], cell.number == 0, cell.row.modRevision == .pending else {
-                continue
-            }
-            cells[row.key] = Cell(row: row, number: number, slot: .zero)
+    package mutating func settle(_ rows: [Row], writer: UInt64, number: UInt64) {
+        // A later writer of the key stays on top.
+        for row in rows where cells[row.key]?.writer == writer && cells[row.key]?.number == 0 {
+            cells[row.key] = Cell(row: row, writer: writer, number: number, slot: .zero)
         }
     }
 
@@ -43,7 +43,7 @@ package struct Overlay: Sendable {
         for row in rows {
             decided.append((slot, row.key))
             if let cell = cells[row.key], cell.number == number {
-                cells[row.key] = Cell(row: cell.row, number: number, slot: slot)
+                cells[row.key] = Cell(row: cell.row, writer: cell.writer, number: number, slot: slot)
             }
         }
     }
@@ -64,9 +64,11 @@ package struct Overlay: Sendable {
     }
 
     /// Lays the pending rows that `plan` names on `rows`. Also tells the highest proposal whose row was
-    /// used, and whether a row was used whose revision is not known yet.
+    /// used, and whether a row was used whose revision is not known yet. With `tolerant`, a pending row
+    /// of a key that existed before counts as known: a put that looks at nothing else needs of it only
+    /// what the sequencer does not change.
     package func lay(
-        on rows: [Row], plan: ReadPlan
+        on rows: [Row], plan: ReadPlan, tolerant: Bool = false
     ) -> (table: RowTable, number: UInt64, hasUnknown: Bool) {
         var table = RowTable(rows)
         if cells.isEmpty { return (table, 0, false) }
@@ -75,7 +77,11 @@ package struct Overlay: Sendable {
         func use(_ cell: Cell, _ table: inout RowTable) {
             table.set(cell.row)
             if cell.slot == .zero { number = max(number, cell.number) }
-            if cell.row.modRevision == .pending { hasUnknown = true }
+            if cell.row.modRevision == .pending,
+                !(tolerant && cell.row.createRevision != .pending && !cell.row.isDeletion)
+            {
+                hasUnknown = true
+            }
         }
         for key in plan.keys { if let cell = cells[key] { use(cell, &table) } }
         if !plan.ranges.isEmpty {

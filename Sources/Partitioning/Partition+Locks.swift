@@ -219,7 +219,7 @@ extension Partition {
             lead.latches[i].number = lead.proposed
             lead.latches[i].revision = e.revision
             lead.latches[i].keys = e.rows.map(\.key)
-            for row in e.rows { lead.overlay.put(row, number: lead.proposed) }
+            for row in e.rows { lead.overlay.put(row, writer: 0, number: lead.proposed) }
         }
     }
 

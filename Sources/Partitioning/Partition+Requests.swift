@@ -149,7 +149,8 @@ extension Partition {
             effects.escalations.append((item.id, item.request, deadline: item.deadline))
             return
         }
-        let (table, _, hasUnknown) = lead.overlay.lay(on: answer.rows, plan: item.plan)
+        let (table, _, hasUnknown) = lead.overlay.lay(
+            on: answer.rows, plan: item.plan, tolerant: transaction.isBlindPut)
         if hasUnknown {
             // A pending version without a revision decides nothing (S20): wait for the sequencer.
             lead.items[token]?.stage = .waiting
@@ -184,7 +185,7 @@ extension Partition {
             lead.awaitingRoom.append(token)
             return
         }
-        for row in evaluation.effects { lead.overlay.put(row) }
+        for row in evaluation.effects { lead.overlay.put(row, writer: token) }
         lead.items[token]?.evaluation = evaluation
         lead.items[token]?.stage = .allocating
         lead.items[token]?.answer = nil
@@ -240,7 +241,7 @@ extension Partition {
             Effects(revision: allocation.revision, epoch: epoch, stamp: allocation.stamp, rows: rows))
         propose(body, .item(token), into: &effects)
         item.number = lead.proposed
-        lead.overlay.settle(rows, number: item.number)
+        lead.overlay.settle(rows, writer: token, number: item.number)
         lead.items[token] = item
     }
 
