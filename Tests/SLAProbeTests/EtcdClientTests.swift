@@ -29,17 +29,9 @@ struct EtcdClientTests {
         try etcd.start()
         let endpoint = try #require(EtcdEndpoint(etcd.url))
         let client = EtcdClient(endpoint: endpoint, loop: MultiThreadedEventLoopGroup.singleton.next())
-        try await waitUntilServing(client)
+        try await etcd.waitUntilServing()
         try await body(etcd, client)
         await client.shutdown()
-    }
-
-    private func waitUntilServing(_ client: EtcdClient) async throws {
-        for _ in 0..<500 {
-            if (try? await client.get("x", timeout: .seconds(1))) != nil { return }
-            try await Task.sleep(for: .milliseconds(20))
-        }
-        Issue.record("etcd did not start")
     }
 
     @Test func `puts, gets, lists, transactions and deletes of a real etcd`() async throws {
@@ -120,7 +112,7 @@ struct EtcdClientTests {
             }
             #expect(refusedConnection?.mayHaveHappened == false)
             try etcd.start()
-            try await waitUntilServing(client)
+            try await etcd.waitUntilServing()
         }
     }
 

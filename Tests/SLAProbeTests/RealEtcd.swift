@@ -1,5 +1,8 @@
+import EtcdAPI
 import Foundation
 import Glibc
+import NIOPosix
+import Primitives
 
 /// A real etcd of one member with a directory of its own, if this machine has one.
 final class RealEtcd: @unchecked Sendable {
@@ -58,6 +61,16 @@ final class RealEtcd: @unchecked Sendable {
     func remove() {
         stop()
         try? FileManager.default.removeItem(atPath: directory)
+    }
+
+    func waitUntilServing() async throws {
+        let endpoint = EtcdEndpoint(host: "127.0.0.1", port: clientPort, isSecure: false)
+        let client = EtcdClient(endpoint: endpoint, loop: MultiThreadedEventLoopGroup.singleton.next())
+        for _ in 0..<500 {
+            if (try? await client.get("x", timeout: .seconds(1))) != nil { return await client.shutdown() }
+            try await Task.sleep(for: .milliseconds(20))
+        }
+        throw POSIXError(.ETIMEDOUT)
     }
 
     static func freePort() throws -> Int {

@@ -3,7 +3,7 @@ package struct EtcdClientError: Error, Sendable, Equatable, CustomStringConverti
     package enum Kind: Sendable, Equatable {
         /// No answer within the deadline.
         case timeout
-        /// The server could not be reached, went away, or said UNAVAILABLE.
+        /// The server could not be reached, went away, or said that it could not serve.
         case unavailable
         /// The server gave a definite answer, which is an error.
         case refused
@@ -30,24 +30,22 @@ package struct EtcdClientError: Error, Sendable, Equatable, CustomStringConverti
     static func answered(_ status: GRPCStatus, _ message: String) -> Self {
         let kind: Kind =
             switch status {
-            case .unavailable: .unavailable
+            // etcd passes an expired context on under several codes.
+            case _ where message.contains("deadline exceeded"): .timeout
             case .deadlineExceeded: .timeout
-            default: .refused
+            case .unavailable, .cancelled, .unknown, .internal, .aborted, .dataLoss,
+                .resourceExhausted:
+                .unavailable
+            case .ok, .invalidArgument, .notFound, .alreadyExists, .permissionDenied,
+                .failedPrecondition, .outOfRange, .unimplemented, .unauthenticated:
+                .refused
             }
         return Self(kind: kind, status: status, message: message, wasSent: true)
     }
 
     /// The request may have been carried out, now or later. A refusal is an answer: it was not.
     package var mayHaveHappened: Bool {
-        guard wasSent else { return false }
-        switch kind {
-        case .timeout, .unavailable: return true
-        case .refused:
-            switch status {
-            case .unknown, .internal, .cancelled, .aborted, .dataLoss: return true
-            default: return false
-            }
-        }
+        wasSent && kind != .refused
     }
     package var description: String { "\(status): \(message)" }
 }

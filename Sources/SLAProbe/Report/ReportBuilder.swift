@@ -69,10 +69,10 @@ package struct ReportBuilder {
         self.fromMicroseconds = fromMicroseconds
         self.toMicroseconds = max(fromMicroseconds + 1, toMicroseconds)
         let span = self.toMicroseconds - fromMicroseconds
-        // Whole seconds, so that the axis is readable; less for runs shorter than that.
+        // Whole seconds or simple parts of one, so that the axis is readable.
         let exact = span / UInt64(bucketsMax) + 1
-        bucketMicroseconds =
-            exact < 100_000 ? 100_000 : exact < 1_000_000 ? 1_000_000 : (exact / 1_000_000 + 1) * 1_000_000
+        let short: [UInt64] = [100_000, 500_000, 1_000_000]
+        bucketMicroseconds = short.first { exact < $0 } ?? (exact / 1_000_000 + 1) * 1_000_000
         let count = Int(span / bucketMicroseconds) + 1
         buckets = (0..<count).map {
             TimeBucket(startMicroseconds: fromMicroseconds + UInt64($0) * bucketMicroseconds)

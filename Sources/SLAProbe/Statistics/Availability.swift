@@ -109,7 +109,7 @@ package enum Nines {
         // The sample may look better than it proves: then say what it proves.
         let isProven = count(tally.ratio) <= supported
         return (isProven ? "" : "≥ ")
-            + percent(isProven ? tally.ratio : bound, decimals: supported, least: supported - 2)
+            + percent(isProven ? tally.ratio : bound, decimals: max(1, supported), least: supported - 2)
     }
 
     /// Cut off, not rounded: 99.9996 % with three decimals is 99.999 %.
