@@ -120,6 +120,8 @@ enum LogFormat {
             guard u32(0) == batchMagic else { return nil }
             let length = Int(u32(8)), payload = offset + batchHeaderBytes
             guard length <= file.count - payload else { return nil }
+            let end = (payload + length + 7) / 8 * 8
+            guard raw[(payload + length)..<min(end, file.count)].allSatisfy({ $0 == 0 }) else { return nil }
             let covered = UnsafeRawBufferPointer(rebasing: raw[(offset + 8)..<(payload + length)])
             let place = Position(segment: segment, offset: offset)
             guard checksum(covered, at: place) == u32(4) else { return nil }
@@ -127,7 +129,7 @@ enum LogFormat {
                 synced: Position(segment: u64(16), offset: Int(truncatingIfNeeded: u64(24))),
                 count: Int(u32(12)),
                 payload: Bytes(storage: file, start: payload, end: payload + length),
-                end: (payload + length + 7) / 8 * 8)
+                end: end)
         }
     }
 }

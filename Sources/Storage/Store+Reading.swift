@@ -14,7 +14,8 @@ extension Store {
                 return query.answer(
                     fromAll: try visible(query.range.key, at: revision, in: keyspace).map { [$0] } ?? [])
             }
-            if query.countOnly || query.isInKeyOrder {
+            // Order `none` sorts by any target but the key (see `RangeQuery.answer`).
+            if query.countOnly || (query.target == .key && query.order != .descending) {
                 return try ordered(query, at: revision, in: keyspace, hashes: hashes)
             }
             return try sorted(query, at: revision, in: keyspace, hashes: hashes)

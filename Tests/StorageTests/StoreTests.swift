@@ -1,5 +1,412 @@
+import Primitives
 import Testing
 
 @testable import Storage
 
-@Suite struct StoreTests {}
+/// What the store holds, as simply as it can be said.
+struct Model {
+    /// Oldest first.
+    private var versions: [Bytes: [Row]] = [:]
+    var floor = Revision.zero
+    var records: [GroupID: [Bytes: Bytes]] = [:]
+    var rows: [Row] { versions.values.flatMap { $0 } }
+
+    mutating func apply(_ change: StoreChange) {
+        switch change {
+        case .putRow(_, let row): versions[row.key, default: []].append(row)
+        case .removeRow(_, let key, let revision, _):
+            versions[key]?.removeAll { $0.modRevision == revision }
+        case .putRecord(let group, let key, let value): records[group, default: [:]][key] = value
+        case .removeRecord(let group, let key): records[group]?[key] = nil
+        case .applied: break
+        }
+    }
+
+    func newest(_ range: KeyRange, at revision: Revision = Revision(.max), _ hashes: HashRange) -> [Row] {
+        if range.isSingle {
+            return versions[range.key]?.last { $0.modRevision <= revision }.map { [$0] } ?? []
+        }
+        let keys = versions.keys.filter { range.contains($0) && hashes.contains(KeyHash.hash($0)) }
+        return keys.sorted().compactMap { versions[$0]?.last { $0.modRevision <= revision } }
+    }
+    func answer(_ query: RangeQuery, at revision: Revision, _ hashes: HashRange) -> RangeResult {
+        if query.range.isEmpty || query.range.isSingle && !hashes.contains(KeyHash.hash(query.range.key)) { return query.answer(fromAll: []) }
+        return query.answer(
+            fromAll: newest(query.range, at: revision, hashes).filter { !$0.isDeletion })
+    }
+}
+
+/// Random history over a few awkward keys, in revision order, as partitions produce it.
+struct History {
+    var dice: Dice
+    var model = Model()
+    var revision: Int64 = 1
+    /// The frontier: rows above it are prepared and may yet be removed.
+    var frontier: Int64 = 1
+    var prepared: [[StoreChange]] = []
+
+    static let keys: [Bytes] = [
+        "a", "ab", "b", "c", "key", Bytes([0]), Bytes([0, 0]), Bytes([0, 1]), Bytes([0, 255]),
+        Bytes([97, 0]), Bytes([97, 0, 0]), Bytes([97, 0, 1]), Bytes([97, 1]), Bytes([97, 255]),
+        Bytes([255]), Bytes([255, 255, 0]), "k/1", "k/10", "k/2", "k/3",
+    ]
+
+    mutating func key() -> Bytes { Self.keys.randomElement(using: &dice) ?? "a" }
+
+    mutating func step() -> [StoreChange] {
+        revision += 1
+        var changes: [StoreChange] = [], undo: [StoreChange] = []
+        var touched: Set<Bytes> = []
+        for sub in 0..<UInt32.random(in: 1...3, using: &dice) {
+            let key = key()
+            guard touched.insert(key).inserted else { continue }
+            let previous = model.newest(KeyRange(key: key), .all).first
+            let isDeletion = previous != nil && previous?.isDeletion == false && dice.next() % 4 == 0
+            let next = row(
+                key, String(repeating: "v\(revision)", count: .random(in: 0...4, using: &dice)),
+                at: revision, sub: sub,
+                create: previous.flatMap { $0.isDeletion ? nil : $0.createRevision.rawValue },
+                version: isDeletion ? 0 : (previous?.version ?? 0) + 1,
+                lease: .random(in: -3...3, using: &dice))
+            changes.append(.putRow(ks, next))
+            undo.append(.removeRow(ks, key: key, revision: Revision(revision), sub: sub))
+        }
+        if dice.next() % 3 == 0 {
+            changes.append(.putRecord(group(1), key: key(), value: Bytes("r\(revision)")))
+        }
+        if dice.next() % 5 == 0 { changes.append(.removeRecord(group(1), key: key())) }
+        if prepared.isEmpty && dice.next() % 5 == 0 {
+            prepared.append(undo)
+        } else {
+            if let undone = prepared.popLast() {
+                if dice.next() % 2 == 0 && !undone.contains(where: { touches($0, touched) }) {
+                    changes += undone
+                }
+            }
+            frontier = revision
+        }
+        changes.append(.applied(group(1), Slot(UInt64(revision))))
+        for change in changes { model.apply(change) }
+        return changes
+    }
+    private func touches(_ change: StoreChange, _ keys: Set<Bytes>) -> Bool {
+        if case .removeRow(_, let key, _, _) = change { keys.contains(key) } else { true }
+    }
+
+    mutating func range() -> KeyRange {
+        switch dice.next() % 4 {
+        case 0: return KeyRange(key: key())
+        case 1: return KeyRange(key: key(), end: Bytes([0]))
+        case 2: return .everything
+        default: return KeyRange(key: key(), end: key())
+        }
+    }
+    mutating func query() -> RangeQuery {
+        var query = RangeQuery(range: range())
+        if dice.next() % 2 == 0 { query.limit = .random(in: 1...6, using: &dice) }
+        query.order = [.none, .ascending, .descending].randomElement(using: &dice) ?? .none
+        query.target =
+            [.key, .key, .version, .createRevision, .modRevision, .value].randomElement(using: &dice) ?? .key
+        query.keysOnly = dice.next() % 4 == 0
+        query.countOnly = dice.next() % 6 == 0
+        if dice.next() % 3 == 0 { query.minModRevision = .random(in: 0...revision, using: &dice) }
+        if dice.next() % 5 == 0 { query.maxCreateRevision = .random(in: 0...revision, using: &dice) }
+        return query
+    }
+    mutating func hashes() -> HashRange {
+        dice.next() % 2 == 0 ? .all : HashRange(first: 0, last: .max / 2)
+    }
+}
+
+@Suite struct StoreTests {
+    static func options(cache: Int = 8 << 10) -> Store.Options {
+        var options = Store.Options()
+        options.blockCacheBytes = 1 << 20
+        options.memtableBytes = 256 << 10
+        options.currentCacheBytes = cache
+        return options
+    }
+
+    func compare(_ store: Store, _ history: inout History) throws {
+        let floor = history.model.floor.rawValue
+        let at = Revision(.random(in: min(floor, history.frontier)...history.frontier, using: &history.dice))
+        let query = history.query(), hashes = history.hashes()
+        if at.rawValue < floor {
+            #expect(throws: RequestError.compacted) { try store.range(query, at: at, in: ks) }
+            return
+        }
+        #expect(
+            try store.range(query, at: at, in: ks, hashes: hashes) == history.model.answer(query, at: at, hashes),
+            "\(query) at \(at)")
+        // A pass may have removed deletions at and below the floor, or not yet.
+        func kept(_ rows: [Row]) -> [Row] {
+            rows.filter { !$0.isDeletion || $0.modRevision.rawValue > floor }.sorted { $0.key < $1.key }
+        }
+        let key = history.key()
+        let newest = try store.newest(key, in: ks).map { [$0] } ?? []
+        #expect(kept(newest) == kept(history.model.newest(KeyRange(key: key), .all)))
+        let visible = history.model.newest(KeyRange(key: key), at: at, .all).first
+        #expect(try store.row(key, at: at, in: ks) == visible.flatMap { $0.isDeletion ? nil : $0 })
+        let ranges = [history.range(), history.range()].filter { !$0.isEmpty && !$0.isSingle }
+        let keys = [history.key()]
+        let read = try store.newest(keys: keys, ranges: ranges, of: group(1), hashes: hashes)
+        let expected = history.model.newest(.everything, hashes).filter { row in
+            keys.contains(row.key) || ranges.contains { $0.contains(row.key) }
+        }
+        #expect(kept(read.rows) == kept(expected))
+        #expect(read.applied == Slot(UInt64(history.revision)))
+    }
+
+    @Test(arguments: [1, 2, 3] as [UInt64])
+    func `random histories read like the model`(seed: UInt64) throws {
+        let dir = Scratch()
+        var store = try Store.open(dir.path + "/s", options: Self.options())
+        var history = History(dice: Dice(state: seed &* 0x9E37_79B9_7F4A_7C15))
+        for round in 0..<500 {
+            try store.apply(history.step())
+            for _ in 0..<2 { try compare(store, &history) }
+            if round % 100 == 50 { _ = try store.flush() }
+            if round % 60 == 40 {
+                let lowest = history.model.floor.rawValue
+                let floor = Revision(.random(in: lowest...history.frontier, using: &history.dice))
+                if history.prepared.isEmpty { try store.compact(floor: floor, in: ks) }
+                if history.prepared.isEmpty { history.model.floor = max(floor, history.model.floor) }
+            }
+            _ = try store.compactStep(budget: 7, in: ks)
+            if round % 170 == 169 {
+                store.close()
+                store = try Store.open(dir.path + "/s", options: Self.options())
+                #expect(store.floor(of: ks) == history.model.floor)
+            }
+            if round % 50 == 0 {
+                let found = try store.records(of: group(1)).map { [$0.key, $0.value] }
+                let expected = (history.model.records[group(1)] ?? [:]).sorted { $0.key < $1.key }
+                #expect(found == expected.map { [$0.key, $0.value] })
+            }
+        }
+        store.close()
+    }
+
+    @Test func `changes come by revision in order of sub, in whole revisions`() throws {
+        let dir = Scratch()
+        let store = try Store.open(dir.path + "/s", options: Self.options())
+        var history = History(dice: Dice(state: 99))
+        for _ in 0..<300 { try store.apply(history.step()) }
+        let all = Dictionary(grouping: history.model.rows, by: \.modRevision).sorted { $0.key < $1.key }
+            .map { RevisionChanges(revision: $0.key, rows: $0.value.sorted { $0.sub < $1.sub }) }
+        var after = Revision(20), found: [RevisionChanges] = []
+        let through = Revision(history.revision)
+        while after < through {
+            let page = try store.changes(after: after, through: through, in: ks, maxRows: 7)
+            #expect(page.through > after)
+            #expect(page.changes.dropLast().reduce(0) { $0 + $1.rows.count } < 7)
+            found += page.changes
+            after = page.through
+        }
+        #expect(found == all.filter { $0.revision > Revision(20) })
+        try store.compact(floor: Revision(100), in: ks)
+        #expect(throws: RequestError.compacted) {
+            try store.changes(after: Revision(99), through: through, in: ks, maxRows: 7)
+        }
+        while !(try store.compactStep(budget: 10, in: ks)) {}
+        let rest = try store.changes(after: Revision(100), through: through, in: ks, maxRows: .max)
+        #expect(rest.changes == all.filter { $0.revision > Revision(100) })
+        store.close()
+    }
+
+    @Test func `compaction leaves exactly what is visible at the floor and above it`() throws {
+        let dir = Scratch()
+        let store = try Store.open(dir.path + "/s", options: Self.options())
+        var history = History(dice: Dice(state: 5))
+        for floor in [200, 350, 351, 600] as [Int64] {
+            while history.frontier < floor || !history.prepared.isEmpty { try store.apply(history.step()) }
+            try store.compact(floor: Revision(floor), in: ks)
+            while !(try store.compactStep(budget: 13, in: ks)) {}
+            let visible = history.model.newest(.everything, at: Revision(floor), .all)
+                .filter { !$0.isDeletion }
+            let above = history.model.rows.filter { $0.modRevision > Revision(floor) }
+            #expect(try storedRows(store) == Set(visible + above))
+        }
+        store.close()
+    }
+
+    private func storedRows(_ store: Store) throws -> Set<Row> {
+        var rows: Set<Row> = []
+        try store.scan(StoreFormat.rowsStart(ks)) { key, value in
+            var user: [UInt8] = []
+            StoreFormat.unescape(rowKey: key, into: &user)
+            if let row = try? Store.row(Bytes(user), StoreFormat.revision(ofRowKey: key), value) {
+                rows.insert(row)
+            }
+        }
+        return rows
+    }
+
+    @Test func `the hash does not depend on what has been removed, and depends on the rest`() throws {
+        let dir = Scratch()
+        let a = try Store.open(dir.path + "/a", options: Self.options())
+        let b = try Store.open(dir.path + "/b", options: Self.options())
+        var history = History(dice: Dice(state: 41))
+        while history.frontier < 300 || !history.prepared.isEmpty {
+            let changes = history.step()
+            try a.apply(changes)
+            try b.apply(changes)
+        }
+        let at = Revision(history.frontier - 5)
+        try b.compact(floor: Revision(150), in: ks)
+        while !(try b.compactStep(budget: 50, in: ks)) {}
+        let hash = try a.hash(at: at, compacted: Revision(150), in: ks)
+        #expect(try b.hash(at: at, compacted: Revision(150), in: ks) == hash)
+        #expect(throws: RequestError.compacted) { try b.hash(at: at, compacted: Revision(149), in: ks) }
+        try b.apply([.putRow(ks, row("a", "other", at: at.rawValue))])
+        #expect(try b.hash(at: at, compacted: Revision(150), in: ks) != hash)
+        a.close()
+        b.close()
+    }
+
+    @Test func `after a crash the store is as of its last flush, applied slots and all`() throws {
+        let dir = Scratch()
+        let store = try Store.open(dir.path + "/s", options: Self.options())
+        var history = History(dice: Dice(state: 12))
+        for _ in 0..<200 { try store.apply(history.step()) }
+        let durable = try store.flush()
+        let then = history
+        for _ in 0..<200 { try store.apply(history.step()) }
+        try Scratch.copy(dir.path + "/s", dir.path + "/copy")
+        store.close()
+        let copy = try Store.open(dir.path + "/copy", options: Self.options())
+        #expect(copy.appliedSlots() == durable)
+        #expect(durable == [group(1): Slot(UInt64(then.revision))])
+        #expect(try storedRows(copy) == Set(then.model.rows))
+        copy.close()
+    }
+
+    @Test func `a flush in the background reports the slots of its beginning`() async throws {
+        let dir = Scratch()
+        let store = try Store.open(dir.path + "/s", options: Self.options())
+        try store.apply([.putRow(ks, row("a", "1", at: 2)), .applied(group(1), Slot(7))])
+        let slots = try await withCheckedThrowingContinuation { continuation in
+            store.flushInBackground { continuation.resume(with: $0) }
+        }
+        #expect(slots == [group(1): Slot(7)])
+        store.close()
+    }
+
+    @Test func `a snapshot carries a hash range and a group's records, and replaces what was there`() throws {
+        let dir = Scratch()
+        let from = try Store.open(dir.path + "/from", options: Self.options())
+        let to = try Store.open(dir.path + "/to", options: Self.options())
+        var history = History(dice: Dice(state: 8)), old = History(dice: Dice(state: 9))
+        for _ in 0..<400 { try from.apply(history.step()) }
+        for _ in 0..<100 { try to.apply(old.step()) }
+        try to.apply([.putRecord(group(2), key: "other", value: "stays")])
+        let half = HashRange(first: 0, last: .max / 2)
+        for mode in [0, 1] {
+            let export = try from.exportSnapshot(of: group(1), hashes: half)
+            try from.apply(history.step())
+            let incoming = try to.importSnapshot(of: group(1), hashes: half)
+            #expect(to.appliedSlot(of: group(1)) == .zero)
+            while !(try incoming.clear(budget: 10)) {}
+            var chunks = 0
+            while let chunk = try export.next(bytesMax: 500) {
+                var bad = chunk.array
+                bad[bad.count / 2] ^= 1
+                #expect(throws: StorageError.self) { try incoming.add(Bytes(bad)) }
+                try incoming.add(chunk)
+                chunks += 1
+            }
+            #expect(chunks > 5)
+            #expect(to.incompleteImports == [group(1)])
+            if mode == 0 {
+                // The crash before `finish`.
+                _ = try to.flush()
+                try Scratch.copy(dir.path + "/to", dir.path + "/copy")
+                let copy = try Store.open(dir.path + "/copy", options: Self.options())
+                #expect(copy.incompleteImports == [group(1)])
+                #expect(copy.appliedSlots()[group(1)] == nil)
+                copy.close()
+            }
+            #expect(try incoming.finish() == export.applied)
+            #expect(to.incompleteImports.isEmpty)
+            let mine = try storedRows(to), hash = { (row: Row) in half.contains(KeyHash.hash(row.key)) }
+            // One step was made after the export: above it nothing came over.
+            let then = Revision(Int64(export.applied.rawValue))
+            let removedLater = try storedRows(from)
+            #expect(
+                mine.filter(hash).subtracting(removedLater).allSatisfy { $0.modRevision <= then })
+            #expect(
+                removedLater.filter { hash($0) && $0.modRevision <= then }.isSubset(of: mine))
+            #expect(mine.filter { !hash($0) } == Set(old.model.rows.filter { !hash($0) }))
+            #expect(try to.records(of: group(2)).map(\.value) == ["stays"])
+        }
+        from.close()
+        to.close()
+    }
+
+    @Test func `a damaged file is reported with the text of RocksDB`() throws {
+        let dir = Scratch(), path = dir.path + "/s"
+        let store = try Store.open(path, options: Self.options())
+        for i in 0..<500 { try store.apply([.putRow(ks, row(Bytes("k\(i)"), "value", at: Int64(i + 2)))]) }
+        store.close()
+        for name in try Posix.names(in: path) where name.hasSuffix(".sst") {
+            var bytes = try Posix.readFile(path + "/" + name)
+            for i in 0..<min(bytes.count, 4000) { bytes[i] ^= 0x55 }
+            try Scratch.write(bytes, path + "/" + name)
+        }
+        var told: StorageError?
+        do {
+            let damaged = try Store.open(path, options: Self.options())
+            damaged.onFailure = { told = $0 }
+            #expect(throws: RequestError.stopped) {
+                try damaged.range(RangeQuery(range: .everything), at: Revision(900), in: ks)
+            }
+            damaged.close()
+        } catch { told = error }
+        #expect("\(try #require(told))".contains("Corruption"))
+    }
+}
+
+@Suite struct DataDirectoryTests {
+    @Test func `one process at a time, and one node for ever`() throws {
+        let dir = Scratch(), path = dir.path + "/data"
+        let first = try DataDirectory.open(path, identity: identity)
+        #expect(try first.freeBytes() > 0)
+        #expect {
+            try DataDirectory.open(path, identity: identity)
+        } throws: { "\($0)".contains("pid ") }
+        first.close()
+        try DataDirectory.open(path, identity: identity).close()
+        #expect(try DataDirectory.identity(at: path) == identity)
+        var stranger = identity
+        stranger.cluster = 7
+        #expect {
+            try DataDirectory.open(path, identity: stranger)
+        } throws: { "\($0)".contains("belongs to cluster 00000000000000c1") }
+        var other = identity
+        other.node = NodeID(9)
+        #expect(throws: StorageError.self) { try DataDirectory.open(path, identity: other) }
+        try Scratch.write(Array("polder-data-directory 2\n".utf8), path + "/identity")
+        #expect {
+            try DataDirectory.open(path, identity: identity)
+        } throws: { "\($0)".contains("format 2") }
+    }
+
+    @Test func `the identity file reads like this`() {
+        #expect(
+            String(decoding: DataDirectory.encode(identity), as: UTF8.self)
+                == """
+                polder-data-directory 1
+                cluster 00000000000000c1
+                region-id 1
+                region eu
+                node 2
+
+                """)
+    }
+
+    @Test func `data without an identity is not adopted`() throws {
+        let dir = Scratch()
+        try Posix.makeDirectory(dir.path + "/wal")
+        #expect(throws: StorageError.self) { try DataDirectory.open(dir.path, identity: identity) }
+    }
+}

@@ -1,0 +1,296 @@
+import Glibc
+import Primitives
+import Synchronization
+import Testing
+
+@testable import Storage
+
+/// A log whose appends wait for their durability.
+private final class Harness {
+    final class Seen: Sendable {
+        let durable = Mutex<UInt64>(0)
+        let failure = Mutex<StorageError?>(nil)
+    }
+    let log: WriteAheadLog
+    let restored: [GroupID: RestoredLog]
+    let seen = Seen()
+    var ticket: UInt64 = 0
+
+    init(
+        _ path: String, segmentBytes: Int = 1 << 16, identity: NodeIdentity = identity,
+        calls: LogWriter.Calls = .init()
+    ) throws(StorageError) {
+        var options = WriteAheadLog.Options()
+        options.segmentBytes = segmentBytes
+        let seen = self.seen
+        let handlers = WriteAheadLog.Handlers(
+            onDurable: { ticket in seen.durable.withLock { $0 = ticket.rawValue } },
+            onFailure: { error in seen.failure.withLock { $0 = error } })
+        (log, restored) = try WriteAheadLog.open(
+            directory: path, identity: identity, options: options, handlers: handlers, calls: calls)
+    }
+
+    func append(_ records: [LogRecord]) {
+        ticket += 1
+        log.append(records, ticket: Ticket(ticket))
+        while seen.durable.withLock({ $0 }) < ticket, seen.failure.withLock({ $0 }) == nil { usleep(20) }
+    }
+}
+
+private func accept(_ g: UInt32, _ slot: UInt64, _ payload: String, round: UInt64 = 1) -> LogRecord {
+    let ballot = Ballot(round: round, node: NodeID(1))
+    return .accept(
+        group(g), Slot(slot), ballot,
+        LogEntry(term: ballot, number: slot, kind: .normal, payload: Bytes(payload)))
+}
+private func promise(_ g: UInt32, _ round: UInt64) -> LogRecord {
+    .promise(group(g), Ballot(round: round, node: NodeID(1)))
+}
+private func segments(_ path: String) throws -> [String] {
+    try Posix.names(in: path).filter { $0.hasSuffix(".wal") }
+}
+
+@Suite struct WriteAheadLogTests {
+    @Test func `what was durable is read back`() throws {
+        let dir = Scratch(), path = dir.path + "/wal"
+        let first = try Harness(path)
+        #expect(first.restored.isEmpty)
+        first.append([promise(1, 3), accept(1, 1, "a", round: 3), accept(1, 2, "b", round: 3)])
+        first.append([accept(2, 1, "x"), accept(1, 2, "B", round: 4)])
+        first.append([accept(1, 3, "c", round: 4), .truncate(group(1), Slot(1))])
+        first.log.close()
+
+        for _ in 0..<2 {
+            let again = try Harness(path)
+            let one = try #require(again.restored[group(1)])
+            #expect(one.promised.round == 4)
+            #expect(one.truncatedThrough == Slot(1))
+            #expect(one.accepted.map(\.slot) == [Slot(2), Slot(3)])
+            #expect(one.accepted.map(\.entry.payload) == ["B", "c"])
+            #expect(again.restored[group(2)]?.accepted.map(\.entry.payload) == ["x"])
+            again.log.close()
+        }
+    }
+
+    @Test func `a batch cut is a torn tail and the rest stays`() throws {
+        let dir = Scratch(), path = dir.path + "/wal"
+        let log = try Harness(path, segmentBytes: 1 << 12)
+        log.append([accept(1, 1, "kept")])
+        let before = Int(log.log.metrics().appendedBytes)
+        log.append([accept(1, 2, "perhaps lost")])
+        let size = Int(log.log.metrics().appendedBytes) - before
+        log.log.close()
+        let name = try #require(try segments(path).last)
+        let whole = try Posix.readFile(path + "/" + name)
+        // The batches follow header and checkpoint, which is as long as an empty batch here.
+        let start = LogFormat.headerBytes + LogFormat.batchHeaderBytes + before
+        for cut in stride(from: 0, to: size, by: 3) {
+            let copy = dir.path + "/copy"
+            for truncates in [true, false] {
+                try Posix.makeDirectory(copy)
+                var bytes = whole
+                if truncates { bytes.removeSubrange((start + cut)...) } else {
+                    for i in (start + cut)..<bytes.count { bytes[i] = 0 }
+                }
+                try Scratch.write(bytes, copy + "/" + name)
+                let again = try Harness(copy, segmentBytes: 1 << 12)
+                let payloads = again.restored[group(1)]?.accepted.map(\.entry.payload)
+                if bytes.prefix(start + size) == whole.prefix(start + size) || payloads?.count == 2 {
+                    #expect(payloads == ["kept", "perhaps lost"])
+                } else {
+                    #expect(payloads == ["kept"])
+                }
+                again.append([accept(1, 2, "new")])
+                again.log.close()
+                let third = try Harness(copy, segmentBytes: 1 << 12)
+                #expect(third.restored[group(1)]?.accepted.map(\.entry.payload) == ["kept", "new"])
+                third.log.close()
+                Scratch.remove(copy)
+            }
+        }
+    }
+
+    @Test func `damage before something that was synced is refused with its place`() throws {
+        let dir = Scratch(), path = dir.path + "/wal"
+        let log = try Harness(path, segmentBytes: 1 << 12)
+        for slot in 1...3 { log.append([accept(1, UInt64(slot), "entry \(slot)")]) }
+        let size = Int(log.log.metrics().appendedBytes)
+        log.log.close()
+        let name = try #require(try segments(path).last)
+        let whole = try Posix.readFile(path + "/" + name)
+        let start = LogFormat.headerBytes + LogFormat.batchHeaderBytes
+        var refused = 0
+        for offset in stride(from: 0, to: start + size, by: 3) {
+            var bytes = whole
+            bytes[offset] ^= 0x40
+            try Scratch.write(bytes, path + "/" + name)
+            let lastBatch = start + size * 2 / 3
+            do {
+                let again = try Harness(path, segmentBytes: 1 << 12)
+                // Only the last batch is not vouched for by another one.
+                #expect(offset >= lastBatch)
+                #expect((again.restored[group(1)]?.accepted.count ?? 0) >= 2)
+                again.log.close()
+                for other in try segments(path) where other != name { unlink(path + "/" + other) }
+            } catch let error as StorageError {
+                refused += 1
+                #expect(offset < lastBatch)
+                switch error {
+                case .damaged(let file, _, _): #expect(file.hasSuffix(name))
+                case .newer: #expect((8..<12).contains(offset))
+                default: Issue.record(error)
+                }
+            }
+        }
+        #expect(refused > 10)
+    }
+
+    @Test func `a segment that lost its synced end is refused, as is a missing one`() throws {
+        let dir = Scratch(), path = dir.path + "/wal"
+        let log = try Harness(path, segmentBytes: 1 << 12)
+        for slot in 1...30 { log.append([accept(1, UInt64(slot), String(repeating: "x", count: 400))]) }
+        log.log.close()
+        let names = try segments(path)
+        try #require(names.count >= 3)
+        let file = path + "/" + names[0], whole = try Posix.readFile(path + "/" + names[0])
+        try Scratch.write(Array(whole[..<2000]), file)
+        #expect(throws: StorageError.self) { try Harness(path, segmentBytes: 1 << 12) }
+        try Scratch.write(whole, file)
+        unlink(path + "/" + names[1])
+        #expect {
+            try Harness(path, segmentBytes: 1 << 12)
+        } throws: { "\($0)".contains("missing") }
+    }
+
+    @Test func `segments go when nothing in them is live, and promises outlive them`() throws {
+        let dir = Scratch(), path = dir.path + "/wal"
+        let log = try Harness(path, segmentBytes: 1 << 13)
+        log.append([promise(1, 7), promise(2, 9), accept(2, 1, "old")])
+        for slot in 1...100 { log.append([accept(1, UInt64(slot), String(repeating: "x", count: 500))]) }
+        let full = log.log.metrics().segments
+        #expect(full > 5)
+        log.append([.truncate(group(1), Slot(99))])
+        // Group 2's accept in the first segment still lives.
+        log.append([accept(1, 101, "y")])
+        #expect(log.log.metrics().segments == full)
+        log.append([.truncate(group(2), Slot(1))])
+        log.append([accept(1, 102, "z")])
+        #expect(log.log.metrics().segments <= 2)
+        log.log.close()
+        #expect(try segments(path).count <= 2)
+        let again = try Harness(path, segmentBytes: 1 << 13)
+        #expect(again.restored[group(1)]?.promised.round == 7)
+        #expect(again.restored[group(2)]?.promised.round == 9)
+        #expect(again.restored[group(2)]?.truncatedThrough == Slot(1))
+        #expect(again.restored[group(1)]?.accepted.map(\.slot.rawValue) == [100, 101, 102])
+        again.log.close()
+    }
+
+    @Test func `copies taken at arbitrary moments hold all that was durable before`() throws {
+        let dir = Scratch(), path = dir.path + "/wal"
+        let log = try Harness(path, segmentBytes: 1 << 13)
+        var dice = Dice(state: 77)
+        var next: UInt64 = 1, truncated: UInt64 = 0
+        for round in 0..<60 {
+            var records: [LogRecord] = []
+            for _ in 0..<Int.random(in: 1...4, using: &dice) {
+                let payload = String(repeating: "p", count: .random(in: 0...900, using: &dice))
+                records.append(accept(1, next, payload))
+                next += 1
+            }
+            if round % 7 == 6 {
+                truncated = next - 3
+                records.append(.truncate(group(1), Slot(truncated)))
+            }
+            log.append(records)
+            let copy = dir.path + "/copy"
+            try Scratch.copy(path, copy)
+            let again = try Harness(copy, segmentBytes: 1 << 13)
+            let found = try #require(again.restored[group(1)])
+            #expect(found.truncatedThrough.rawValue == truncated)
+            #expect(found.accepted.map(\.slot.rawValue) == Array((truncated + 1)..<next))
+            again.log.close()
+            Scratch.remove(copy)
+        }
+        log.log.close()
+    }
+
+    @Test func `an entry larger than a segment is kept`() throws {
+        let dir = Scratch(), path = dir.path + "/wal"
+        let log = try Harness(path, segmentBytes: 1 << 12)
+        let large = String(repeating: "L", count: 40_000)
+        log.append([accept(1, 1, "a")])
+        log.append([accept(1, 2, large), accept(1, 3, "b")])
+        log.append([accept(1, 4, "c")])
+        log.log.close()
+        let again = try Harness(path, segmentBytes: 1 << 12)
+        #expect(again.restored[group(1)]?.accepted.map(\.entry.payload.count) == [1, 40_000, 1, 1])
+        again.log.close()
+    }
+
+    @Test func `after a failed sync nothing is durable any more`() throws {
+        let dir = Scratch()
+        let calls = LogWriter.Calls(sync: { fd in
+            let fails = budget.withLock { left in
+                left -= 1
+                return left < 0
+            }
+            if fails { errno = EIO }
+            return fails ? -1 : fdatasync(fd)
+        })
+        let log = try Harness(dir.path + "/wal", calls: calls)
+        budget.withLock { $0 = 1 }
+        log.append([accept(1, 1, "a")])
+        #expect(log.seen.failure.withLock { $0 } == nil)
+        log.append([accept(1, 2, "b")])
+        #expect(log.seen.failure.withLock { $0 } != nil)
+        budget.withLock { $0 = 100 }
+        log.log.append([accept(1, 3, "c")], ticket: Ticket(99))
+        usleep(20_000)
+        #expect(log.seen.durable.withLock { $0 } == 1)
+    }
+
+    @Test func `a foreign log is refused`() throws {
+        let dir = Scratch(), path = dir.path + "/wal"
+        try Harness(path).log.close()
+        var other = identity
+        other.node = NodeID(3)
+        #expect {
+            try Harness(path, identity: other)
+        } throws: {
+            if case .foreign? = $0 as? StorageError { true } else { false }
+        }
+    }
+
+    @Test func `the bytes of header and batch are these`() {
+        let header = LogFormat.encode(
+            .init(
+                segment: 0x0102, cluster: 0xAABB_CCDD_EEFF_0011, region: RegionID(3), node: NodeID(4),
+                previousEnd: 0x1000))
+        var writer = ByteWriter()
+        let records: [LogRecord] = [
+            promise(1, 5), accept(1, 300, "hi", round: 5), .truncate(group(1), Slot(7)),
+        ]
+        LogFormat.append(
+            records[...], at: .init(segment: 0x0102, offset: 64),
+            synced: .init(segment: 0x0101, offset: 0x1000), to: &writer)
+        func hex(_ bytes: [UInt8]) -> String {
+            bytes.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
+        }
+        #expect(hex(header) == goldenHeader)
+        #expect(hex(writer.bytes) == goldenBatch)
+        let file = header + writer.bytes
+        let batch = LogFormat.batch(in: file, at: 64, segment: 0x0102)
+        #expect(batch?.count == 3)
+        #expect(batch?.end == file.count)
+        #expect(LogFormat.batch(in: file, at: 64, segment: 0x0103) == nil)
+    }
+}
+
+private let budget = Mutex<Int>(1000)
+private let goldenHeader =
+    "504f4c444552574c010000004875e52902010000000000001100ffeeddccbbaa"
+    + "0300040000000000001000000000000000000000000000000000000000000000"
+private let goldenBatch =
+    "504c4442f096aad0180000000300000001010000000000000010000000000000"
+    + "0101010501020101ac0205010501ac020202686903010107"
