@@ -45,7 +45,8 @@ package final class CertificateAuthority {
         let authority = CertificateAuthority(
             certificate: try OpenSSL.certificate(at: certificate), key: try OpenSSL.key(at: key))
         guard X509_check_private_key(authority.certificate, authority.key) == 1 else {
-            throw .file(path: key, reason: "the key does not belong to the certificate \(certificate)")
+            throw .file(
+                path: key, reason: "the key does not belong to the certificate \(certificate)")
         }
         guard X509_check_ca(authority.certificate) == 1 else {
             throw .file(path: certificate, reason: "not the certificate of an authority")
@@ -78,8 +79,9 @@ package final class CertificateAuthority {
             !name.isEmpty
                 && name.utf8.allSatisfy { byte in
                     let c = Unicode.Scalar(byte)
-                    return byte < 0x80 && (c.properties.isAlphabetic || ("0"..."9").contains(c)
-                        || ".-_*:".unicodeScalars.contains(c))
+                    return byte < 0x80
+                        && (c.properties.isAlphabetic || ("0"..."9").contains(c)
+                            || ".-_*:".unicodeScalars.contains(c))
                 }
         }
         if let bad = (dnsNames + ipAddresses).first(where: { !isPlain($0) }) {

@@ -1,5 +1,5 @@
-/// Which files and rules a TLS endpoint uses. One configuration serves both roles: a node is a server
-/// to those who dial it and a client to those it dials, with the same certificate.
+/// Which files and rules a TLS endpoint uses. One configuration serves both roles: a node is a
+/// server to those who dial it and a client to those it dials, with the same certificate.
 package struct TLSConfiguration: Sendable, Equatable {
     /// PEM file with the certificates of the authorities we trust. `nil`: those of the system.
     package var ca: String?
@@ -17,7 +17,7 @@ package struct TLSConfiguration: Sendable, Equatable {
     /// OpenSSL cipher list for TLS 1.2, and cipher suites for TLS 1.3; `nil`: OpenSSL's own.
     package var ciphers: String?
     package var cipherSuites: String?
-    /// Application protocols in order of preference, such as `h2`, `http/1.1`. Empty: none spoken of.
+    /// Application protocols in order of preference, such as `h2`, `http/1.1`. Empty: none.
     package var alpn: [String] = []
     /// Peers whose certificate names none of these (CN or SAN) are refused. Empty: no such rule.
     package var allowedNames: [String] = []

@@ -4,8 +4,8 @@ package import NIOCore
 /// TLS for one connection, in front of a NIO channel: bytes go through OpenSSL by memory buffers.
 ///
 /// Before the handshake is done nothing is delivered, and what is written waits, up to a bound.
-/// `TLSEvent.handshakeCompleted` comes before the first byte of data. Everything written is encrypted
-/// at the flush, so the channel's writability tells the truth about what is not yet sent.
+/// `TLSEvent.handshakeCompleted` comes before the first byte of data. Everything written is
+/// encrypted at the flush, so the channel's writability tells the truth about what is not yet sent.
 /// A failure is fired as `TLSError` once, and the channel closes. An orderly `close` first sends
 /// what was flushed, for as long as `closeTimeout`; `TLSAbort` does not wait.
 package final class TLSHandler: ChannelDuplexHandler {
@@ -226,7 +226,9 @@ package final class TLSHandler: ChannelDuplexHandler {
             while batch.readableBytes > 0 {
                 ERR_clear_error()
                 let written = batch.readWithUnsafeReadableBytes { raw in
-                    Int(max(0, SSL_write(session, raw.baseAddress, Int32(min(raw.count, 16 << 10)))))
+                    Int(
+                        max(0, SSL_write(session, raw.baseAddress, Int32(min(raw.count, 16 << 10))))
+                    )
                 }
                 guard written > 0 else {
                     promise?.fail(ChannelError.ioOnClosedChannel)

@@ -25,10 +25,13 @@ struct FrameHeader: Equatable {
 
     enum Kind: UInt8 {
         /// Dialler's first frame, and the answers to it.
-        case hello = 1, welcome = 2, refusal = 3
+        case hello = 1
+        case welcome = 2
+        case refusal = 3
         case data = 4
         /// From the dialler, and back.
-        case ping = 5, pong = 6
+        case ping = 5
+        case pong = 6
     }
 
     var kind: Kind
@@ -53,7 +56,8 @@ struct FrameHeader: Equatable {
         unpackedLength = Int(little(8) as UInt32)
         checksum = little(12)
         guard length <= lengthMax, unpackedLength <= lengthMax else {
-            throw FrameError("frame of \(max(length, unpackedLength)) bytes, more than \(lengthMax)")
+            throw FrameError(
+                "frame of \(max(length, unpackedLength)) bytes, more than \(lengthMax)")
         }
         // LZ4 packs at most 255 to 1: more is a lie that would cost us memory.
         guard isCompressed ? unpackedLength <= length * 255 : unpackedLength == length else {
@@ -128,7 +132,8 @@ extension FrameHeader {
     }
 }
 
-/// Cuts a stream of bytes into frames. Memory grows with what has arrived, not with what was announced.
+/// Cuts a stream of bytes into frames. Memory grows with what has arrived, not with what was
+/// announced.
 struct FrameDecoder {
     /// Raised once the peer is known.
     var lengthMax = FrameHeader.greetingMax
@@ -142,8 +147,8 @@ struct FrameDecoder {
         headerBytes.reserveCapacity(FrameHeader.size)
     }
 
-    /// The next whole frame, taken off the front of `input`; `nil`: all of `input` is taken, more is
-    /// needed. After an error the decoder is of no use.
+    /// The next whole frame, taken off the front of `input`; `nil`: all of `input` is taken, more
+    /// is needed. After an error the decoder is of no use.
     mutating func next(_ input: inout UnsafeRawBufferPointer) throws(FrameError) -> Frame? {
         if header == nil {
             take(FrameHeader.size - headerBytes.count, of: &input, into: &headerBytes)
@@ -186,7 +191,9 @@ struct FrameDecoder {
         return try result.get()
     }
 
-    private func take(_ count: Int, of input: inout UnsafeRawBufferPointer, into target: inout [UInt8]) {
+    private func take(
+        _ count: Int, of input: inout UnsafeRawBufferPointer, into target: inout [UInt8]
+    ) {
         let n = min(count, input.count)
         target.append(contentsOf: input[..<n])
         input = UnsafeRawBufferPointer(rebasing: input[n...])

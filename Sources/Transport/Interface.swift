@@ -67,16 +67,16 @@ package struct TransportConfiguration: Sendable {
 /// What happens on the transport. All calls come on its loop.
 ///
 /// A pair of nodes has two connections: each sends on the one it dialled. `onConnected` and
-/// `onDisconnected` speak of ours, so of whether the peer can hear us; that we hear the peer is told
-/// by its frames, which may come before `onConnected`.
+/// `onDisconnected` speak of ours, so of whether the peer can hear us; that we hear the peer is
+/// told by its frames, which may come before `onConnected`.
 package protocol PeerTransportDelegate: AnyObject {
     /// The peer has answered our hello: frames sent from now on arrive in order, until
     /// `onDisconnected`. Another `boot` than before means another process.
     func onConnected(_ peer: PeerID, boot: UInt64)
-    /// `lost: false`: the connection is gone, and with it perhaps frames; the peer may live. Once per
-    /// `onConnected`. `lost: true`: the peer's machine answered a dial that nobody listens there, so
-    /// the *process* is gone. Once per outage: after a `lost: false` (within a millisecond or so when
-    /// a process was killed), or without one if there never was a connection.
+    /// `lost: false`: the connection is gone, and with it perhaps frames; the peer may live. Once
+    /// per `onConnected`. `lost: true`: the peer's machine answered a dial that nobody listens
+    /// there, so the *process* is gone. Once per outage: after a `lost: false` (within some
+    /// milliseconds when a process was killed), or without one if there never was a connection.
     func onDisconnected(_ peer: PeerID, lost: Bool)
     func onFrame(_ peer: PeerID, _ frame: Bytes)
     /// All that one read of a socket brought has been delivered: a good moment for a turn.

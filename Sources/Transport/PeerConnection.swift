@@ -2,13 +2,16 @@ import NIOCore
 import Primitives
 import TLS
 
-/// One TCP connection, last in its pipeline: cuts frames, shakes hands, answers pings, and tells its
-/// owner. The dialler's hello names both ends; the accepter's welcome (or refusal) confirms.
+/// One TCP connection, last in its pipeline: cuts frames, shakes hands, answers pings, and tells
+/// its owner. The dialler's hello names both ends; the accepter's welcome (or refusal) confirms.
 final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    enum Side: Equatable { case dialled(PeerID), accepted }
+    enum Side: Equatable {
+        case dialled(PeerID)
+        case accepted
+    }
 
     let side: Side
     private let transport: PeerTransport
@@ -92,7 +95,7 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         // Told by `channelInactive`, which comes in a turn of its own: an error may surface inside
         // somebody's `flush`.
-        failure = failure ?? "\(error)"
+        failure = failure ?? PeerLink.text(error)
         context.close(promise: nil)
     }
 

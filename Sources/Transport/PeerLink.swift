@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 import NIOPosix
 import Primitives
@@ -124,18 +125,25 @@ final class PeerLink: @unchecked Sendable {
         switch state {
         case .idle:
             dial()
-        case .dialling:
-            break
+        case .dialling(let connection, let since):
+            // Begun before the wire was mended, perhaps: its answer may never come.
+            if since + .milliseconds(300) < .now() {
+                connection.abort(reason: "no answer yet, but the peer has dialled us")
+                attempts = 0
+                dial()
+            }
         case .connected(let connection, _):
             // Ours leads to a process that is no more.
             if connection.boot != boot { connection.abort(reason: "the peer has restarted") }
         }
     }
 
-    private static func text(_ error: any Error) -> String {
+    static func text(_ error: any Error) -> String {
         if let error = error as? NIOConnectionError {
-            return error.connectionErrors.first.map { "\($0.error)" } ?? "\(error)"
+            return error.connectionErrors.first.map { text($0.error) } ?? "\(error)"
         }
+        // NIO's own text names the system call, which says nothing to an operator.
+        if let error = error as? IOError { return String(cString: strerror(error.errnoCode)) }
         return "\(error)"
     }
 
@@ -194,8 +202,8 @@ final class PeerLink: @unchecked Sendable {
         notedFailure = reason
         transport.note(.connectionFailed(peer, reason: reason))
         transport.delegate?.onDisconnected(peer, lost: false)
-        // At once: whether that is refused tells a dead process from a broken wire. But a connection
-        // that never lasts must not become a busy loop.
+        // At once: whether that is refused tells a dead process from a broken wire. But a
+        // connection that never lasts must not become a busy loop.
         if since + .seconds(1) < .now() {
             attempts = 0
             dial()
@@ -267,7 +275,9 @@ final class PeerLink: @unchecked Sendable {
     private func releaseDue() {
         release = nil
         let now = NIODeadline.now()
-        while case .connected(let connection, _) = state, let first = delayed.first, first.due <= now {
+        while case .connected(let connection, _) = state, let first = delayed.first,
+            first.due <= now
+        {
             delayed.removeFirst()
             delayedBytes -= first.bytes.readableBytes
             if isBlocked {
@@ -299,7 +309,9 @@ final class PeerLink: @unchecked Sendable {
         channel.flush()
     }
 
-    private func wrote(_ count: Int, on connection: PeerConnection, _ result: Result<Void, any Error>) {
+    private func wrote(
+        _ count: Int, on connection: PeerConnection, _ result: Result<Void, any Error>
+    ) {
         // An ended connection's bytes were forgotten with it.
         guard case .connected(let current, _) = state, current === connection else { return }
         if writtenBytes > Self.backlogBytes, case .success = result { connection.heardAt = .now() }
@@ -353,7 +365,9 @@ final class PeerLink: @unchecked Sendable {
             // Frames are missing in the middle: only a new connection starts clean.
             swallowed = false
             transport.abortAccepted(from: peer, reason: "end of a block")
-            if case .connected(let connection, _) = state { connection.abort(reason: "end of a block") }
+            if case .connected(let connection, _) = state {
+                connection.abort(reason: "end of a block")
+            }
         }
         attempts = 0
         dial()

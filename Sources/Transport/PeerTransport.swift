@@ -60,7 +60,9 @@ package final class PeerTransport: @unchecked Sendable {
 
     private func welcomeStranger(_ channel: any Channel) throws {
         let strangers = accepted.values.reduce(0) { $0 + ($1.isGreeted ? 0 : 1) }
-        guard !isStopped, strangers < Self.strangersMax else { throw ChannelError.ioOnClosedChannel }
+        guard !isStopped, strangers < Self.strangersMax else {
+            throw ChannelError.ioOnClosedChannel
+        }
         try configure(channel)
         if let tls = configuration.tls {
             try channel.pipeline.syncOperations.addHandler(
@@ -155,7 +157,8 @@ package final class PeerTransport: @unchecked Sendable {
 
     func hello(to peer: PeerID) -> Hello {
         Hello(
-            cluster: configuration.cluster, from: configuration.own, boot: configuration.boot, to: peer)
+            cluster: configuration.cluster, from: configuration.own, boot: configuration.boot,
+            to: peer)
     }
 
     /// Why somebody may not come in; `nil`: he may.

@@ -61,7 +61,8 @@ struct CertificateTests {
             }
         }
         #expect(reason { _ in } == "accepted")
-        #expect(reason { $0.key = "/nowhere/key.pem" } == "/nowhere/key.pem: No such file or directory")
+        #expect(
+            reason { $0.key = "/nowhere/key.pem" } == "/nowhere/key.pem: No such file or directory")
         #expect(reason { $0.ca = "/nowhere/ca.pem" }.contains("No such file"))
         #expect(reason { $0.key = shop.path("other-key.pem") }.contains("does not belong"))
         #expect(reason { $0.certificate = shop.path("rubbish.pem") }.contains("no PEM certificate"))

@@ -30,7 +30,9 @@ struct PeerTransportTests {
                 }
             }
             let sizes = [0, 10, 70_000, 0, 3_000_000, 5, 20_000]
-            let expected = (0..<200).map { Self.number($0, size: sizes[$0 % 7] / ($0 < 7 ? 1 : 50)) }
+            let expected = (0..<200).map {
+                Self.number($0, size: sizes[$0 % 7] / ($0 < 7 ? 1 : 50))
+            }
             for turn in 0..<20 {
                 try await bench.on {
                     for frame in expected[(turn * 10)..<(turn * 10 + 10)] {
@@ -206,7 +208,9 @@ struct PeerTransportTests {
             try await bench.until("connected") { a.transport.isConnected(b.id) }
             var early = ByteBuffer()
             early.writeFrame(.data, Bytes("no hello before"), compress: false, checksum: true)
-            for bytes in [ByteBuffer(string: "GET / HTTP/1.1\r\n\r\n"), ByteBuffer(bytes: [0]), early] {
+            for bytes in [
+                ByteBuffer(string: "GET / HTTP/1.1\r\n\r\n"), ByteBuffer(bytes: [0]), early,
+            ] {
                 let channel = try await ClientBootstrap(group: bench.group)
                     .connect(host: "127.0.0.1", port: b.port).get()
                 try await channel.writeAndFlush(bytes)
@@ -334,7 +338,9 @@ struct PeerTransportTests {
                 }
             }
             try await bench.until("near") { near.frames[a.id]?.count == 50 }
-            try await bench.on { #expect(far.frames.isEmpty || .now() - start > .milliseconds(200)) }
+            try await bench.on {
+                #expect(far.frames.isEmpty || .now() - start > .milliseconds(200))
+            }
             try await bench.until("far") { far.frames[a.id]?.count == 50 }
             #expect(.now() - start >= .milliseconds(300))
             try await bench.on {
@@ -343,7 +349,9 @@ struct PeerTransportTests {
         }
     }
 
-    @Test func `Removing a peer closes both connections; a taken port fails the start`() async throws {
+    @Test func `Removing a peer closes both connections; a taken port fails the start`()
+        async throws
+    {
         try await withBench { bench in
             let a = try await bench.start(peer(1))
             let b = try await bench.start(peer(2))

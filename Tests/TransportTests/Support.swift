@@ -14,7 +14,8 @@ func peer(_ node: UInt16, region: UInt16 = 1) -> PeerID {
 /// One transport and what it told. Everything on the bench's loop.
 final class TestNode: PeerTransportDelegate, @unchecked Sendable {
     enum Event: Equatable {
-        case connected(PeerID, UInt64), disconnected(PeerID, lost: Bool)
+        case connected(PeerID, UInt64)
+        case disconnected(PeerID, lost: Bool)
     }
     let id: PeerID
     var transport: PeerTransport!
@@ -135,8 +136,10 @@ final class Keys {
     func context(_ name: String, foreign: Bool = false) throws -> TLSContext {
         let issuer = foreign ? try CertificateAuthority.create(name: "foreign") : authority
         let file = "\(name)\(foreign ? "-foreign" : "")"
-        try issuer.issue(commonName: name, dnsNames: [name, "localhost"], ipAddresses: ["127.0.0.1"])
-            .write(certificate: path("\(file).pem"), key: path("\(file)-key.pem"))
+        try issuer.issue(
+            commonName: name, dnsNames: [name, "localhost"], ipAddresses: ["127.0.0.1"]
+        )
+        .write(certificate: path("\(file).pem"), key: path("\(file)-key.pem"))
         return try TLSContext(
             TLSConfiguration(
                 ca: path("ca.pem"), certificate: path("\(file).pem"), key: path("\(file)-key.pem"),
