@@ -35,6 +35,8 @@ extension Node {
         epoch > .zero && now.since(heardAt) < .seconds(1) ? epoch.node : nil
     }
 
+    package func suspects(_ peer: NodeID) -> Bool { detector.suspects(peer) }
+
     package var sequencerEpoch: Epoch { epoch }
     package var revision: Revision { max(localFrontier, .initial) }
     package var frontierHeard: Revision { heardFrontier }

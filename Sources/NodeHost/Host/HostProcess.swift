@@ -1,11 +1,105 @@
-/// `polder serve`: one node as one process.
+import CLinux
+import Glibc
+import Logging
+import NIOCore
+import NIOPosix
+import Synchronization
+
+/// `polder serve`: one node as one process. The main thread only waits for signals; everything happens
+/// on the core's event loop.
 package enum HostProcess {
     package struct Outcome: Equatable, Sendable {
         package let code: Int32
         package let message: String
     }
 
+    /// Returns when the node has stopped, or cannot go on.
     package static func run(_ configuration: HostConfiguration) -> Outcome {
-        Outcome(code: 4, message: "serving is not wired up yet")
+        let logger = configuration.makeLogger()
+        guard let signals = Signals.make() else {
+            return Outcome(code: 3, message: "cannot receive signals")
+        }
+        let end = HostEnd()
+        // One loop: on a small machine everything but syncing happens on it (architecture.md, Threads).
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = group.next()
+        let host: Host
+        do {
+            host = try loop.submit {
+                try Host(configuration, loop: loop, logger: logger, end: end)
+            }.wait()
+            try loop.flatSubmit { host.start() }.wait()
+        } catch {
+            let failure = error as? HostFailure ?? HostFailure(code: 3, "\(error)")
+            logger.critical("cannot start", metadata: ["reason": "\(failure.message)"])
+            return Outcome(code: failure.code, message: failure.message)
+        }
+        while true {
+            switch end.wait(orSignal: signals) {
+            case .failed(let failure):
+                return Outcome(code: failure.code, message: failure.message)
+            case .signal(SIGHUP):
+                loop.execute { host.reload() }
+            case .signal(let number):
+                logger.notice("stopping", metadata: ["signal": "\(number)"])
+                do {
+                    try loop.flatSubmit { host.stop() }.wait()
+                } catch {
+                    return Outcome(code: 6, message: "\(error)")
+                }
+                logger.notice("stopped")
+                return Outcome(code: 0, message: "")
+            }
+        }
+    }
+
+    private enum Signals {
+        static func make() -> Int32? {
+            let descriptor = polder_receive_signals([SIGINT, SIGTERM, SIGHUP], 3)
+            return descriptor >= 0 ? descriptor : nil
+        }
+    }
+}
+
+/// Where any thread says that the node cannot go on; the first reason counts.
+final class HostEnd: Sendable {
+    enum Event {
+        case failed(HostFailure)
+        case signal(Int32)
+    }
+
+    private let failure = Mutex<HostFailure?>(nil)
+    private let readable: Int32
+    private let writable: Int32
+
+    init() {
+        var ends: [Int32] = [-1, -1]
+        _ = pipe(&ends)
+        readable = ends[0]
+        writable = ends[1]
+    }
+
+    func fail(_ reason: HostFailure) {
+        let isFirst = failure.withLock { held in
+            guard held == nil else { return false }
+            held = reason
+            return true
+        }
+        if isFirst { ControlSocket.write("!", to: writable) }
+    }
+
+    var hasFailed: Bool { failure.withLock { $0 != nil } }
+
+    func wait(orSignal signals: Int32) -> Event {
+        while true {
+            var ready = [
+                pollfd(fd: readable, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: signals, events: Int16(POLLIN), revents: 0),
+            ]
+            _ = poll(&ready, 2, -1)
+            if let reason = failure.withLock({ $0 }) { return .failed(reason) }
+            let number = polder_take_signal(signals)
+            if number != 0 { return .signal(number) }
+        }
     }
 }

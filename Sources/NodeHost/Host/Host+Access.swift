@@ -1,0 +1,212 @@
+import EtcdAPI
+import EtcdFacade
+import GeoReplication
+import Logging
+import Node
+import Partitioning
+import Primitives
+import Storage
+import Transport
+
+/// What the facade asks of its node. Everything on the loop.
+extension Host: NodeAccess {
+    func submit(_ request: Request, deadline: Instant, token: UInt64) {
+        if !acceptsWrites, request.needsSpace {
+            facade?.onResponse(.failed(.noSpace), token: token)
+            return
+        }
+        enqueue(.request(request, token: token, deadline: deadline))
+    }
+
+    func readIndex(linearizable: Bool, deadline: Instant, token: UInt64) {
+        enqueue(.readIndex(linearizable: linearizable, token: token, deadline: deadline))
+    }
+
+    func cancel(token: UInt64) { enqueue(.cancel(token: token)) }
+
+    // MARK: The store
+
+    func range(_ query: RangeQuery, at revision: Revision) throws(RequestError) -> RangeResult {
+        try store.range(query, at: revision, in: .standard)
+    }
+
+    func row(_ key: Bytes, at revision: Revision) throws(RequestError) -> Row? {
+        try store.row(key, at: revision, in: .standard)
+    }
+
+    func changes(
+        after: Revision, through: Revision, maxRows: Int
+    ) throws(RequestError) -> [RevisionChanges] {
+        try store.changes(after: after, through: through, in: .standard, maxRows: maxRows).changes
+    }
+
+    func hash(at revision: Revision) throws(RequestError) -> UInt32 {
+        try store.hash(at: revision, compacted: node.compactedThrough, in: .standard)
+    }
+
+    func conflicts(limit: Int) -> [ConflictReport] {
+        var found: [ConflictReport] = []
+        for entry in node.map.entries {
+            let group = GroupID(keyspace: .standard, partition: entry.partition)
+            guard let records = try? store.records(of: group) else { continue }
+            for record in records where record.key.starts(with: PartitionState.conflictPrefix) {
+                guard let conflict = try? ConflictRecord(decoding: record.value) else { continue }
+                found.append(ConflictReport(conflict, here: configuration.regionID))
+            }
+        }
+        found.sort { max($0.winner.stamp, $0.loser.stamp) > max($1.winner.stamp, $1.loser.stamp) }
+        return Array(found.prefix(limit))
+    }
+
+    // MARK: The picture
+
+    var now: Instant { Clocks.instant() }
+    var epochRound: UInt64 { node.sequencerEpoch.round }
+
+    func randomLeaseID() -> LeaseID { LeaseID(Int64.random(in: 1...Int64.max)) }
+
+    var status: NodeStatus {
+        let now = Clocks.read()
+        var status = NodeStatus()
+        status.clusterID = configuration.clusterID
+        status.memberID = configuration.memberID(of: configuration.nodeID)
+        status.name = configuration.nodeName
+        status.region = configuration.regionName
+        status.members = configuration.members.map { member(of: $0) }
+        status.partitions = node.partitionStatus.map {
+            NodeStatus.Partition(
+                id: $0.id, range: $0.range, leader: $0.leader, term: $0.term, decided: $0.decided,
+                applied: $0.applied, replicas: configuration.members.map(\.id))
+        }
+        status.sequencer = node.sequencerNode(at: now.instant)
+        status.sequencerMemberID = status.sequencer.map { configuration.memberID(of: $0) } ?? 0
+        status.epochRound = node.sequencerEpoch.round
+        status.revision = node.revision
+        status.compactRevision = node.compactedThrough
+        status.appliedIndex = node.appliedIndex
+        status.decidedIndex = node.decidedIndex
+        status.storeBytes = Int64(clamping: figures.sizes?.total ?? 0)
+        status.storeBytesInUse = Int64(clamping: figures.sizes?.inUse ?? 0)
+        status.isReady = node.isReady && status.sequencer != nil
+        status.problems = problems(status)
+        status.geoLinks = links(now)
+        status.conflicts = [.init(policy: "last-writer-wins", total: node.conflictsTotal)]
+        status.leaderChangesTotal = figures.leaderChanges
+        status.voidRevisionsTotal = figures.voidRevisions
+        let syncs = log.metrics()
+        status.logSyncsTotal = syncs.syncs
+        status.logSyncSecondsTotal = Double(syncs.syncNanoseconds) / 1e9
+        return status
+    }
+
+    private func member(of member: HostConfiguration.Member) -> NodeStatus.Member {
+        let isMe = member.id == configuration.nodeID
+        let peer = PeerID(region: configuration.regionID, node: member.id)
+        let scheme = configuration.peerTLS == nil ? "http" : "https"
+        return NodeStatus.Member(
+            id: configuration.memberID(of: member.id), name: member.name,
+            clientURLs: member.clientURLs, peerURLs: ["\(scheme)://\(member.peer)"],
+            node: member.id, isHealthy: isMe || !node.suspects(member.id),
+            version: isMe ? PolderVersion.text : versions[peer] ?? "")
+    }
+
+    private func problems(_ status: NodeStatus) -> [String] {
+        var problems: [String] = []
+        if status.sequencer == nil { problems.append("no sequencer is heard") }
+        if !acceptsWrites { problems.append("the disk is full: writes are refused") }
+        for partition in status.partitions where partition.leader == nil {
+            problems.append("partition \(partition.id) has no leader")
+        }
+        for member in status.members where !member.isHealthy {
+            problems.append("\(member.name) is suspected")
+        }
+        return problems
+    }
+
+    private func links(_ now: ClockReading) -> [NodeStatus.GeoLink] {
+        let known = node.links(wallMicroseconds: now.wallMicroseconds)
+        return configuration.remoteRegions.map { region in
+            let isConnected = region.nodes.contains {
+                transport.isConnected(PeerID(region: region.id, node: $0.id))
+            }
+            let lag = known.first { $0.region == region.id }
+            return NodeStatus.GeoLink(
+                origin: region.name, isConnected: isConnected,
+                lagSeconds: Double(lag?.lagMicroseconds ?? 0) / 1e6,
+                lagRevisions: lag?.lagRevisions ?? 0)
+        }
+    }
+
+    // MARK: The leader
+
+    /// After every turn: streams that want a leader must hear when there is none.
+    func noticeLeader() {
+        let has = node.sequencerNode(at: Clocks.instant()) != nil
+        guard has != hasLeader else { return }
+        hasLeader = has
+        facade?.onLeaderChanged(hasLeader: has)
+        if has, !hasServed {
+            hasServed = true
+            // etcd's words: tools wait for them.
+            logger.notice("ready to serve client requests")
+        }
+    }
+}
+
+extension Request {
+    /// Refused while the disk is full: what would grow the data. Deletions and compaction help.
+    fileprivate var needsSpace: Bool {
+        switch self {
+        case .transaction(let transaction): transaction.puts
+        case .leaseGrant, .replicate: true
+        case .leaseRevoke, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact: false
+        }
+    }
+}
+
+extension Transaction {
+    fileprivate var puts: Bool {
+        (success + failure).contains { operation in
+            switch operation {
+            case .put: true
+            case .range, .delete: false
+            case .transaction(let nested): nested.puts
+            }
+        }
+    }
+}
+
+extension ConflictReport {
+    /// The record names no revision of its own: that of the side which was written here.
+    fileprivate init(_ record: ConflictRecord, here: RegionID) {
+        let local = record.loser.origin.region == here ? record.loser : record.winner
+        self.init(
+            key: record.key, policy: "\(record.policy)", revision: local.origin.revision,
+            winner: record.winner.origin, loser: record.loser.origin,
+            loserValue: record.loser.value, loserIsDeletion: record.loser.isDeletion)
+    }
+}
+
+extension HostConfiguration {
+    func node(boot: UInt64) -> NodeConfiguration {
+        NodeConfiguration(
+            region: regionID, node: nodeID, nodes: members.map(\.id).sorted(),
+            otherRegions: remoteRegions.map { .init(region: $0.id, nodes: $0.nodes.map(\.id)) },
+            partitions: partitions, boot: boot)
+    }
+
+    var peers: [PeerID: PeerAddress] {
+        var found: [PeerID: PeerAddress] = [:]
+        for member in members where member.id != nodeID {
+            found[PeerID(region: regionID, node: member.id)] = PeerAddress(
+                host: member.peer.host, port: member.peer.port)
+        }
+        for region in remoteRegions {
+            for node in region.nodes {
+                found[PeerID(region: region.id, node: node.id)] = PeerAddress(
+                    host: node.peer.host, port: node.peer.port)
+            }
+        }
+        return found
+    }
+}

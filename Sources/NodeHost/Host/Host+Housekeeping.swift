@@ -1,0 +1,125 @@
+import Logging
+import NIOCore
+import Node
+import Primitives
+import Storage
+
+extension Host {
+    /// Looks once a second after what needs no promptness.
+    func startHousekeeping() {
+        flushedAt = Clocks.instant()
+        tick = loop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
+            self.onTick()
+        }
+    }
+
+    private func onTick() {
+        guard !isStopped, !end.hasFailed else { return }
+        let written = log.metrics().appendedBytes
+        let now = Clocks.instant()
+        let isMuch = written - flushedAtBytes >= UInt64(configuration.limits.logBytesBeforeFlush)
+        // A little now and then too: a restart replays what the store has not flushed.
+        let isOld = written > flushedAtBytes && now.since(flushedAt) >= .seconds(60)
+        if isMuch || isOld { flush(written: written, at: now) }
+        figures.sizes = store.sizes()
+    }
+
+    /// Makes the store durable in the background; then the logs may be cut.
+    private func flush(written: UInt64, at now: Instant) {
+        guard !isFlushing else { return }
+        isFlushing = store.flushInBackground { result in
+            self.loop.execute { self.onFlushed(result) }
+        }
+        guard isFlushing else { return }
+        flushedAtBytes = written
+        flushedAt = now
+    }
+
+    private func onFlushed(_ result: Result<[GroupID: Slot], StorageError>) {
+        isFlushing = false
+        switch result {
+        case .success(let slots):
+            logger.debug("store flushed")
+            enqueue(.flushed(slots.map { ($0.key, $0.value) }.sorted { $0.0 < $1.0 }))
+        case .failure(let error): end.fail(HostFailure(error))
+        }
+    }
+
+    // MARK: Compaction
+
+    func beginCompaction(_ floor: Revision) throws(StorageError) {
+        guard floor > store.floor(of: .standard) else { return }
+        try store.compact(floor: floor, in: .standard)
+        guard !isCompacting else { return }
+        isCompacting = true
+        compactSome()
+    }
+
+    /// A little at a time: the loop serves clients in between.
+    private func compactSome() {
+        guard !isStopped, !end.hasFailed else { return }
+        do throws(StorageError) {
+            if try store.compactStep(budget: 500, in: .standard) {
+                isCompacting = false
+                return
+            }
+        } catch {
+            end.fail(HostFailure(error))
+            return
+        }
+        loop.scheduleTask(in: .milliseconds(2)) { self.compactSome() }
+    }
+
+    // MARK: Events
+
+    /// Pure modules report; here reports become log lines and counters.
+    func onEvent(_ event: NodeEvent) {
+        figures.count(event)
+        switch event {
+        case .becameLeader(let group, let term):
+            logger.info("became leader", metadata: ["group": "\(group)", "term": "\(term)"])
+        case .lostLeadership(let group, let term):
+            logger.info("lost leadership", metadata: ["group": "\(group)", "term": "\(term)"])
+        case .sequencerOpened(let epoch, let frontier):
+            logger.notice(
+                "sequencer opened", metadata: ["epoch": "\(epoch)", "frontier": "\(frontier)"])
+        case .sequencerClosed(let epoch):
+            logger.notice("sequencer closed", metadata: ["epoch": "\(epoch)"])
+        case .suspected(let node):
+            logger.warning("suspected", metadata: ["peer": "\(node)"])
+        case .trusted(let node): logger.info("trusted again", metadata: ["peer": "\(node)"])
+        case .revisionVoid(let revision):
+            logger.debug("revision is void", metadata: ["revision": "\(revision)"])
+        case .snapshotInstalled(let group, let slot):
+            logger.notice(
+                "snapshot installed", metadata: ["group": "\(group)", "applied": "\(slot)"])
+        case .link(let region, let what):
+            logger.debug("link", metadata: ["region": "\(region)", "event": "\(what)"])
+        case .consensus(let group, let what):
+            logger.debug("consensus", metadata: ["group": "\(group)", "event": "\(what)"])
+        case .ignored(let what, let from):
+            logger.debug("ignored", metadata: ["what": "\(what)", "from": "\(from)"])
+        }
+    }
+}
+
+/// Counters of the shell.
+struct HostFigures {
+    var turns: UInt64 = 0
+    var inputs: UInt64 = 0
+    var framesUnknown: UInt64 = 0
+    var framesMalformed: UInt64 = 0
+    var voidRevisions: UInt64 = 0
+    var leaderChanges: UInt64 = 0
+    var sizes: Store.Sizes?
+
+    mutating func count(_ event: NodeEvent) {
+        switch event {
+        case .revisionVoid: voidRevisions += 1
+        case .sequencerOpened: leaderChanges += 1
+        case .becameLeader, .lostLeadership, .sequencerClosed, .suspected, .trusted,
+            .snapshotInstalled, .link, .consensus, .ignored:
+            break
+        }
+    }
+}

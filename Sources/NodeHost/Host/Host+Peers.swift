@@ -1,0 +1,138 @@
+import GeoReplication
+import Logging
+import NIOCore
+import Node
+import Primitives
+import Storage
+import Transport
+
+/// The transport holds its delegate weakly and wants it before the host is whole.
+final class PeerDelegate: PeerTransportDelegate {
+    weak var host: Host?
+
+    func onConnected(_ peer: PeerID, boot: UInt64) { host?.onConnected(peer) }
+    func onDisconnected(_ peer: PeerID, lost: Bool) { host?.onDisconnected(peer, lost: lost) }
+    func onFrame(_ peer: PeerID, _ frame: Bytes) { host?.onFrame(peer, frame) }
+    func onNote(_ note: TransportNote) { host?.onNote(note) }
+}
+
+extension Host {
+    // MARK: From peers
+
+    func onConnected(_ peer: PeerID) {
+        logger.info("connected", metadata: ["peer": "\(peer)"])
+        var writer = HostFrame.begin(.greeting)
+        writer.string(PolderVersion.text)
+        transport.send(Bytes(writer.bytes), to: peer)
+        if peer.region == configuration.regionID {
+            enqueue(.connected(peer.node))
+        } else {
+            enqueue(.linkConnected(peer.region, peer.node))
+        }
+    }
+
+    func onDisconnected(_ peer: PeerID, lost: Bool) {
+        logger.info("disconnected", metadata: ["peer": "\(peer)", "lost": "\(lost)"])
+        courier.onDisconnected(peer)
+        if peer.region == configuration.regionID {
+            enqueue(.disconnected(peer.node, lost: lost))
+        } else {
+            enqueue(.linkDisconnected(peer.region, peer.node))
+        }
+    }
+
+    func onFrame(_ peer: PeerID, _ frame: Bytes) {
+        do throws(DecodingError) {
+            var reader = ByteReader(frame)
+            guard let kind = try HostFrame.kind(&reader) else {
+                figures.framesUnknown += 1
+                return
+            }
+            try onFrame(peer, kind, &reader)
+        } catch {
+            // A peer of the same cluster that speaks nonsense: dropped and counted, never fatal.
+            figures.framesMalformed += 1
+            logger.error(
+                "malformed frame", metadata: ["peer": "\(peer)", "reason": "\(error.what)"])
+        }
+    }
+
+    private func onFrame(
+        _ peer: PeerID, _ kind: HostFrame.Kind, _ reader: inout ByteReader
+    ) throws(DecodingError) {
+        let isOurRegion = peer.region == configuration.regionID
+        switch kind {
+        case .messages:
+            guard isOurRegion else { throw DecodingError("messages from another region") }
+            let (keyspace, messages) = try PeerFrame.decode(try reader.raw(reader.remaining))
+            guard keyspace == .standard else { throw DecodingError("keyspace \(keyspace)") }
+            for message in messages { enqueue(.message(from: peer.node, message)) }
+        case .link:
+            guard !isOurRegion else { throw DecodingError("a link's message from our region") }
+            let message = try reader.linkMessage()
+            try reader.expectEnd()
+            enqueue(.linkMessage(peer.region, peer.node, message))
+        case .snapshot:
+            guard isOurRegion else { throw DecodingError("a snapshot from another region") }
+            let message = try SnapshotMessage(&reader)
+            do throws(StorageError) {
+                try courier.onMessage(message, from: peer, at: Clocks.instant())
+            } catch {
+                end.fail(HostFailure(error))
+            }
+            transport.flush()
+        case .greeting:
+            versions[peer] = String(try reader.string().prefix(64))
+        }
+    }
+
+    func onNote(_ note: TransportNote) {
+        switch note {
+        case .refusedInbound, .refusedByPeer, .malformed, .queueOverflow:
+            logger.warning("transport: \(note)")
+        case .connectionFailed: logger.debug("transport: \(note)")
+        case .faultSet: logger.notice("transport: \(note)")
+        }
+    }
+
+    // MARK: To peers
+
+    /// One frame per peer and turn, in the order in which the peers are first named.
+    func sendToPeers() {
+        for (to, message) in effects.sends {
+            let slot = Int(to.rawValue)
+            while outgoing.count <= slot { outgoing.append([]) }
+            if outgoing[slot].isEmpty { outgoingOrder.append(to) }
+            outgoing[slot].append(message)
+        }
+        for to in outgoingOrder {
+            var writer = HostFrame.begin(.messages, capacity: 1024)
+            PeerFrame.encode(outgoing[Int(to.rawValue)], keyspace: .standard, into: &writer)
+            outgoing[Int(to.rawValue)].removeAll(keepingCapacity: true)
+            transport.send(
+                Bytes(writer.bytes), to: PeerID(region: configuration.regionID, node: to))
+        }
+        outgoingOrder.removeAll(keepingCapacity: true)
+        for send in effects.linkSends {
+            var writer = HostFrame.begin(.link)
+            writer.linkMessage(send.message)
+            transport.send(Bytes(writer.bytes), to: PeerID(region: send.region, node: send.node))
+        }
+    }
+
+    // MARK: Snapshots
+
+    /// The rows of a group; the directory has none.
+    func hashes(of group: GroupID) -> HashRange? {
+        if group.partition == .directory { return HashRange(first: 0, last: 0) }
+        return node.map.entries.first { $0.partition == group.partition }?.range
+    }
+
+    func onSnapshotInstalled(_ group: GroupID) {
+        do throws(StorageError) {
+            enqueue(.snapshotInstalled(group, records: try store.records(of: group)))
+        } catch {
+            end.fail(HostFailure(error))
+        }
+    }
+}

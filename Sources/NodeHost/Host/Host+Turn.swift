@@ -1,0 +1,153 @@
+import EtcdAPI
+import EtcdFacade
+import Logging
+import NIOCore
+import Node
+import Partitioning
+import Primitives
+import Storage
+import Transport
+
+extension Host {
+    // MARK: Inputs
+
+    func enqueue(_ input: NodeInput) {
+        inputs.append(input)
+        guard !isTurnDue, !isInTurn else { return }
+        isTurnDue = true
+        // At the end of this tick of the loop: everything that this tick brings shares one turn.
+        loop.execute { self.turn() }
+    }
+
+    func onDurable() { enqueue(.durable(Ticket(durable.take()))) }
+
+    func onReserve(hasSpace: Bool) {
+        acceptsWrites = hasSpace
+        if hasSpace {
+            logger.notice("the disk has space again: writes are taken")
+        } else {
+            logger.error("the disk is full: writes are refused until there is space")
+        }
+    }
+
+    // MARK: The turn
+
+    /// Answers of the store are inputs again, and clients may ask at once for more: a few rounds run in
+    /// one go, then the sockets get their turn.
+    func turn() {
+        isTurnDue = false
+        guard !isStopped, !end.hasFailed else { return }
+        isInTurn = true
+        var rounds = 0
+        while !inputs.isEmpty, rounds < 8 {
+            rounds += 1
+            swap(&inputs, &taken)
+            // After the last input was taken (protocol-rules.md S13 b).
+            let clock = Clocks.read()
+            for input in taken { node.step(input, at: clock, into: &effects) }
+            node.finishTurn(at: clock, into: &effects)
+            figures.turns += 1
+            figures.inputs += UInt64(taken.count)
+            taken.removeAll(keepingCapacity: true)
+            do throws(StorageError) {
+                try carryOut(at: clock.instant)
+            } catch {
+                end.fail(HostFailure(error))
+                isInTurn = false
+                return
+            }
+            effects.removeAll()
+        }
+        isInTurn = false
+        noticeLeader()
+        server.flush()
+        transport.flush()
+        armWake()
+        if !inputs.isEmpty {
+            isTurnDue = true
+            loop.execute { self.turn() }
+        }
+    }
+
+    /// In the order that `NodeEffects` prescribes: what others are told must be in the store and on its
+    /// way into the log first.
+    private func carryOut(at now: Instant) throws(StorageError) {
+        if !effects.store.isEmpty { try store.apply(effects.store) }
+        if !effects.persist.isEmpty { log.append(effects.persist, ticket: effects.ticket) }
+        sendToPeers()
+        answerClients()
+        try readStore()
+        for wanted in effects.snapshotsWanted {
+            let peer = PeerID(region: configuration.regionID, node: wanted.by)
+            try courier.sendSnapshot(of: wanted.group, to: peer, at: now)
+        }
+        if let floor = effects.floor { try beginCompaction(floor) }
+        for event in effects.events { onEvent(event) }
+    }
+
+    private func answerClients() {
+        for (token, response) in effects.responses { facade?.onResponse(response, token: token) }
+        for (token, answer) in effects.readIndexes {
+            let index = answer.map {
+                ReadIndex(revision: $0.revision, compactRevision: $0.compactRevision)
+            }
+            facade?.onReadIndex(index, token: token)
+        }
+        if let lost = effects.changesLost { facade?.onChangesLost(through: lost) }
+        if let through = effects.changesThrough {
+            facade?.onChanges(effects.changes, through: through)
+        }
+    }
+
+    private func readStore() throws(StorageError) {
+        for request in effects.reads {
+            let found = try store.newest(
+                keys: request.plan.keys, ranges: request.plan.ranges, of: request.group,
+                hashes: request.range)
+            var historic: [ReadAnswer.Historic] = []
+            for query in request.plan.historic {
+                historic.append(answer(query, hashes: request.range))
+            }
+            inputs.append(
+                .read(
+                    token: request.token,
+                    ReadAnswer(applied: found.applied, rows: found.rows, historic: historic)))
+        }
+        for read in effects.changeReads {
+            do throws(RequestError) {
+                let page = try store.changes(
+                    after: read.after, through: read.through, in: .standard, maxRows: read.maxRows)
+                inputs.append(
+                    .changesRead(read.region, changes: page.changes, through: page.through))
+            } catch {
+                inputs.append(.changesRead(read.region, changes: nil, through: read.after))
+            }
+        }
+    }
+
+    private func answer(_ query: RangeQuery, hashes: HashRange) -> ReadAnswer.Historic {
+        do throws(RequestError) {
+            return .result(
+                try store.range(query, at: query.revision, in: .standard, hashes: hashes))
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    // MARK: Waking
+
+    private func armWake() {
+        let next = effects.nextWake
+        guard next < wakeAt || wakeTask == nil else { return }
+        wakeTask?.cancel()
+        wakeTask = nil
+        wakeAt = next
+        guard next != .never else { return }
+        let delay = next.since(Clocks.instant()).nanoseconds
+        wakeTask = loop.scheduleTask(in: .nanoseconds(Int64(clamping: delay))) {
+            self.wakeTask = nil
+            self.wakeAt = .never
+            self.enqueue(.wake)
+        }
+    }
+}

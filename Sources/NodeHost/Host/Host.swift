@@ -1,0 +1,286 @@
+import EtcdAPI
+import EtcdFacade
+import Logging
+import NIOCore
+import Node
+import Primitives
+import Storage
+import Synchronization
+import TLS
+import Transport
+
+/// The shell around one pure node. Everything happens on one event loop: sockets, the core, the store;
+/// only the write-ahead log has a thread of its own (architecture.md, "Threads").
+///
+/// A turn takes all inputs that have come, reads the clocks, steps the core, and carries out its
+/// effects in the order that `NodeEffects` prescribes. See `Host+Turn.swift`.
+final class Host: @unchecked Sendable {
+    let configuration: HostConfiguration
+    let loop: any EventLoop
+    let logger: Logger
+    let end: HostEnd
+
+    let directory: DataDirectory
+    let log: WriteAheadLog
+    let store: Store
+    let transport: PeerTransport
+    let server: RPCServer
+    let peers: PeerDelegate
+    let courier: SnapshotCourier
+    /// Set at the end of `init`; nil only within it.
+    private(set) var facade: Facade?
+    private let relay: LoopRelay
+    private let clientTLS: TLSContext?
+    private let peerTLS: TLSContext?
+
+    // The core and its turn.
+    var node: Node
+    var effects = NodeEffects()
+    var inputs: [NodeInput] = []
+    var taken: [NodeInput] = []
+    var isTurnDue = false
+    var isInTurn = false
+    var isStopped = false
+    var wakeAt = Instant.never
+    var wakeTask: Scheduled<Void>?
+    /// Highest ticket that the log's thread has reported and the loop has not seen.
+    let durable: DurableMark
+
+    /// This turn's messages, by the peer's number, and the order in which peers came up.
+    var outgoing: [[PeerMessage]] = []
+    var outgoingOrder: [NodeID] = []
+
+    // Housekeeping.
+    var flushedAtBytes: UInt64 = 0
+    var flushedAt = Instant.zero
+    var isFlushing = false
+    var isCompacting = false
+    var acceptsWrites = true
+    var hasLeader = false
+    var hasServed = false
+    var tick: RepeatedTask?
+    var figures = HostFigures()
+    /// What the other nodes of the cluster say that they run.
+    var versions: [PeerID: String] = [:]
+
+    init(
+        _ configuration: HostConfiguration, loop: any EventLoop, logger: Logger, end: HostEnd
+    ) throws(HostFailure) {
+        self.configuration = configuration
+        self.loop = loop
+        self.logger = logger
+        self.end = end
+        let boot = UInt64.random(in: 1...UInt64.max)
+        let mark = DurableMark()
+        durable = mark
+
+        clientTLS = try Host.tls(configuration.clientTLS, alpn: ["h2", "http/1.1"])
+        peerTLS = try Host.tls(configuration.peerTLS, alpn: [])
+
+        let identity = NodeIdentity(
+            cluster: configuration.clusterID, region: configuration.regionID,
+            regionName: configuration.regionName, node: configuration.nodeID)
+        let restored: RestoredNode
+        do throws(StorageError) {
+            directory = try DataDirectory.open(configuration.dataDirectory, identity: identity)
+            let relay = LoopRelay(loop: loop, mark: mark, end: end)
+            let opened = try WriteAheadLog.open(
+                directory: directory.logPath, identity: identity, handlers: relay.handlers)
+            log = opened.log
+            store = try Store.open(directory.storePath, options: Host.options(configuration.limits))
+            restored = try Host.restore(store, logs: opened.groups, partitions: configuration.partitions)
+            self.relay = relay
+        } catch {
+            throw HostFailure(error)
+        }
+        store.onFailure = { error in end.fail(HostFailure(error)) }
+
+        let peers = PeerDelegate()
+        self.peers = peers
+        transport = PeerTransport(
+            configuration: Host.transport(configuration, boot: boot, tls: peerTLS), loop: loop,
+            delegate: peers)
+        var limits = RPCLimits()
+        limits.messageBytesMax = configuration.limits.requestBytesMax + 524_288
+        server = RPCServer(loop: loop, limits: limits)
+        do throws(DecodingError) {
+            node = try Node(
+                configuration: configuration.node(boot: boot), restored: restored, at: Clocks.read())
+        } catch {
+            throw HostFailure(code: 5, "damaged records in the store: \(error.what)")
+        }
+        let transport = transport
+        courier = SnapshotCourier(
+            store: store, logger: logger, hashes: { peers.host?.hashes(of: $0) },
+            send: { _ = transport.send($1, to: $0) },
+            install: { peers.host?.onSnapshotInstalled($0) })
+
+        peers.host = self
+        relay.host = self
+        var facadeLimits = FacadeLimits()
+        facadeLimits.requestBytesMax = configuration.limits.requestBytesMax
+        facadeLimits.transactionOperationsMax = configuration.limits.transactionOperationsMax
+        var versions = ServedVersions()
+        versions.polder = PolderVersion.text
+        let facade = Facade(
+            node: self, server: server, limits: facadeLimits, versions: versions)
+        self.facade = facade
+        server.handler = ClientDoor(host: self, facade: facade)
+    }
+
+    // MARK: Parts
+
+    private static func tls(
+        _ files: HostConfiguration.TLSFiles?, alpn: [String]
+    ) throws(HostFailure) -> TLSContext? {
+        guard let files else { return nil }
+        do {
+            return try TLSContext(
+                TLSConfiguration(
+                    ca: files.ca, certificate: files.certificate, key: files.key,
+                    requireClientCertificate: files.requiresClientCertificate, alpn: alpn))
+        } catch {
+            throw HostFailure(code: 3, "\(error)")
+        }
+    }
+
+    private static func options(_ limits: HostConfiguration.Limits) -> Store.Options {
+        var options = Store.Options()
+        options.blockCacheBytes = limits.blockCacheBytes
+        return options
+    }
+
+    private static func restore(
+        _ store: Store, logs: [GroupID: RestoredLog], partitions: Int
+    ) throws(StorageError) -> RestoredNode {
+        var records: [GroupID: [(key: Bytes, value: Bytes)]] = [:]
+        for number in 0...partitions {
+            let group = GroupID(keyspace: .standard, partition: PartitionID(UInt32(number)))
+            records[group] = try store.records(of: group)
+        }
+        return RestoredNode(logs: logs, records: records)
+    }
+
+    private static func transport(
+        _ configuration: HostConfiguration, boot: UInt64, tls: TLSContext?
+    ) -> TransportConfiguration {
+        var made = TransportConfiguration(
+            cluster: configuration.clusterID,
+            own: PeerID(region: configuration.regionID, node: configuration.nodeID), boot: boot,
+            listen: PeerAddress(
+                host: configuration.peerAddress.host, port: configuration.peerAddress.port),
+            tls: tls)
+        made.wanDelay = .nanoseconds(Int64(clamping: configuration.wanDelay.nanoseconds))
+        made.faultInjection = configuration.faultInjection
+        return made
+    }
+
+    // MARK: Life
+
+    func start() -> EventLoopFuture<Void> {
+        transport.setPeers(configuration.peers)
+        let client = configuration.clientAddress
+        return transport.start().flatMapErrorThrowing { error in
+            throw HostFailure(
+                code: 3, "cannot listen on \(self.configuration.peerAddress) for peers: \(error)")
+        }.flatMapThrowing { _ in
+            do {
+                return try SocketAddress.makeAddressResolvingHost(client.host, port: client.port)
+            } catch {
+                throw HostFailure(code: 3, "listen.client: cannot resolve \(client.host): \(error)")
+            }
+        }.flatMap { address in
+            self.server.bind(to: address, tls: self.clientTLS).flatMapErrorThrowing { error in
+                throw HostFailure(code: 3, "cannot listen on \(client) for clients: \(error)")
+            }
+        }.map { address in
+            self.logger.info(
+                "serving client traffic",
+                metadata: ["address": "\(client)", "tls": "\(self.clientTLS != nil)"])
+            self.facade?.start()
+            self.enqueue(.wake)
+            self.startHousekeeping()
+        }
+    }
+
+    /// SIGHUP: new certificates for new connections.
+    func reload() {
+        for context in [clientTLS, peerTLS] {
+            do {
+                try context?.reload()
+            } catch {
+                logger.error("certificates not reloaded", metadata: ["reason": "\(error)"])
+                return
+            }
+        }
+        logger.notice("certificates reloaded")
+    }
+
+    /// Lets open calls finish for a moment, then closes everything in an order in which nothing that
+    /// was acknowledged can be lost: the log holds it all already.
+    func stop() -> EventLoopFuture<Void> {
+        isStopping = true
+        return server.shutdown(within: .milliseconds(500)).flatMap { self.transport.shutdown() }
+            .flatMapThrowing {
+                self.isStopped = true
+                self.facade?.stop()
+                self.tick?.cancel()
+                self.wakeTask?.cancel()
+                self.courier.close()
+                self.log.close()
+                do throws(StorageError) {
+                    _ = try self.store.flush()
+                } catch {
+                    throw HostFailure(error)
+                }
+                self.store.close()
+                self.directory.close()
+            }
+    }
+    var isStopping = false
+}
+
+/// The highest durable ticket, handed from the log's thread to the loop with one wake at a time.
+final class DurableMark: Sendable {
+    private let ticket = Atomic<UInt64>(0)
+    private let isTold = Atomic<Bool>(false)
+
+    /// True: the loop must be woken.
+    func raise(_ value: UInt64) -> Bool {
+        ticket.store(value, ordering: .releasing)
+        return !isTold.exchange(true, ordering: .acquiringAndReleasing)
+    }
+
+    func take() -> UInt64 {
+        // Cleared first: a ticket raised after the load wakes the loop again.
+        isTold.store(false, ordering: .sequentiallyConsistent)
+        return ticket.load(ordering: .sequentiallyConsistent)
+    }
+}
+
+/// What the log's thread may do: wake the loop, or end the process.
+final class LoopRelay: @unchecked Sendable {
+    private let loop: any EventLoop
+    private let mark: DurableMark
+    private let end: HostEnd
+    /// Used on the loop only.
+    weak var host: Host?
+
+    init(loop: any EventLoop, mark: DurableMark, end: HostEnd) {
+        self.loop = loop
+        self.mark = mark
+        self.end = end
+    }
+
+    var handlers: WriteAheadLog.Handlers {
+        WriteAheadLog.Handlers(
+            onDurable: { ticket in
+                guard self.mark.raise(ticket.rawValue) else { return }
+                self.loop.execute { self.host?.onDurable() }
+            },
+            onFailure: { error in self.end.fail(HostFailure(error)) },
+            onReserve: { hasSpace in
+                self.loop.execute { self.host?.onReserve(hasSpace: hasSpace) }
+            })
+    }
+}

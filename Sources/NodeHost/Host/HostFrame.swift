@@ -1,0 +1,89 @@
+import Primitives
+
+/// What travels in one frame between two hosts. Kind, version, body.
+enum HostFrame {
+    static let version: UInt8 = 1
+
+    enum Kind: UInt8 {
+        /// A turn's messages to one node of the region, one after another.
+        case messages = 1
+        /// One message of a link between regions.
+        case link = 2
+        case snapshot = 3
+        /// Who we are, for people: the version of our program.
+        case greeting = 4
+    }
+
+    static func begin(_ kind: Kind, capacity: Int = 256) -> ByteWriter {
+        var writer = ByteWriter(capacity: capacity)
+        writer.byte(kind.rawValue)
+        writer.byte(version)
+        return writer
+    }
+
+    /// Nil: a kind or version that this build does not know.
+    static func kind(_ reader: inout ByteReader) throws(DecodingError) -> Kind? {
+        guard let kind = Kind(rawValue: try reader.byte()), try reader.byte() == version else {
+            return nil
+        }
+        return kind
+    }
+}
+
+/// How a partition's snapshot travels: the receiver paces the sender, chunk by chunk.
+enum SnapshotMessage: Equatable {
+    /// `number` tells attempts apart.
+    case offer(GroupID, number: UInt64, applied: Slot)
+    case chunk(GroupID, number: UInt64, index: UInt64, Bytes)
+    case end(GroupID, number: UInt64, chunks: UInt64)
+    /// Ready for everything below `next` plus the window.
+    case next(GroupID, number: UInt64, next: UInt64)
+    case refused(GroupID, number: UInt64)
+
+    func encoded() -> Bytes {
+        var writer = HostFrame.begin(.snapshot)
+        switch self {
+        case .offer(let group, let number, let applied):
+            writer.byte(1)
+            writer.group(group)
+            writer.varint(number)
+            writer.id(applied)
+        case .chunk(let group, let number, let index, let bytes):
+            writer.byte(2)
+            writer.group(group)
+            writer.varint(number)
+            writer.varint(index)
+            writer.bytes(bytes)
+        case .end(let group, let number, let chunks):
+            writer.byte(3)
+            writer.group(group)
+            writer.varint(number)
+            writer.varint(chunks)
+        case .next(let group, let number, let next):
+            writer.byte(4)
+            writer.group(group)
+            writer.varint(number)
+            writer.varint(next)
+        case .refused(let group, let number):
+            writer.byte(5)
+            writer.group(group)
+            writer.varint(number)
+        }
+        return Bytes(writer.bytes)
+    }
+
+    init(_ reader: inout ByteReader) throws(DecodingError) {
+        let tag = try reader.byte()
+        let group = try reader.group(), number = try reader.varint()
+        switch tag {
+        case 1: self = .offer(group, number: number, applied: try reader.id())
+        case 2:
+            self = .chunk(group, number: number, index: try reader.varint(), try reader.bytes())
+        case 3: self = .end(group, number: number, chunks: try reader.varint())
+        case 4: self = .next(group, number: number, next: try reader.varint())
+        case 5: self = .refused(group, number: number)
+        default: throw DecodingError("snapshot message \(tag)")
+        }
+        try reader.expectEnd()
+    }
+}

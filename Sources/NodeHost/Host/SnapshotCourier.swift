@@ -1,0 +1,209 @@
+import Logging
+import Primitives
+import Storage
+import Transport
+
+/// Sends and receives snapshots of partitions for replicas that are too far behind for the log.
+///
+/// A received snapshot is collected whole and then installed in one go, between two turns: the replica
+/// may catch up by other ways meanwhile, and never reads a half-replaced partition.
+final class SnapshotCourier {
+    private struct Sending {
+        let group: GroupID
+        let number: UInt64
+        let export: SnapshotExport
+        var sent: UInt64 = 0
+        var isWholeSent = false
+        var progressAt: Instant
+    }
+    private struct Receiving {
+        let from: PeerID
+        let number: UInt64
+        let applied: Slot
+        var chunks: [Bytes] = []
+        var bytes = 0
+        var progressAt: Instant
+    }
+
+    static let chunkBytes = 256 << 10
+    /// Chunks on their way to one peer.
+    static let window: UInt64 = 8
+    /// Of one snapshot in memory.
+    static let receivedBytesMax = 4 << 30
+    static let patience = TimeSpan.seconds(10)
+
+    private let store: Store
+    private let logger: Logger
+    private let send: (PeerID, Bytes) -> Void
+    private let install: (GroupID) -> Void
+    private let hashes: (GroupID) -> HashRange?
+    private var sending: [PeerID: Sending] = [:]
+    /// Asked for while another goes to the same peer.
+    private var waiting: [PeerID: [GroupID]] = [:]
+    private var receiving: [GroupID: Receiving] = [:]
+    private var nextNumber: UInt64 = 1
+
+    init(
+        store: Store, logger: Logger, hashes: @escaping (GroupID) -> HashRange?,
+        send: @escaping (PeerID, Bytes) -> Void, install: @escaping (GroupID) -> Void
+    ) {
+        self.store = store
+        self.logger = logger
+        self.hashes = hashes
+        self.send = send
+        self.install = install
+    }
+
+    var isBusy: Bool { !sending.isEmpty || !receiving.isEmpty }
+
+    // MARK: Sending
+
+    func sendSnapshot(of group: GroupID, to peer: PeerID, at now: Instant) throws(StorageError) {
+        if let current = sending[peer] {
+            if now.since(current.progressAt) < SnapshotCourier.patience {
+                if current.group != group, waiting[peer]?.contains(group) != true {
+                    waiting[peer, default: []].append(group)
+                }
+                return
+            }
+            current.export.close()
+        }
+        guard let hashes = hashes(group) else { return }
+        let export = try store.exportSnapshot(of: group, hashes: hashes)
+        let number = nextNumber
+        nextNumber += 1
+        sending[peer] = Sending(group: group, number: number, export: export, progressAt: now)
+        logger.notice(
+            "sending a snapshot",
+            metadata: ["group": "\(group)", "to": "\(peer)", "applied": "\(export.applied)"])
+        send(peer, SnapshotMessage.offer(group, number: number, applied: export.applied).encoded())
+    }
+
+    private func onNext(
+        _ group: GroupID, _ number: UInt64, next: UInt64, from peer: PeerID, at now: Instant
+    ) throws(StorageError) {
+        guard var current = sending[peer], current.group == group, current.number == number else {
+            return
+        }
+        current.progressAt = now
+        while !current.isWholeSent, current.sent < next + SnapshotCourier.window {
+            if let chunk = try current.export.next(bytesMax: SnapshotCourier.chunkBytes) {
+                let message = SnapshotMessage.chunk(
+                    group, number: number, index: current.sent, chunk)
+                send(peer, message.encoded())
+                current.sent += 1
+            } else {
+                current.isWholeSent = true
+                send(
+                    peer, SnapshotMessage.end(group, number: number, chunks: current.sent).encoded())
+            }
+        }
+        sending[peer] = current
+        if current.isWholeSent, next >= current.sent { try finishSending(to: peer, at: now) }
+    }
+
+    private func finishSending(to peer: PeerID, at now: Instant) throws(StorageError) {
+        sending.removeValue(forKey: peer)?.export.close()
+        guard var queue = waiting[peer], !queue.isEmpty else { return }
+        let group = queue.removeFirst()
+        waiting[peer] = queue
+        try sendSnapshot(of: group, to: peer, at: now)
+    }
+
+    // MARK: Receiving
+
+    private func onOffer(
+        _ group: GroupID, _ number: UInt64, applied: Slot, from peer: PeerID, at now: Instant
+    ) {
+        if let current = receiving[group], now.since(current.progressAt) < SnapshotCourier.patience,
+            current.from != peer
+        {
+            send(peer, SnapshotMessage.refused(group, number: number).encoded())
+            return
+        }
+        guard store.appliedSlot(of: group) < applied, hashes(group) != nil else {
+            send(peer, SnapshotMessage.refused(group, number: number).encoded())
+            return
+        }
+        receiving[group] = Receiving(
+            from: peer, number: number, applied: applied, progressAt: now)
+        send(peer, SnapshotMessage.next(group, number: number, next: 0).encoded())
+    }
+
+    private func onChunk(
+        _ group: GroupID, _ number: UInt64, index: UInt64, _ bytes: Bytes, from peer: PeerID,
+        at now: Instant
+    ) {
+        guard var current = receiving[group], current.from == peer, current.number == number,
+            UInt64(current.chunks.count) == index
+        else { return }
+        // The frame is a window on a read buffer: keep only what is ours.
+        current.chunks.append(bytes.compact())
+        current.bytes += bytes.count
+        current.progressAt = now
+        if current.bytes > SnapshotCourier.receivedBytesMax {
+            receiving[group] = nil
+            send(peer, SnapshotMessage.refused(group, number: number).encoded())
+            return
+        }
+        receiving[group] = current
+        send(peer, SnapshotMessage.next(group, number: number, next: index + 1).encoded())
+    }
+
+    private func onEnd(
+        _ group: GroupID, _ number: UInt64, chunks: UInt64, from peer: PeerID
+    ) throws(StorageError) {
+        guard let current = receiving[group], current.from == peer, current.number == number,
+            UInt64(current.chunks.count) == chunks
+        else { return }
+        receiving[group] = nil
+        guard store.appliedSlot(of: group) < current.applied, let hashes = hashes(group) else {
+            return
+        }
+        let target = try store.importSnapshot(of: group, hashes: hashes)
+        while try !target.clear(budget: 10_000) {}
+        for chunk in current.chunks { try target.add(chunk) }
+        let applied = try target.finish()
+        _ = try store.flush()
+        logger.notice(
+            "installed a snapshot",
+            metadata: [
+                "group": "\(group)", "from": "\(peer)", "applied": "\(applied)",
+                "bytes": "\(current.bytes)",
+            ])
+        install(group)
+    }
+
+    // MARK: Both
+
+    func onMessage(
+        _ message: SnapshotMessage, from peer: PeerID, at now: Instant
+    ) throws(StorageError) {
+        switch message {
+        case .offer(let group, let number, let applied):
+            onOffer(group, number, applied: applied, from: peer, at: now)
+        case .chunk(let group, let number, let index, let bytes):
+            onChunk(group, number, index: index, bytes, from: peer, at: now)
+        case .end(let group, let number, let chunks):
+            try onEnd(group, number, chunks: chunks, from: peer)
+        case .next(let group, let number, let next):
+            try onNext(group, number, next: next, from: peer, at: now)
+        case .refused(let group, let number):
+            if let current = sending[peer], current.group == group, current.number == number {
+                try finishSending(to: peer, at: now)
+            }
+        }
+    }
+
+    func onDisconnected(_ peer: PeerID) {
+        sending.removeValue(forKey: peer)?.export.close()
+        waiting[peer] = nil
+        for (group, current) in receiving where current.from == peer { receiving[group] = nil }
+    }
+
+    func close() {
+        for current in sending.values { current.export.close() }
+        sending = [:]
+        receiving = [:]
+    }
+}
