@@ -1,0 +1,137 @@
+import Node
+import Partitioning
+import Primitives
+
+/// A node's process and its machine: the pure core, its disk and its clocks. The machine outlives the
+/// process.
+final class SimulatedNode {
+    let address: NodeAddress
+    var clock: NodeClock
+    var log = SimulatedLog()
+    var store = SimulatedStore()
+    /// What a crash leaves of the store.
+    var flushed = SimulatedStore()
+    /// Of all row changes of each group so far, in order: equal on all replicas at the same slot.
+    var digests: [GroupID: UInt64] = [:]
+    var flushedDigests: [GroupID: UInt64] = [:]
+
+    private(set) var isUp = false
+    /// Nil while the process is dead, and while a turn has it.
+    var core: Node?
+    /// Counts the processes; events of an earlier one are dropped.
+    var life: UInt64 = 0
+    var inbox: [NodeInput] = []
+    var isTurnScheduled = false
+    var isFrozen = false
+    var isSyncing = false
+    var isFlushing = false
+    var wakeDue = Instant.never
+    var stream: WatchStream?
+    var effects = NodeEffects()
+
+    init(address: NodeAddress, clock: NodeClock) {
+        self.address = address
+        self.clock = clock
+    }
+
+    func start(_ core: Node) {
+        self.core = core
+        isUp = true
+    }
+
+    /// Agreement, from outside: what the log did to the store, as a chain of hashes.
+    func apply(_ change: StoreChange, map: PartitionMap) -> (GroupID, Slot)? {
+        store.apply(change)
+        switch change {
+        case .putRow(let keyspace, let row):
+            var writer = ByteWriter(capacity: 96)
+            writer.byte(1)
+            writer.row(row)
+            extend(GroupID(keyspace: keyspace, partition: map.partition(of: row.key)), writer)
+        case .removeRow(let keyspace, let key, let revision, let sub):
+            var writer = ByteWriter(capacity: 32)
+            writer.byte(2)
+            writer.bytes(key)
+            writer.id(revision)
+            writer.varint(UInt64(sub))
+            extend(GroupID(keyspace: keyspace, partition: map.partition(of: key)), writer)
+        case .putRecord, .removeRecord: break
+        case .applied(let group, let slot): return (group, slot)
+        }
+        return nil
+    }
+
+    private func extend(_ group: GroupID, _ writer: ByteWriter) {
+        var hash = TraceHash()
+        hash.add(digests[group] ?? 0)
+        hash.add(Bytes(writer.bytes))
+        digests[group] = hash.value
+    }
+
+    func crash(random: inout SplitMix) {
+        core = nil
+        isUp = false
+        life += 1
+        inbox.removeAll()
+        isTurnScheduled = false
+        isFrozen = false
+        isSyncing = false
+        isFlushing = false
+        wakeDue = .never
+        log.crash(random: &random)
+        store = flushed
+        digests = flushedDigests
+        effects = NodeEffects()
+    }
+
+    func restored() -> RestoredNode {
+        var records: [GroupID: [(key: Bytes, value: Bytes)]] = [:]
+        for group in store.groups { records[group] = store.records(of: group) }
+        return RestoredNode(logs: log.restored(), records: records)
+    }
+}
+
+/// What one process told its watchers: checked against the region's history at the end.
+struct WatchStream {
+    let address: NodeAddress
+    let life: UInt64
+    private(set) var start: Revision?
+    private(set) var through = Revision.zero
+    private(set) var emitted: [Revision] = []
+
+    init(address: NodeAddress, life: UInt64) {
+        self.address = address
+        self.life = life
+    }
+
+    mutating func add(_ changes: [RevisionChanges], through new: Revision) throws(Violation) {
+        if start == nil {
+            let first = changes.first.map { Revision($0.revision.rawValue - 1) } ?? new
+            start = first
+            through = first
+        }
+        for change in changes {
+            guard change.revision > through, change.revision <= new else {
+                throw Violation(
+                    "watches are ordered and without duplicates",
+                    "\(address) emits \(change.revision) after \(through), through \(new)")
+            }
+            through = change.revision
+            emitted.append(change.revision)
+        }
+        guard new >= through else {
+            throw Violation("the frontier never goes back", "\(address): \(new) after \(through)")
+        }
+        through = new
+    }
+
+    /// No event of the history is missing in what was emitted.
+    func check(against timeline: RegionTimeline) -> Violation? {
+        guard let start else { return nil }
+        let expected = timeline.changes.keys.filter { $0 > start && $0 <= through }.sorted()
+        if expected == emitted { return nil }
+        let missing = Set(expected).subtracting(emitted).sorted()
+        return Violation(
+            "watches are gapless", "\(address) life \(life), (\(start), \(through)]: missing \(missing.prefix(10)) (\(missing.count))")
+    }
+}

@@ -1,0 +1,97 @@
+import Node
+import Primitives
+
+/// Clients: closed loops that ask, wait, learn and ask again. They sit beside their node, without any
+/// delay: the strictest clocks for real-time order.
+extension World {
+    func index(of token: UInt64) -> Int? {
+        guard token >= 1, token <= UInt64(operations.count) else { return nil }
+        return Int(token - 1)
+    }
+
+    func clientNext(_ number: Int) {
+        let client = clients[number]
+        guard !client.isStopped, client.current == nil else { return }
+        let address = NodeAddress(region: client.region, node: client.node)
+        guard nodes[address]?.isUp == true else {
+            clients[number].node = NodeID(UInt16(1 + random.below(UInt64(nodesPerRegion))))
+            queue.schedule(.clientNext(number), after: .milliseconds(5 + random.below(20)))
+            return
+        }
+        let call = clients[number].next(workload, unique: operations.count)
+        ask(call, client: number, at: address)
+    }
+
+    func ask(_ call: Operation.Call, client: Int, at address: NodeAddress) {
+        guard let node = nodes[address] else { return }
+        let number = operations.count
+        operations.append(
+            Operation(
+                number: number, client: client, region: address.region, node: address.node,
+                call: call, invokedAt: queue.now, toldBefore: told[address.region] ?? .initial))
+        if client >= 0 {
+            clients[client].current = number
+            queue.schedule(
+                .clientTimeout(client, operation: number), after: Self.patience + .milliseconds(200))
+        }
+        let token = UInt64(number) + 1
+        let deadline = node.clock.instant(at: queue.now.advanced(by: Self.patience))
+        switch call {
+        case .request(let request):
+            deliver(.request(request, token: token, deadline: deadline), to: address)
+        case .read(let query):
+            deliver(
+                .readIndex(linearizable: !query.serializable, token: token, deadline: deadline),
+                to: address)
+        }
+    }
+
+    static let patience = TimeSpan.milliseconds(2_500)
+
+    func finish(_ token: UInt64, _ outcome: Operation.Outcome, at address: NodeAddress) {
+        guard let i = index(of: token), operations[i].returnedAt == .never else { return }
+        var outcome = outcome
+        if case .response(.failed(let error)) = outcome { outcome = .failed(error) }
+        // These do not say that nothing was done.
+        if case .failed(.timedOut) = outcome { outcome = .unknown }
+        if case .failed(.stopped) = outcome { outcome = .unknown }
+        operations[i].returnedAt = queue.now
+        operations[i].outcome = outcome
+        trace.add(token)
+        if let revision = operations[i].revision {
+            trace.add(UInt64(revision.rawValue))
+            told[address.region] = max(told[address.region] ?? .zero, revision)
+        }
+        switch outcome {
+        case .unknown, .nothing: counts.unknown += 1
+        case .failed: counts.failed += 1
+        case .range, .response: counts.answered += 1
+        }
+        let number = operations[i].client
+        guard number >= 0, clients[number].current == i else { return }
+        clients[number].current = nil
+        clients[number].learn(from: operations[i])
+        if case .unknown = outcome {
+            clients[number].node = NodeID(UInt16(1 + random.below(UInt64(nodesPerRegion))))
+        }
+        let pause = TimeSpan(nanoseconds: 1_000 + random.below(2 * workload.think.nanoseconds))
+        queue.schedule(.clientNext(number), after: pause)
+    }
+
+    func clientTimeout(_ client: Int, _ operation: Int) {
+        guard operations[operation].returnedAt == .never else { return }
+        let address = NodeAddress(
+            region: operations[operation].region, node: operations[operation].node)
+        let token = UInt64(operation) + 1
+        deliver(.cancel(token: token), to: address)
+        // A living node that forgets a request breaks a promise, but not while things go wrong.
+        if !faultsAreOn, operations[operation].invokedAt > faultsEndedAt {
+            fail(Violation("every request is answered", operations[operation].brief))
+        }
+        finish(token, .unknown, at: address)
+    }
+
+    func stopClients() { for i in clients.indices { clients[i].isStopped = true } }
+
+    var isAnythingUnderWay: Bool { operations.contains { $0.returnedAt == .never } }
+}

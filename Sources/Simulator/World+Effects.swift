@@ -1,0 +1,317 @@
+import GeoReplication
+import Node
+import Partitioning
+import Primitives
+
+/// A turn of a node's core loop, and what the host does with its effects, in the order in which it must.
+extension World {
+    func takeTurn(_ address: NodeAddress) {
+        guard let node = nodes[address], var core = node.core else { return }
+        node.isTurnScheduled = false
+        if node.isFrozen { return }
+        // Out of the machine, so that stepping it copies nothing.
+        node.core = nil
+        var effects = node.effects
+        node.effects = NodeEffects()
+        let inputs = node.inbox
+        node.inbox = []
+        // The clock is read after the last input was taken (protocol-rules.md S13 b).
+        let reading = node.clock.reading(at: queue.now)
+        for input in inputs { core.step(input, at: reading, into: &effects) }
+        core.finishTurn(at: reading, into: &effects)
+        counts.turns += 1
+        node.core = core
+        carryOut(&effects, at: address)
+        effects.removeAll()
+        node.effects = effects
+    }
+
+    private func carryOut(_ effects: inout NodeEffects, at address: NodeAddress) {
+        for change in effects.store { apply(change, at: address) }
+        if !effects.persist.isEmpty {
+            nodes[address]?.log.append(effects.persist, ticket: effects.ticket)
+            beginSync(address)
+        }
+        send(effects.sends, from: address)
+        for (region, node, message) in effects.linkSends {
+            let to = NodeAddress(region: region, node: node)
+            transmit(.link(message.encoded()), from: address, to: to)
+        }
+        emit(effects, at: address)
+        for (token, response) in effects.responses { finish(token, .response(response), at: address) }
+        for (token, answer) in effects.readIndexes { serve(token, answer, at: address) }
+        for read in effects.reads { schedule(read, at: address) }
+        for read in effects.changeReads { answer(read, at: address) }
+        for (group, by) in effects.snapshotsWanted { sendSnapshot(of: group, from: address, to: by) }
+        if let floor = effects.floor { nodes[address]?.store.compact(floor: floor) }
+        for event in effects.events { note(event, at: address) }
+        setWake(effects.nextWake, at: address)
+    }
+
+    // MARK: The store
+
+    private func apply(_ change: StoreChange, at address: NodeAddress) {
+        if case .putRecord(_, let key, _) = change, key.starts(with: PartitionState.conflictPrefix) {
+            counts.conflicts += 1
+        }
+        guard let (group, slot) = nodes[address]?.apply(change, map: map) else { return }
+        let key = DigestKey(region: address.region, group: group, slot: slot)
+        let value = nodes[address]?.digests[group] ?? 0
+        if let known = digests[key] {
+            if known.value != value {
+                fail(
+                    Violation(
+                        "agreement",
+                        "\(group) slot \(slot): \(address) did something else than \(known.from)"))
+            }
+        } else {
+            digests[key] = Digest(value: value, from: address)
+        }
+    }
+
+    private func schedule(_ read: ReadRequest, at address: NodeAddress) {
+        guard let life = nodes[address]?.life else { return }
+        if random.chance(1, in: 2) {
+            // The oldest answer that is possible.
+            let input = NodeInput.read(token: read.token, evaluate(read, at: address))
+            queue.schedule(
+                .input(address, life: life, input), after: .microseconds(random.below(500)))
+        } else {
+            queue.schedule(
+                .read(address, life: life, read), after: .microseconds(random.below(500)))
+        }
+    }
+
+    func answer(_ read: ReadRequest, at address: NodeAddress) {
+        deliver(.read(token: read.token, evaluate(read, at: address)), to: address)
+    }
+
+    private func evaluate(_ read: ReadRequest, at address: NodeAddress) -> ReadAnswer {
+        guard let store = nodes[address]?.store else { return ReadAnswer(applied: .zero, rows: []) }
+        var keys = read.plan.keys
+        for range in read.plan.ranges { keys.append(contentsOf: store.rows(in: range)) }
+        let wanted = Set(keys).filter { read.range.contains(KeyHash.hash($0)) }.sorted()
+        let historic = read.plan.historic.map { query in
+            do throws(RequestError) {
+                return ReadAnswer.Historic.result(try store.range(query, at: query.revision))
+            } catch {
+                return ReadAnswer.Historic.failed(error)
+            }
+        }
+        return ReadAnswer(
+            applied: store.applied[read.group] ?? .zero, rows: wanted.compactMap(store.newest),
+            historic: historic)
+    }
+
+    private func answer(_ read: ChangeRead, at address: NodeAddress) {
+        guard let node = nodes[address] else { return }
+        var input = NodeInput.changesRead(read.region, changes: nil, through: read.through)
+        if let page = try? node.store.changes(
+            after: read.after, through: read.through, maxRows: read.maxRows)
+        {
+            input = .changesRead(read.region, changes: page.changes, through: page.through)
+        }
+        queue.schedule(
+            .input(address, life: node.life, input), after: .microseconds(random.below(1_000)))
+    }
+
+    func scheduleFlush(_ address: NodeAddress) {
+        guard let life = nodes[address]?.life else { return }
+        queue.schedule(
+            .flush(address, life: life), after: .milliseconds(50 + random.below(1_500)))
+    }
+
+    func beginFlush(_ address: NodeAddress) {
+        guard let node = nodes[address], node.isUp, !node.isFrozen else { return scheduleFlush(address) }
+        queue.schedule(
+            .flushed(address, life: node.life, node.store, node.digests),
+            after: .milliseconds(1 + random.below(60)))
+    }
+
+    func endFlush(_ address: NodeAddress, _ store: SimulatedStore, _ digests: [GroupID: UInt64]) {
+        nodes[address]?.flushed = store
+        nodes[address]?.flushedDigests = digests
+        let slots = store.applied.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+        deliver(.flushed(slots), to: address)
+        scheduleFlush(address)
+    }
+
+    private func hashes(of group: GroupID) -> HashRange? {
+        map.entries.first { $0.partition == group.partition }?.range
+    }
+
+    private func sendSnapshot(of group: GroupID, from address: NodeAddress, to node: NodeID) {
+        guard let source = nodes[address] else { return }
+        let to = NodeAddress(region: address.region, node: node)
+        // The directory has records, no rows.
+        var snapshot = source.store.snapshot(
+            of: group, hashes: hashes(of: group) ?? HashRange(first: 0, last: 0),
+            digest: source.digests[group] ?? 0)
+        if hashes(of: group) == nil { snapshot = snapshot.withoutRows }
+        say("\(address) sends a snapshot of \(group) to \(node)")
+        counts.snapshots += 1
+        transmit(.snapshot(snapshot), from: address, to: to)
+    }
+
+    func install(_ snapshot: SimulatedStore.Snapshot, at address: NodeAddress) {
+        guard let node = nodes[address], node.isUp else { return }
+        // A late one is of no use.
+        guard snapshot.applied > node.store.applied[snapshot.group] ?? .zero else { return }
+        node.store.install(
+            snapshot, hashes: hashes(of: snapshot.group) ?? HashRange(first: 0, last: 0))
+        node.store.compact(floor: snapshot.floor)
+        node.digests[snapshot.group] = snapshot.digest
+        // The host flushes before it says so.
+        node.flushed = node.store
+        node.flushedDigests = node.digests
+        deliver(
+            .snapshotInstalled(snapshot.group, records: node.store.records(of: snapshot.group)),
+            to: address)
+    }
+
+    // MARK: Messages
+
+    /// One frame per peer and turn.
+    private func send(_ sends: [(to: NodeID, message: PeerMessage)], from address: NodeAddress) {
+        if sends.isEmpty { return }
+        for other in addresses where other.region == address.region && other != address {
+            let messages = sends.filter { $0.to == other.node }.map(\.message)
+            if messages.isEmpty { continue }
+            watch(messages, from: address)
+            var writer = ByteWriter(capacity: 256)
+            PeerFrame.encode(messages, keyspace: .standard, into: &writer)
+            transmit(.peer(Bytes(writer.bytes)), from: address, to: other)
+        }
+    }
+
+    /// Every published frontier, over all sequencers, never goes back.
+    private func watch(_ messages: [PeerMessage], from address: NodeAddress) {
+        for case .region(.timeline(let timeline)) in messages {
+            let region = address.region
+            var published = published[region] ?? [:]
+            published[timeline.epoch] = max(published[timeline.epoch] ?? .zero, timeline.frontier)
+            for (epoch, frontier) in published {
+                if epoch < timeline.epoch ? frontier > timeline.frontier : false {
+                    fail(
+                        Violation(
+                            "the frontier never goes back",
+                            "\(address), epoch \(timeline.epoch): \(timeline.frontier) after \(frontier) of \(epoch)"))
+                }
+            }
+            self.published[region] = published
+        }
+    }
+
+    private func transmit(_ payload: Packet.Payload, from: NodeAddress, to: NodeAddress) {
+        let connection = network[Pair(from, to)]
+        guard connection.isUp else { return }
+        for due in network.arrivals(from: from, to: to, at: queue.now) {
+            queue.schedule(
+                .packet(
+                    Packet(
+                        from: from, to: to, generation: connection.generation, payload: payload)),
+                at: due)
+        }
+    }
+
+    // MARK: Answers
+
+    private func emit(_ effects: NodeEffects, at address: NodeAddress) {
+        let region = address.region
+        if let lost = effects.changesLost {
+            // Watchers catch up from the store; what they find there is checked like the rest.
+            guard let node = nodes[address], var stream = node.stream else { return }
+            if let page = try? node.store.changes(
+                after: stream.through, through: lost, maxRows: .max)
+            {
+                check { () throws(Violation) in try stream.add(page.changes, through: lost) }
+                for change in page.changes { learn(change, region) }
+                nodes[address]?.stream = stream
+            } else {
+                streams.append(stream)
+                nodes[address]?.stream = WatchStream(address: address, life: node.life)
+            }
+            reached(lost, region)
+        }
+        for change in effects.changes {
+            trace.add(UInt64(change.revision.rawValue))
+            learn(change, region)
+        }
+        guard let through = effects.changesThrough else {
+            if !effects.changes.isEmpty {
+                fail(Violation("watches are ordered", "\(address): changes without a frontier"))
+            }
+            return
+        }
+        check { () throws(Violation) in
+            try nodes[address]?.stream?.add(effects.changes, through: through)
+        }
+        reached(through, region)
+    }
+
+    private func learn(_ change: RevisionChanges, _ region: RegionID) {
+        check { () throws(Violation) in try timelines[region]?.add(change, at: queue.now) }
+    }
+
+    private func reached(_ revision: Revision, _ region: RegionID) {
+        timelines[region]?.reached(revision)
+        told[region] = max(told[region] ?? .zero, revision)
+    }
+
+    private func check(_ body: () throws(Violation) -> Void) {
+        do throws(Violation) { try body() } catch { fail(error) }
+    }
+
+    private func serve(
+        _ token: UInt64, _ answer: Result<ReadPoint, RequestError>, at address: NodeAddress
+    ) {
+        guard let i = index(of: token), case .read(let query) = operations[i].call else { return }
+        switch answer {
+        case .failure(let error): finish(token, .failed(error), at: address)
+        case .success(let point):
+            if query.revision > point.revision {
+                return finish(token, .failed(.futureRevision), at: address)
+            }
+            if query.revision > .zero, query.revision < point.compactRevision {
+                return finish(token, .failed(.compacted), at: address)
+            }
+            guard let store = nodes[address]?.store else { return }
+            let at = query.revision > .zero ? query.revision : point.revision
+            do throws(RequestError) {
+                let result = try store.range(query, at: at)
+                finish(token, .range(result, revision: point.revision), at: address)
+            } catch {
+                finish(token, .failed(error), at: address)
+            }
+        }
+    }
+
+    // MARK: Time and news
+
+    private func setWake(_ instant: Instant, at address: NodeAddress) {
+        guard let node = nodes[address], instant != .never else { return }
+        let due = max(node.clock.time(of: instant), queue.now)
+        guard due < node.wakeDue else { return }
+        nodes[address]?.wakeDue = due
+        queue.schedule(.wake(address, life: node.life), at: due)
+    }
+
+    private func note(_ event: NodeEvent, at address: NodeAddress) {
+        say("\(address) \(event)")
+        switch event {
+        case .becameLeader: counts.leaderships += 1
+        case .sequencerOpened: counts.epochs += 1
+        case .revisionVoid: counts.voids += 1
+        case .consensus, .lostLeadership, .sequencerClosed, .suspected, .trusted,
+            .snapshotInstalled, .link, .ignored:
+            break
+        }
+    }
+}
+
+extension SimulatedStore.Snapshot {
+    var withoutRows: Self {
+        .init(
+            group: group, applied: applied, rows: [], records: records, floor: floor, digest: digest)
+    }
+}

@@ -1,0 +1,25 @@
+import Primitives
+import Simulator
+import Testing
+
+/// Whole worlds. `polder sim --seeds 200` (make sim) runs many; here as many as a debug build has time
+/// for.
+@Suite struct SimulationTests {
+    @Test(arguments: UInt64(1)...12)
+    func `a world in which things go wrong keeps its promises`(seed: UInt64) {
+        var options = Simulation.Options(seed: seed)
+        options.duration = .milliseconds(1_500)
+        let outcome = Simulation.run(options)
+        #expect(outcome.isGood, Comment(rawValue: outcome.report))
+        #expect(outcome.counts.answered > 0)
+    }
+
+    @Test func `runs of one seed are identical`() {
+        var options = Simulation.Options(seed: 7)
+        options.duration = .milliseconds(1_000)
+        let first = Simulation.run(options)
+        #expect(Simulation.run(options) == first)
+        options.seed = 8
+        #expect(Simulation.run(options).trace != first.trace)
+    }
+}
