@@ -43,11 +43,7 @@ extension Node {
                 effects.reads.append(contentsOf: region.reads)
                 region.reads.removeAll(keepingCapacity: true)
             }
-            if !region.applied.isEmpty {
-                for applied in region.applied { merge.add(applied) }
-                region.applied.removeAll(keepingCapacity: true)
-                advanceLocalFrontier(into: &effects)
-            }
+            if !region.applied.isEmpty { advanceLocalFrontier(into: &effects) }
             if !region.voids.isEmpty {
                 for revision in region.voids { effects.events.append(.revisionVoid(revision)) }
                 region.voids.removeAll(keepingCapacity: true)
@@ -204,6 +200,9 @@ extension Node {
 
     /// Everything at or below the local frontier is applied here: it can be read and watched.
     mutating func advanceLocalFrontier(into effects: inout NodeEffects) {
+        // What the partitions have applied counts as applied from now on: it must be in the merge first.
+        for applied in region.applied { merge.add(applied) }
+        region.applied.removeAll(keepingCapacity: true)
         let before = localFrontier
         while let first = pendingTimelines.first {
             for (i, tail) in first.tails.enumerated() where partitions[i].state.applied < tail.slot {
