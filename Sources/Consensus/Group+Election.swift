@@ -32,18 +32,25 @@ extension Group {
         _ question: Ballot, decided theirs: Slot, from peer: Int, at now: Instant,
         into effects: inout Effects
     ) {
+        let candidate = peers[peer].node
         let answer: GroupMessage.Vote.Answer
+        if promised.node == candidate, question > promised, role == .follower, !leaderLost {
+            // Our leader asks: it leads no more. It may have lost too much to be elected again.
+            leaderLost = true
+            leaderBegun = false
+            electAt = min(electAt, electionTime(after: limits.electionPeriod, at: now))
+        }
         if role == .leading {
             peers[peer].probe = true
             answer = .hearsLeader
         } else if theirs < keptAfter || theirs.rawValue + limits.behindMax < decided.rawValue {
             answer = .candidateBehind
         } else {
-            answer = hearsLeader(besides: peers[peer].node, at: now) ? .hearsLeader : .agreed
+            answer = hearsLeader(besides: candidate, at: now) ? .hearsLeader : .agreed
         }
         effects.append(
             .send(
-                to: peers[peer].node,
+                to: candidate,
                 .vote(
                     .init(question: question, answer: answer, promised: promised, decided: decided))))
     }

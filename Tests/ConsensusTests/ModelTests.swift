@@ -1,14 +1,18 @@
+import Foundation
 import Testing
 
 @testable import Consensus
 
-/// `CONSENSUS_SEED` is not read: a failing seed is named, and is put into `seeds` to repeat it.
 @Suite struct ModelTests {
     private func check(_ seeds: Range<UInt64>, _ options: World.Options) -> [World] {
         seeds.map { seed in
             let world = World(seed: seed, options)
             if let failure = world.run() {
-                Issue.record("seed \(seed), \(options.nodes) nodes: \(failure)")
+                Issue.record(
+                    """
+                    \(failure); repeat with: SEED=\(seed) NODES=\(options.nodes) \
+                    \(options.lease ? "LEASE=1 " : "")swift test --filter one.seed
+                    """)
             }
             return world
         }
@@ -46,6 +50,20 @@ import Testing
         }
         #expect(runs[0].now == runs[1].now)
         #expect(runs[0].chosen.map(\.entry) == runs[1].chosen.map(\.entry))
+    }
+
+    /// Many seeds: SEED=… COUNT=… [NODES=5] [LEASE=1] swift test --filter one.seed
+    @Test(.enabled(if: ProcessInfo.processInfo.environment["SEED"] != nil))
+    func `one seed, or many, by hand`() {
+        let environment = ProcessInfo.processInfo.environment
+        let lease = environment["LEASE"] != nil
+        let seed = environment["SEED"].flatMap(UInt64.init) ?? 0
+        let count = environment["COUNT"].flatMap(UInt64.init) ?? 1
+        _ = check(
+            seed..<seed + count,
+            .init(
+                nodes: environment["NODES"].flatMap(Int.init) ?? 3, lease: lease,
+                clockSteps: !lease, prints: environment["TRACE"] != nil))
     }
 
     #if DEBUG

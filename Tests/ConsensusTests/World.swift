@@ -16,6 +16,7 @@ final class World {
         /// The boot clock jumps ahead (a suspended machine); not with leases, which forbid it.
         var clockSteps = true
         var limits = World.limits
+        var prints = false
     }
     static var limits: Limits {
         var limits = Limits()
@@ -140,6 +141,7 @@ final class World {
         cut = []
         for i in machines.indices {
             machines[i].frozenUntil = 0
+            arm(i)
             if machines[i].group == nil { start(i) }
         }
         runEvents(until: chaosEnd + 4_000_000_000)
@@ -186,8 +188,13 @@ final class World {
             machines[i].pending.removeFirst(fresh)
             step(i, .durable(writes: UInt64(writes)))
         case .wake(let i):
+            // Not one that an earlier timer has replaced.
+            guard machines[i].group != nil, machines[i].wakeAt <= now else { return }
             machines[i].wakeAt = .max
-            guard machines[i].group != nil, !postpone(event, for: i) else { return }
+            if machines[i].frozenUntil > now {
+                machines[i].wakeAt = machines[i].frozenUntil
+                return heap.push(machines[i].wakeAt, event)
+            }
             detect(i, .wake)
             step(i, .wake)
         case .notice(let i, let ballot, let slot):
@@ -247,6 +254,10 @@ final class World {
         }
     }
 
+    private func trace(_ i: Int, _ what: @autoclosure () -> String) {
+        if options.prints { print("\(now / 1000)us node \(i + 1): \(what())") }
+    }
+
     private func detect(_ i: Int, _ input: FailureDetector.Input) {
         var found: [FailureDetector.Effect] = []
         machines[i].detector.step(input, at: clock(i), into: &found)
@@ -270,6 +281,7 @@ final class World {
         }
         group.flush(at: clock(i), into: &effects)
         machines[i].group = group
+        trace(i, "\(group.role) \(group.promised) decided \(group.decided): \(input)\n    \(effects)")
         carryOut(effects, i)
     }
 
@@ -309,7 +321,7 @@ final class World {
         guard wake != .never else { return }
         let local = wake.since(clock(i)).nanoseconds
         let at = now + local / machines[i].clockRate * 1000 + 1000
-        guard at < machines[i].wakeAt else { return }
+        guard at < machines[i].wakeAt, machines[i].frozenUntil <= now else { return }
         machines[i].wakeAt = at
         heap.push(at, .wake(i))
     }
@@ -378,6 +390,7 @@ final class World {
             group.sabotage = options.sabotage
         #endif
         machines[i].group = group
+        machines[i].wakeAt = .max
         arm(i)
     }
 
