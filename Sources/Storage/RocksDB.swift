@@ -12,7 +12,10 @@ final class RocksDatabase: @unchecked Sendable {
     private let cache: OpaquePointer
     private let writing: OpaquePointer
     private let getting: OpaquePointer
-    private var isOpen = true
+    /// Guards the two below: cursors and snapshots end on any thread.
+    private let monitor = Monitor()
+    private var children = 0
+    private var isClosing = false
 
     init(_ path: String, _ wanted: Store.Options) throws(StorageError) {
         options = rocksdb_options_create()
@@ -50,10 +53,32 @@ final class RocksDatabase: @unchecked Sendable {
 
     deinit { close() }
 
-    /// Flushes what is not (an orderly end needs no replay).
+    /// Flushes what is not (an orderly end needs no replay). With cursors or snapshots still alive the
+    /// last of them closes.
     func close() {
-        guard isOpen else { return }
-        isOpen = false
+        monitor.lock()
+        let isFirst = !isClosing, isLast = children == 0
+        isClosing = true
+        monitor.unlock()
+        if isFirst && isLast { release() }
+    }
+
+    fileprivate func began() {
+        monitor.lock()
+        invariant(!isClosing || children > 0, "read of a closed store")
+        children += 1
+        monitor.unlock()
+    }
+
+    fileprivate func ended() {
+        monitor.lock()
+        children -= 1
+        let isLast = isClosing && children == 0
+        monitor.unlock()
+        if isLast { release() }
+    }
+
+    private func release() {
         rocksdb_close(db)
         rocksdb_readoptions_destroy(getting)
         rocksdb_writeoptions_destroy(writing)
@@ -112,7 +137,10 @@ final class RocksDatabase: @unchecked Sendable {
         return rocksdb_property_int(db, name, &value) == 0 ? value : 0
     }
 
-    func snapshot() -> Snapshot { Snapshot(self, rocksdb_create_snapshot(db)) }
+    func snapshot() -> Snapshot {
+        began()
+        return Snapshot(self, rocksdb_create_snapshot(db))
+    }
 
     /// A fixed view; kept open by whoever reads it.
     final class Snapshot: @unchecked Sendable {
@@ -122,7 +150,10 @@ final class RocksDatabase: @unchecked Sendable {
             self.database = database
             self.handle = handle
         }
-        deinit { rocksdb_release_snapshot(database.db, handle) }
+        deinit {
+            rocksdb_release_snapshot(database.db, handle)
+            database.ended()
+        }
 
         func cursor(until end: [UInt8]) -> Cursor {
             Cursor(database, database.db, end: end, snapshot: self, fillsCache: false)
@@ -190,6 +221,7 @@ final class Cursor {
         _ database: RocksDatabase, _ db: OpaquePointer, end: [UInt8]?,
         snapshot: RocksDatabase.Snapshot?, fillsCache: Bool
     ) {
+        database.began()
         self.database = database
         self.snapshot = snapshot
         options = rocksdb_readoptions_create()
@@ -212,6 +244,7 @@ final class Cursor {
         rocksdb_iter_destroy(iterator)
         rocksdb_readoptions_destroy(options)
         end.deallocate()
+        database.ended()
     }
 
     var isValid: Bool { rocksdb_iter_valid(iterator) != 0 }

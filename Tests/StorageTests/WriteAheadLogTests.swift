@@ -10,6 +10,7 @@ private final class Harness {
     final class Seen: Sendable {
         let durable = Mutex<UInt64>(0)
         let failure = Mutex<StorageError?>(nil)
+        let reserve = Mutex<Bool>(true)
     }
     let log: WriteAheadLog
     let restored: [GroupID: RestoredLog]
@@ -25,7 +26,8 @@ private final class Harness {
         let seen = self.seen
         let handlers = WriteAheadLog.Handlers(
             onDurable: { ticket in seen.durable.withLock { $0 = ticket.rawValue } },
-            onFailure: { error in seen.failure.withLock { $0 = error } })
+            onFailure: { error in seen.failure.withLock { $0 = error } },
+            onReserve: { has in seen.reserve.withLock { $0 = has } })
         (log, restored) = try WriteAheadLog.open(
             directory: path, identity: identity, options: options, handlers: handlers, calls: calls)
     }
@@ -248,6 +250,25 @@ private func segments(_ path: String) throws -> [String] {
         log.log.append([accept(1, 3, "c")], ticket: Ticket(99))
         usleep(20_000)
         #expect(log.seen.durable.withLock { $0 } == 1)
+    }
+
+    /// `mount -t tmpfs -o size=512k none DIR; POLDER_SMALL_DISK=DIR swift test --filter StorageTests`
+    @Test(.enabled(if: getenv("POLDER_SMALL_DISK") != nil))
+    func `a full disk is told before a write fails, and nothing durable is lost`() throws {
+        let path = (getenv("POLDER_SMALL_DISK").map { String(cString: $0) } ?? "") + "/wal"
+        defer { Scratch.remove(path) }
+        let log = try Harness(path)
+        var slot: UInt64 = 0
+        while log.seen.failure.withLock({ $0 }) == nil {
+            slot += 1
+            log.append([accept(1, slot, String(repeating: "x", count: 1000))])
+        }
+        #expect(log.seen.reserve.withLock { !$0 })
+        if case .noSpace? = log.seen.failure.withLock({ $0 }) {} else { Issue.record("not noSpace") }
+        let durable = log.seen.durable.withLock { $0 }
+        #expect(durable > 200)
+        log.log.close()
+        #expect(throws: StorageError.self) { try Harness(path) }
     }
 
     @Test func `a foreign log is refused`() throws {
