@@ -8,7 +8,9 @@ import Testing
 
 @Suite struct EtcdEndpointTests {
     @Test func `endpoints are written as etcdctl writes them`() {
-        #expect(EtcdEndpoint("https://10.0.0.1:2379/") == EtcdEndpoint(host: "10.0.0.1", port: 2379, isSecure: true))
+        #expect(
+            EtcdEndpoint("https://10.0.0.1:2379/")
+                == EtcdEndpoint(host: "10.0.0.1", port: 2379, isSecure: true))
         #expect(EtcdEndpoint("localhost:1")?.isSecure == false)
         #expect(EtcdEndpoint("http://[::1]:2379")?.host == "::1")
         #expect(EtcdEndpoint("http://[::1]:2379")?.description == "http://[::1]:2379")
@@ -21,14 +23,16 @@ import Testing
 
 @Suite(
     .serialized,
-    .enabled(if: RealEtcd.executable != nil, "no etcd program on the PATH: apt-get install etcd-server"))
+    .enabled(
+        if: RealEtcd.executable != nil, "no etcd program on the PATH: apt-get install etcd-server"))
 struct EtcdClientTests {
     private func withEtcd(_ body: (RealEtcd, EtcdClient) async throws -> Void) async throws {
         let etcd = try RealEtcd(executable: #require(RealEtcd.executable))
         defer { etcd.remove() }
         try etcd.start()
         let endpoint = try #require(EtcdEndpoint(etcd.url))
-        let client = EtcdClient(endpoint: endpoint, loop: MultiThreadedEventLoopGroup.singleton.next())
+        let client = EtcdClient(
+            endpoint: endpoint, loop: MultiThreadedEventLoopGroup.singleton.next())
         try await etcd.waitUntilServing()
         try await body(etcd, client)
         await client.shutdown()
@@ -89,7 +93,9 @@ struct EtcdClientTests {
 
     @Test func `errors say what they are`() async throws {
         try await withEtcd { etcd, client in
-            let refused = await #expect(throws: EtcdClientError.self) { try await client.put("", "x") }
+            let refused = await #expect(throws: EtcdClientError.self) {
+                try await client.put("", "x")
+            }
             #expect(refused?.status == .invalidArgument)
             #expect(refused?.message == "etcdserver: key is not provided")
             #expect(refused?.mayHaveHappened == false)
@@ -119,7 +125,9 @@ struct EtcdClientTests {
     @Test func `a thousand calls at once`() async throws {
         try await withEtcd { _, client in
             try await withThrowingTaskGroup(of: Void.self) { group in
-                for n in 0..<1_000 { group.addTask { try await client.put("many/\(n)", "x", timeout: .seconds(20)) } }
+                for n in 0..<1_000 {
+                    group.addTask { try await client.put("many/\(n)", "x", timeout: .seconds(20)) }
+                }
                 try await group.waitForAll()
             }
             #expect(try await client.list(prefix: "many/").kvs.count == 1_000)

@@ -18,7 +18,10 @@ import Testing
     }
 
     @Test func `reads see the last write`() {
-        #expect(isLinearizable([read(nil, 0, 1), write(1, 2, 3), read(1, 4, 5), write(2, 6, 7), read(2, 8, 9)]))
+        #expect(
+            isLinearizable([
+                read(nil, 0, 1), write(1, 2, 3), read(1, 4, 5), write(2, 6, 7), read(2, 8, 9),
+            ]))
         #expect(!isLinearizable([write(1, 0, 1), write(2, 2, 3), read(1, 4, 5)]))
         #expect(!isLinearizable([write(1, 0, 1), read(nil, 2, 3)]))
         #expect(!isLinearizable([read(7, 0, 1)]))
@@ -28,7 +31,8 @@ import Testing
         #expect(isLinearizable([write(1, 0, 10), read(nil, 1, 2), read(1, 3, 4)]))
         #expect(!isLinearizable([write(1, 0, 10), read(1, 1, 2), read(nil, 3, 4)]))
         #expect(isLinearizable([write(1, 0, 10), write(2, 0, 10), read(1, 11, 12)]))
-        #expect(!isLinearizable([write(1, 0, 10), write(2, 0, 10), read(1, 11, 12), read(2, 13, 14)]))
+        #expect(
+            !isLinearizable([write(1, 0, 10), write(2, 0, 10), read(1, 11, 12), read(2, 13, 14)]))
     }
 
     @Test func `an unknown write may have happened, late, or not at all`() {
@@ -39,7 +43,10 @@ import Testing
     }
 
     @Test func `values written twice are searched too`() {
-        #expect(isLinearizable([write(1, 0, 1), write(2, 2, 3), write(1, 4, nil), read(2, 5, 6), read(1, 7, 8)]))
+        #expect(
+            isLinearizable([
+                write(1, 0, 1), write(2, 2, 3), write(1, 4, nil), read(2, 5, 6), read(1, 7, 8),
+            ]))
         #expect(!isLinearizable([write(1, 0, 1), write(2, 2, 3), read(1, 4, 5), write(1, 6, 7)]))
     }
 

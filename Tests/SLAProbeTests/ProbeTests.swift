@@ -146,9 +146,12 @@ import Testing
 
 @Suite(
     .serialized,
-    .enabled(if: RealEtcd.executable != nil, "no etcd program on the PATH: apt-get install etcd-server"))
+    .enabled(
+        if: RealEtcd.executable != nil, "no etcd program on the PATH: apt-get install etcd-server"))
 struct ProbeRunnerTests {
-    @Test func `a probe of a real etcd finds it available, and its page needs nothing else`() async throws {
+    @Test func `a probe of a real etcd finds it available, and its page needs nothing else`()
+        async throws
+    {
         let etcd = try RealEtcd(executable: #require(RealEtcd.executable))
         defer { etcd.remove() }
         try etcd.start()
@@ -177,10 +180,13 @@ struct ProbeRunnerTests {
         #expect(document.latency.write.p50 > 0)
         let page = try String(contentsOfFile: out + "/report.html", encoding: .utf8)
         #expect(page.contains("<svg"))
-        for outside in ["<script", "src=", "<link", "@import", "url("] { #expect(!page.contains(outside)) }
+        for outside in ["<script", "src=", "<link", "@import", "url("] {
+            #expect(!page.contains(outside))
+        }
     }
 
-    @Test func `an endpoint where nobody listens is unavailable, and CI hears of it`() async throws {
+    @Test func `an endpoint where nobody listens is unavailable, and CI hears of it`() async throws
+    {
         let out = NSTemporaryDirectory() + "polder-probe-\(UUID().uuidString)"
         defer { try? FileManager.default.removeItem(atPath: out) }
         var options = ProbeOptions()

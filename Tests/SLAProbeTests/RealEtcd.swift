@@ -31,7 +31,8 @@ final class RealEtcd: @unchecked Sendable {
         clientPort = try Self.freePort()
         peerPort = try Self.freePort()
         directory = NSTemporaryDirectory() + "polder-etcd-\(UUID().uuidString)"
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(
+            atPath: directory, withIntermediateDirectories: true)
     }
 
     func start() throws {
@@ -65,9 +66,12 @@ final class RealEtcd: @unchecked Sendable {
 
     func waitUntilServing() async throws {
         let endpoint = EtcdEndpoint(host: "127.0.0.1", port: clientPort, isSecure: false)
-        let client = EtcdClient(endpoint: endpoint, loop: MultiThreadedEventLoopGroup.singleton.next())
+        let client = EtcdClient(
+            endpoint: endpoint, loop: MultiThreadedEventLoopGroup.singleton.next())
         for _ in 0..<500 {
-            if (try? await client.get("x", timeout: .seconds(1))) != nil { return await client.shutdown() }
+            if (try? await client.get("x", timeout: .seconds(1))) != nil {
+                return await client.shutdown()
+            }
             try await Task.sleep(for: .milliseconds(20))
         }
         throw POSIXError(.ETIMEDOUT)

@@ -9,7 +9,8 @@ import Testing
         _ due: UInt64, _ kind: ProbeKind = .read, _ outcome: Outcome = .ok, latency: UInt64 = 1_500
     ) -> ProbeRecord {
         ProbeRecord(
-            dueMicroseconds: due, kind: kind, region: 0, outcome: outcome, latencyMicroseconds: latency,
+            dueMicroseconds: due, kind: kind, region: 0, outcome: outcome,
+            latencyMicroseconds: latency,
             attempts: [
                 .init(endpoint: 0, outcome: .timeout, latencyMicroseconds: 1_000_000),
                 .init(endpoint: 1, outcome: outcome, latencyMicroseconds: latency),
@@ -37,10 +38,14 @@ import Testing
             _ = $0.index(ofEndpoint: "b")
         }
         #expect(description.endpoints == ["a", "b"])
-        for number in [2, 0, 1, 3] as [UInt64] { log.append(Self.record(number * 10), number: number) }
+        for number in [2, 0, 1, 3] as [UInt64] {
+            log.append(Self.record(number * 10), number: number)
+        }
         try log.finish()
         var dues: [UInt64] = []
-        let damaged = try ProbeLogReader(directory: directory).forEach { dues.append($0.dueMicroseconds) }
+        let damaged = try ProbeLogReader(directory: directory).forEach {
+            dues.append($0.dueMicroseconds)
+        }
         #expect(dues == [0, 10, 20, 30])
         #expect(damaged == 0)
     }
@@ -52,7 +57,8 @@ import Testing
             let (log, description) = try ProbeLogWriter.open(directory: directory, vantage: "v") {
                 _ = $0.index(ofRegion: "r1")
                 _ = $0.index(ofEndpoint: endpoint)
-                $0.runs.append(.init(startMicroseconds: start, ratePerSecond: 1, timeoutMilliseconds: 1000))
+                $0.runs.append(
+                    .init(startMicroseconds: start, ratePerSecond: 1, timeoutMilliseconds: 1000))
             }
             var record = Self.record(start)
             record.attempts = [
@@ -86,7 +92,8 @@ import Testing
             _ = $0.index(ofRegion: "r1")
             _ = $0.index(ofEndpoint: "http://a:1")
             _ = $0.index(ofEndpoint: "http://b:1")
-            $0.runs.append(.init(startMicroseconds: 0, ratePerSecond: 100, timeoutMilliseconds: 1000))
+            $0.runs.append(
+                .init(startMicroseconds: 0, ratePerSecond: 100, timeoutMilliseconds: 1000))
         }
         for number in 0..<6_000 as Range<UInt64> {
             let isDown = (2_000..<2_300).contains(number)

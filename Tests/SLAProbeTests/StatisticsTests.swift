@@ -30,10 +30,11 @@ import Testing
     }
 
     /// Values of scipy.stats.beta.ppf(0.95, k + 1, n - k).
-    @Test(arguments: [
-        (0, 1, 0.95), (0, 10, 0.2588655508), (1, 10, 0.3941633024), (5, 10, 0.7775588989),
-        (9, 10, 0.9948838032), (3, 1_000, 0.0077352447), (10, 100_000, 0.00016961486),
-    ] as [(UInt64, UInt64, Double)])
+    @Test(
+        arguments: [
+            (0, 1, 0.95), (0, 10, 0.2588655508), (1, 10, 0.3941633024), (5, 10, 0.7775588989),
+            (9, 10, 0.9948838032), (3, 1_000, 0.0077352447), (10, 100_000, 0.00016961486),
+        ] as [(UInt64, UInt64, Double)])
     func `the upper bound of the failure rate is Clopper and Pearson's`(
         failures: UInt64, probes: UInt64, expected: Double
     ) {
@@ -77,7 +78,8 @@ import Testing
         #expect(Nines.text(Tally()) == "not measured")
     }
 
-    @Test func `an availability that the sample carries is printed as it is, and never rounded up`() {
+    @Test func `an availability that the sample carries is printed as it is, and never rounded up`()
+    {
         #expect(Nines.text(Tally(probes: 1_000_000, failures: 500)) == "99.95 %")
         #expect(Nines.text(Tally(probes: 1_000_000, failures: 999)) == "≥ 99.89 %")
         #expect(Nines.text(Tally(probes: 10, failures: 5)) == "50 %")
@@ -98,7 +100,9 @@ import Testing
     private func detector(_ outcomes: [(Outcome, UInt64)]) -> OutageDetector {
         var detector = OutageDetector(
             vantage: "here", region: "r1", kind: .read, gapMicroseconds: 10_000_000)
-        for (outcome, seconds) in outcomes { detector.add(outcome, dueMicroseconds: seconds * 1_000_000) }
+        for (outcome, seconds) in outcomes {
+            detector.add(outcome, dueMicroseconds: seconds * 1_000_000)
+        }
         detector.close()
         return detector
     }

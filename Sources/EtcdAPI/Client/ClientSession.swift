@@ -82,8 +82,10 @@ final class ClientSession: ChannelInboundHandler {
             guard let user, let frame, let name, let value else { return 0 }
             ClientSession.from(user).onHeader(
                 frame.pointee.hd.stream_id,
-                String(decoding: UnsafeBufferPointer(start: name, count: nameLength), as: UTF8.self),
-                String(decoding: UnsafeBufferPointer(start: value, count: valueLength), as: UTF8.self))
+                String(
+                    decoding: UnsafeBufferPointer(start: name, count: nameLength), as: UTF8.self),
+                String(
+                    decoding: UnsafeBufferPointer(start: value, count: valueLength), as: UTF8.self))
             return 0
         }
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks) {
@@ -113,7 +115,8 @@ final class ClientSession: ChannelInboundHandler {
             nghttp2_settings_entry(
                 settings_id: Int32(NGHTTP2_SETTINGS_ENABLE_PUSH.rawValue), value: 0),
         ]
-        nghttp2_submit_settings(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), &settings, settings.count)
+        nghttp2_submit_settings(
+            session, UInt8(NGHTTP2_FLAG_NONE.rawValue), &settings, settings.count)
         nghttp2_session_set_local_window_size(
             session, UInt8(NGHTTP2_FLAG_NONE.rawValue), 0, Self.connectionWindow)
     }
@@ -261,7 +264,9 @@ final class ClientSession: ChannelInboundHandler {
         }
     }
 
-    private func isFinal(_ header: (name: String, value: String)) -> Bool { header.name == "grpc-status" }
+    private func isFinal(_ header: (name: String, value: String)) -> Bool {
+        header.name == "grpc-status"
+    }
 
     // MARK: Bytes
 

@@ -5,7 +5,8 @@ package import SwiftProtobuf
 /// The calls that people make most, typed. Keys and values are text or bytes alike.
 extension EtcdClient {
     package func call<Answer: SwiftProtobuf.Message>(
-        _ method: RPCMethod, _ request: some SwiftProtobuf.Message, answer: Answer.Type = Answer.self,
+        _ method: RPCMethod, _ request: some SwiftProtobuf.Message,
+        answer: Answer.Type = Answer.self,
         timeout: TimeSpan
     ) async throws(EtcdClientError) -> Answer {
         let bytes: [UInt8]
@@ -100,7 +101,8 @@ extension EtcdClient {
         return EtcdWatch(stream: stream(.watch), request: request)
     }
 
-    /// The first key after all that start with `prefix`; etcd's way to say "to the end" is a zero byte.
+    /// The first key after all that start with `prefix`; etcd's way to say "to the end" is a zero
+    /// byte.
     package static func prefixEnd(_ prefix: Data) -> Data {
         var end = Array(prefix)
         while let last = end.popLast() {
@@ -121,12 +123,15 @@ package struct EtcdWatch: AsyncSequence, Sendable {
     }
 
     package func send(_ request: Etcdserverpb_WatchRequest) {
-        // A message without required fields always serializes; if not, the server says what it misses.
+        // A message without required fields always serializes; if not, the server says what it
+        // misses.
         stream.send((try? request.serializedBytes()) ?? [])
     }
     package func cancel() { stream.cancel() }
 
-    package func makeAsyncIterator() -> Iterator { Iterator(base: stream.messages.makeAsyncIterator()) }
+    package func makeAsyncIterator() -> Iterator {
+        Iterator(base: stream.messages.makeAsyncIterator())
+    }
 
     package struct Iterator: AsyncIteratorProtocol {
         fileprivate var base: AsyncThrowingStream<[UInt8], any Error>.Iterator

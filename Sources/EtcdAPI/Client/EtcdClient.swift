@@ -3,8 +3,9 @@ import NIOPosix
 package import Primitives
 package import TLS
 
-/// A client of one etcd (or Polder) endpoint: one HTTP/2 connection, made when it is first needed and
-/// again after it broke. For probes, drills and tests; failing over between endpoints is the caller's.
+/// A client of one etcd (or Polder) endpoint: one HTTP/2 connection, made when it is first needed
+/// and again after it broke. For probes, drills and tests; failing over between endpoints is the
+/// caller's.
 ///
 /// Calls fail at once while the endpoint refuses connections: whoever measures wants to know.
 package final class EtcdClient: @unchecked Sendable {
@@ -58,13 +59,15 @@ package final class EtcdClient: @unchecked Sendable {
     ) async -> Result<(status: Int, body: [UInt8]), EtcdClientError> {
         await withCheckedContinuation { continuation in
             loop.execute {
-                self.startHTTP(method, path, body, timeout: timeout) { continuation.resume(returning: $0) }
+                self.startHTTP(method, path, body, timeout: timeout) {
+                    continuation.resume(returning: $0)
+                }
             }
         }
     }
 
-    /// A call whose both sides send any number of messages. The sequence ends with the server's status
-    /// (throws if that is not OK), or when the connection breaks.
+    /// A call whose both sides send any number of messages. The sequence ends with the server's
+    /// status (throws if that is not OK), or when the connection breaks.
     package func stream(_ method: RPCMethod) -> EtcdStream {
         EtcdStream(client: self, path: "\(method.path)")
     }
@@ -126,7 +129,9 @@ package final class EtcdClient: @unchecked Sendable {
                     case .complete(let headers):
                         .success(
                             (
-                                status: headers.first { $0.name == ":status" }.flatMap { Int($0.value) } ?? 0,
+                                status: headers.first { $0.name == ":status" }.flatMap {
+                                    Int($0.value)
+                                } ?? 0,
                                 body: Array(call.messages.joined())
                             ))
                     }
@@ -162,7 +167,10 @@ package final class EtcdClient: @unchecked Sendable {
         switch end {
         case .broken(let reason): return .unavailable(reason, wasSent: true)
         case .complete(let headers):
-            guard let code = headers.last(where: { $0.name == "grpc-status" }).flatMap({ UInt8($0.value) })
+            guard
+                let code = headers.last(where: { $0.name == "grpc-status" }).flatMap({
+                    UInt8($0.value)
+                })
             else {
                 let status = headers.first { $0.name == ":status" }?.value ?? "none"
                 return .unavailable("no gRPC status; HTTP status \(status)", wasSent: true)
@@ -253,7 +261,10 @@ package final class EtcdClient: @unchecked Sendable {
                 connecting.whenSuccess { $0.close(promise: nil) }
                 let known = error as? EtcdClientError
                 self.connected(
-                    .failure(known ?? .unavailable("cannot connect to \(endpoint): \(error)", wasSent: false)))
+                    .failure(
+                        known
+                            ?? .unavailable(
+                                "cannot connect to \(endpoint): \(error)", wasSent: false)))
             case .success((let channel, _)):
                 self.connected(
                     Result { try channel.pipeline.syncOperations.handler(type: ClientSession.self) }
@@ -274,7 +285,8 @@ package final class EtcdClient: @unchecked Sendable {
         case .success(let session) where !session.isClosed:
             state = .connected(session)
             session.onClosed = { [weak self, weak session] _ in
-                guard let self, case .connected(let current) = self.state, current === session else { return }
+                guard let self, case .connected(let current) = self.state, current === session
+                else { return }
                 self.state = .idle
             }
         default: state = .idle
@@ -326,8 +338,8 @@ private final class Call<Answer> {
         finish(.failure(.timeout(wasSent: stream != nil)))
         guard let session, let stream else { return }
         session.cancel(stream, "deadline exceeded")
-        // Nothing at all came while this call waited: the peer may have vanished without a word, and
-        // TCP would take minutes to notice. A new connection tells.
+        // Nothing at all came while this call waited: the peer may have vanished without a word,
+        // and TCP would take minutes to notice. A new connection tells.
         if session.lastHeard < started { session.close("nothing heard from the server") }
     }
 }
@@ -351,7 +363,8 @@ private final class ReadyHandler: ChannelInboundHandler {
             if alpn == nil || alpn == "h2" {
                 ready.succeed()
             } else {
-                ready.fail(EtcdClientError.unavailable("the server speaks no HTTP/2", wasSent: false))
+                ready.fail(
+                    EtcdClientError.unavailable("the server speaks no HTTP/2", wasSent: false))
             }
         }
         context.fireUserInboundEventTriggered(event)

@@ -22,7 +22,9 @@ package struct EtcdClientError: Error, Sendable, Equatable, CustomStringConverti
     }
 
     static func timeout(wasSent: Bool) -> Self {
-        Self(kind: .timeout, status: .deadlineExceeded, message: "deadline exceeded", wasSent: wasSent)
+        Self(
+            kind: .timeout, status: .deadlineExceeded, message: "deadline exceeded",
+            wasSent: wasSent)
     }
     static func unavailable(_ message: String, wasSent: Bool) -> Self {
         Self(kind: .unavailable, status: .unavailable, message: message, wasSent: wasSent)

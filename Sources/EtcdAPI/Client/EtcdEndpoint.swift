@@ -25,7 +25,8 @@ package struct EtcdEndpoint: Hashable, Sendable, CustomStringConvertible {
         if rest.hasSuffix("/") { rest = rest.dropLast() }
         var port = 2379
         if let colon = rest.lastIndex(of: ":"), !rest[colon...].contains("]") {
-            guard let number = Int(rest[rest.index(after: colon)...]), (1...65535).contains(number) else {
+            guard let number = Int(rest[rest.index(after: colon)...]), (1...65535).contains(number)
+            else {
                 return nil
             }
             port = number

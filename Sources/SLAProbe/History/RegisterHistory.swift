@@ -27,8 +27,8 @@ package struct RegisterOperation: Sendable, Equatable {
 }
 
 /// Decides whether a register's history is linearizable: Wing and Gong's search (1993) with Lowe's
-/// memory of configurations already seen ("Testing for linearizability", 2017). Histories of several
-/// keys are checked key by key (linearizability is local: Herlihy and Wing, theorem 1).
+/// memory of configurations already seen ("Testing for linearizability", 2017). Histories of
+/// several keys are checked key by key (linearizability is local: Herlihy and Wing, theorem 1).
 package enum LinearizabilityChecker {
     package enum Verdict: Sendable, Equatable {
         case linearizable
@@ -38,7 +38,8 @@ package enum LinearizabilityChecker {
         case undecided
     }
 
-    /// `stepsMax` bounds the search; a history with unique values needs about one step an operation.
+    /// `stepsMax` bounds the search; a history with unique values needs about one step an
+    /// operation.
     package static func check(
         _ history: [RegisterOperation], initial: UInt64? = nil, stepsMax: Int = 5_000_000
     ) -> Verdict {
@@ -47,10 +48,10 @@ package enum LinearizabilityChecker {
         return search.run(stepsMax: stepsMax)
     }
 
-    /// Removes what cannot matter, which keeps the search short when thousands of writes are unknown:
-    /// unknown reads say nothing; an unknown write whose value nobody saw may be taken as never having
-    /// happened; one that was seen, and whose value no other write wrote, happened before the first
-    /// answer that shows it.
+    /// Removes what cannot matter, which keeps the search short when thousands of writes are
+    /// unknown: unknown reads say nothing; an unknown write whose value nobody saw may be taken as
+    /// never having happened; one that was seen, and whose value no other write wrote, happened
+    /// before the first answer that shows it.
     static func reduced(_ history: [RegisterOperation]) -> [RegisterOperation] {
         var firstSeen: [UInt64?: UInt64] = [:]
         var writers: [UInt64?: Int] = [:]
@@ -65,7 +66,9 @@ package enum LinearizabilityChecker {
         var kept: [RegisterOperation] = []
         for var operation in history {
             if operation.result == .unknown {
-                guard case .write(let value) = operation.action, let seen = firstSeen[value] else { continue }
+                guard case .write(let value) = operation.action, let seen = firstSeen[value] else {
+                    continue
+                }
                 if writers[value] == 1, operation.start <= seen {
                     operation.end = seen
                     operation.result = .done
@@ -102,14 +105,16 @@ package enum LinearizabilityChecker {
             self.operations = operations
             value = initial
             remaining = operations.count { $0.result == .done }
-            // At equal times calls come before returns: such operations overlap, which accuses nobody
-            // falsely.
+            // At equal times calls come before returns: such operations overlap, which accuses
+            // nobody falsely.
             var order: [(time: UInt64, isReturn: Int, operation: Int)] = []
             for (index, operation) in operations.enumerated() {
                 order.append((operation.start, 0, index))
                 order.append((operation.end, 1, index))
             }
-            order.sort { ($0.time, $0.isReturn, $0.operation) < ($1.time, $1.isReturn, $1.operation) }
+            order.sort {
+                ($0.time, $0.isReturn, $0.operation) < ($1.time, $1.isReturn, $1.operation)
+            }
             // Event 0 is the head.
             events = [Event(operation: -1, isCall: false, previous: -1, next: -1, partner: -1)]
             events.reserveCapacity(order.count + 1)

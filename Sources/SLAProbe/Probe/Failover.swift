@@ -43,7 +43,9 @@ package func withFailover<Value: Sendable>(
             group.addTask {
                 let (outcome, value) = await body(endpoint, deadline.since(now))
                 return .attempt(
-                    .init(endpoint: endpoint, outcome: outcome, started: now, finished: SystemClock.now()),
+                    .init(
+                        endpoint: endpoint, outcome: outcome, started: now,
+                        finished: SystemClock.now()),
                     value)
             }
             if tried < endpoints {

@@ -28,7 +28,8 @@ package func runOpenLoop(
                 group.addTask { await Task { await body(number, due) }.value }
             }
             guard schedule.nextDue < deadline else { break }
-            try? await Task.sleep(nanoseconds: schedule.nextDue.since(SystemClock.now()).nanoseconds)
+            try? await Task.sleep(
+                nanoseconds: schedule.nextDue.since(SystemClock.now()).nanoseconds)
         }
     }
 }

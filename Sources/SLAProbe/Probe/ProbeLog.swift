@@ -137,7 +137,9 @@ package final class ProbeLogWriter: Sendable {
             if written < 0 && errno == EINTR { continue }
             guard written > 0 else {
                 let reason = String(cString: strerror(errno))
-                state.withLock { $0.failure = $0.failure ?? .cannotWrite(path: path, reason: reason) }
+                state.withLock {
+                    $0.failure = $0.failure ?? .cannotWrite(path: path, reason: reason)
+                }
                 return
             }
             offset += written
@@ -173,12 +175,15 @@ package struct ProbeLogReader {
                 let rest = UnsafeBufferPointer(rebasing: all[start...])
                 let length =
                     rest.baseAddress.flatMap { base in
-                        memchr(base, 10, rest.count).map { UnsafeRawPointer($0) - UnsafeRawPointer(base) }
+                        memchr(base, 10, rest.count).map {
+                            UnsafeRawPointer($0) - UnsafeRawPointer(base)
+                        }
                     } ?? rest.count
                 let line = UnsafeBufferPointer(rebasing: rest[0..<length])
                 start += length + 1
                 if line.isEmpty { continue }
-                if let record = ProbeLogFormat.parse(line), record.region < description.regions.count,
+                if let record = ProbeLogFormat.parse(line),
+                    record.region < description.regions.count,
                     record.attempts.allSatisfy({ $0.endpoint < description.endpoints.count })
                 {
                     body(record)

@@ -2,17 +2,19 @@
 ///
 ///     {"t":1764100000000000,"k":"read","g":0,"o":"ok","l":1830,"a":[[0,"ok",1790]]}
 ///
-/// `t` due time (microseconds since 1970), `k` kind, `g` region, `o` outcome of the client that may use any
-/// endpoint of the region, `l` its latency from the due time in microseconds, `a` the attempts:
-/// endpoint, outcome, latency. Regions and endpoints are indices into `meta.json`. Lines are in the
-/// order of due times. Any JSON reader can read it; ours reads just this shape, because a month of
-/// probes is a hundred million lines.
+/// `t` due time (microseconds since 1970), `k` kind, `g` region, `o` outcome of the client that may
+/// use any endpoint of the region, `l` its latency from the due time in microseconds, `a` the
+/// attempts: endpoint, outcome, latency. Regions and endpoints are indices into `meta.json`. Lines
+/// are in the order of due times. Any JSON reader can read it; ours reads just this shape, because
+/// a month of probes is a hundred million lines.
 package enum ProbeLogFormat {
     package static let version = 1
 
     package static func append(_ record: ProbeRecord, to out: inout [UInt8]) {
         func put(_ text: StaticString) {
-            out.append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+            out.append(
+                contentsOf: UnsafeBufferPointer(
+                    start: text.utf8Start, count: text.utf8CodeUnitCount))
         }
         put("{\"t\":")
         out.append(contentsOf: String(record.dueMicroseconds).utf8)
@@ -60,7 +62,8 @@ package enum ProbeLogFormat {
             else { return nil }
             record.attempts.append(
                 .init(
-                    endpoint: Int(clamping: endpoint), outcome: outcome, latencyMicroseconds: latency))
+                    endpoint: Int(clamping: endpoint), outcome: outcome,
+                    latencyMicroseconds: latency))
         }
         return cursor.isAtEnd ? record : nil
     }
@@ -119,7 +122,9 @@ package struct ProbeLogDescription: Codable, Sendable, Equatable {
     package init(vantage: String) { self.vantage = vantage }
 
     package mutating func index(ofRegion name: String) -> Int { Self.index(of: name, in: &regions) }
-    package mutating func index(ofEndpoint url: String) -> Int { Self.index(of: url, in: &endpoints) }
+    package mutating func index(ofEndpoint url: String) -> Int {
+        Self.index(of: url, in: &endpoints)
+    }
     private static func index(of name: String, in list: inout [String]) -> Int {
         if let index = list.firstIndex(of: name) { return index }
         list.append(name)

@@ -48,11 +48,15 @@ package struct ProbeOptions: Sendable {
         if let durationSeconds, durationSeconds <= 0 {
             throw .badOption("--duration must be more than nothing")
         }
-        guard timeout > .zero, keys > 0 else { throw .badOption("--timeout must be more than nothing") }
+        guard timeout > .zero, keys > 0 else {
+            throw .badOption("--timeout must be more than nothing")
+        }
         var all = regions
         let named = Set(regions.flatMap(\.endpoints))
         let others = endpoints.filter { !named.contains($0) }
-        if !others.isEmpty { all.append((name: regions.isEmpty ? "default" : "other", endpoints: others)) }
+        if !others.isEmpty {
+            all.append((name: regions.isEmpty ? "default" : "other", endpoints: others))
+        }
         guard !all.isEmpty else { throw .badOption("no endpoints: give --endpoints URL[,URL...]") }
         guard Set(all.map(\.name)).count == all.count else {
             throw .badOption("a region is named twice")
@@ -62,7 +66,8 @@ package struct ProbeOptions: Sendable {
             var endpoints: [EtcdEndpoint] = []
             for url in urls {
                 guard let endpoint = EtcdEndpoint(url) else {
-                    throw .badOption("'\(url)' is not an endpoint: write http://HOST:PORT or https://HOST:PORT")
+                    throw .badOption(
+                        "'\(url)' is not an endpoint: write http://HOST:PORT or https://HOST:PORT")
                 }
                 if endpoint.isSecure && tls == nil {
                     throw .badOption("\(url) needs certificates: give --cacert, --cert and --key")

@@ -61,7 +61,8 @@ package final class ProbeRunner: Sendable {
         }
         witnesses = Mutex(
             parsed.map { _ in (0..<options.keys).map { _ in RegisterWitness() } })
-        // Keys of its own: what an earlier run left behind, or may still deliver, must not be judged.
+        // Keys of its own: what an earlier run left behind, or may still deliver, must not be
+        // judged.
         keyPrefix = options.keyPrefix + vantage + "/\(String(startWall, radix: 36))/"
         startWallMicroseconds = startWall
         start = SystemClock.now()
@@ -110,7 +111,8 @@ package final class ProbeRunner: Sendable {
         let latency = result.finished.since(due).nanoseconds / 1000
         log.append(
             ProbeRecord(
-                dueMicroseconds: startWallMicroseconds + due.since(start).nanoseconds / 1000, kind: kind,
+                dueMicroseconds: startWallMicroseconds + due.since(start).nanoseconds / 1000,
+                kind: kind,
                 region: region.index, outcome: result.outcome, latencyMicroseconds: latency,
                 attempts: result.attempts.map {
                     .init(
@@ -124,7 +126,9 @@ package final class ProbeRunner: Sendable {
         }
     }
 
-    private func name(_ region: Region, _ key: Int) -> String { "\(keyPrefix)\(region.name)/\(key)" }
+    private func name(_ region: Region, _ key: Int) -> String {
+        "\(keyPrefix)\(region.name)/\(key)"
+    }
 
     private func read(
         _ region: Region, _ key: Int, _ first: Int, _ deadline: Instant
@@ -150,9 +154,9 @@ package final class ProbeRunner: Sendable {
         }
     }
 
-    /// A write is good when it is acknowledged and a read that begins after that sees it (or one that
-    /// came after it). The read-back goes to another endpoint; it is not part of the latency, and if it
-    /// gets no answer, nothing is said against the write.
+    /// A write is good when it is acknowledged and a read that begins after that sees it (or one
+    /// that came after it). The read-back goes to another endpoint; it is not part of the latency,
+    /// and if it gets no answer, nothing is said against the write.
     private func write(
         _ region: Region, _ key: Int, _ first: Int, _ deadline: Instant
     ) async -> FailoverResult<Never> {
@@ -161,11 +165,15 @@ package final class ProbeRunner: Sendable {
             hedgeAfter: options.hedgeAfter
         ) { endpoint, timeout in
             // Each attempt is a write of its own: the one that timed out may come later.
-            let number = self.witnesses.withLock { $0[region.index][key].beginWrite(at: SystemClock.now()) }
+            let number = self.witnesses.withLock {
+                $0[region.index][key].beginWrite(at: SystemClock.now())
+            }
             do throws(EtcdClientError) {
                 try await region.clients[endpoint].put(
                     self.name(region, key), "\(number)", timeout: timeout)
-                self.witnesses.withLock { $0[region.index][key].acknowledge(number, at: SystemClock.now()) }
+                self.witnesses.withLock {
+                    $0[region.index][key].acknowledge(number, at: SystemClock.now())
+                }
                 return (.ok, nil)
             } catch {
                 self.witnesses.withLock {

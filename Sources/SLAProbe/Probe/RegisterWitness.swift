@@ -1,10 +1,11 @@
 package import Primitives
 
-/// Remembers what was written to one key that only this prober writes, and judges what is read from it.
+/// Remembers what was written to one key that only this prober writes, and judges what is read from
+/// it.
 ///
-/// Each write carries the next number. A read may show any write that was not certainly followed, and
-/// finished before the read began, by another: overlapping writes and those with an unknown outcome
-/// may take effect in any order.
+/// Each write carries the next number. A read may show any write that was not certainly followed,
+/// and finished before the read began, by another: overlapping writes and those with an unknown
+/// outcome may take effect in any order.
 package struct RegisterWitness: Sendable {
     /// Numbers given out so far: 1, 2, 3, ...
     package private(set) var issued: UInt64 = 0

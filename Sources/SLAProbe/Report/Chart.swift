@@ -34,7 +34,9 @@ struct Chart {
     }
 
     func px(_ value: Double) -> Double { left + x.position(value) * (Self.width - left - right) }
-    func py(_ value: Double) -> Double { height - bottom - y.position(value) * (height - top - bottom) }
+    func py(_ value: Double) -> Double {
+        height - bottom - y.position(value) * (height - top - bottom)
+    }
 
     static func number(_ value: Double) -> String { String(format: "%.1f", value) }
 
@@ -43,19 +45,23 @@ struct Chart {
     mutating func text(
         _ text: String, atX x: Double, y: Double, anchor: String = "start", style: String = ""
     ) {
-        body += "<text x=\"\(Self.number(x))\" y=\"\(Self.number(y))\" text-anchor=\"\(anchor)\""
+        body +=
+            "<text x=\"\(Self.number(x))\" y=\"\(Self.number(y))\" text-anchor=\"\(anchor)\""
             + (style.isEmpty ? "" : " class=\"\(style)\"") + ">\(Page.escape(text))</text>"
     }
 
     mutating func segment(_ x1: Double, _ y1: Double, _ x2: Double, _ y2: Double, style: String) {
-        body += "<line x1=\"\(Self.number(x1))\" y1=\"\(Self.number(y1))\" x2=\"\(Self.number(x2))\""
+        body +=
+            "<line x1=\"\(Self.number(x1))\" y1=\"\(Self.number(y1))\" x2=\"\(Self.number(x2))\""
             + " y2=\"\(Self.number(y2))\" class=\"\(style)\"/>"
     }
 
     mutating func box(
-        _ x: Double, _ y: Double, _ width: Double, _ height: Double, style: String, title: String = ""
+        _ x: Double, _ y: Double, _ width: Double, _ height: Double, style: String,
+        title: String = ""
     ) {
-        body += "<rect x=\"\(Self.number(x))\" y=\"\(Self.number(y))\" width=\"\(Self.number(width))\""
+        body +=
+            "<rect x=\"\(Self.number(x))\" y=\"\(Self.number(y))\" width=\"\(Self.number(width))\""
             + " height=\"\(Self.number(height))\" class=\"\(style)\">"
             + (title.isEmpty ? "" : "<title>\(Page.escape(title))</title>") + "</rect>"
     }
@@ -66,7 +72,8 @@ struct Chart {
         var run: [(Double, Double)] = []
         func flush(_ dots: inout String) {
             if run.count == 1 {
-                dots += "<circle cx=\"\(Self.number(run[0].0))\" cy=\"\(Self.number(run[0].1))\" r=\"1.4\""
+                dots +=
+                    "<circle cx=\"\(Self.number(run[0].0))\" cy=\"\(Self.number(run[0].1))\" r=\"1.4\""
                     + " class=\"\(style.replacing("line ", with: "f-").prefix { $0 != " " })\"/>"
             } else if !run.isEmpty {
                 path += run.enumerated().map {
@@ -86,12 +93,15 @@ struct Chart {
 
     /// Horizontal lines and labels at the powers of ten, and at 2 and 5 if there are few of those.
     mutating func millisecondAxis(_ range: ClosedRange<Double>) {
-        let decades = Int(log10(range.lowerBound).rounded(.down))...Int(log10(range.upperBound).rounded(.up))
+        let decades =
+            Int(log10(range.lowerBound).rounded(.down))...Int(log10(range.upperBound).rounded(.up))
         let steps: [Double] = decades.count > 4 ? [1] : decades.count > 3 ? [1, 3] : [1, 2, 5]
         for decade in decades {
             for step in steps {
                 let value = step * pow(10, Double(decade))
-                guard value >= range.lowerBound * 0.999, value <= range.upperBound * 1.001 else { continue }
+                guard value >= range.lowerBound * 0.999, value <= range.upperBound * 1.001 else {
+                    continue
+                }
                 let y = py(value)
                 segment(left, y, Self.width - right, y, style: "grid")
                 text(Self.millisecondLabel(value), atX: left - 8, y: y + 4, anchor: "end")
@@ -111,7 +121,8 @@ struct Chart {
         segment(left, y, Self.width - right, y, style: "axis")
         let span = (range.upperBound - range.lowerBound) / 1e6
         let steps: [Double] = [
-            1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400,
+            1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200,
+            86_400,
             172_800, 604_800,
         ]
         let step = steps.first { span / $0 <= 8 } ?? 2_592_000

@@ -1,7 +1,7 @@
 import Foundation
 
-/// The shell of our pages: one file, nothing from outside, light and dark, readable on a phone and in
-/// print.
+/// The shell of our pages: one file, nothing from outside, light and dark, readable on a phone and
+/// in print.
 enum Page {
     static func escape(_ text: String) -> String {
         var out = ""
@@ -157,13 +157,16 @@ enum Words {
     }
 
     /// UTC, as ISO 8601 writes it with a space.
-    static func time(_ microseconds: UInt64, withDate: Bool = true, withSeconds: Bool = true) -> String {
+    static func time(_ microseconds: UInt64, withDate: Bool = true, withSeconds: Bool = true)
+        -> String
+    {
         let seconds = Int(microseconds / 1_000_000)
         var time = tm()
         var value = time_t(seconds)
         gmtime_r(&value, &time)
         func two(_ n: Int32) -> String { n < 10 ? "0\(n)" : "\(n)" }
-        let clock = two(time.tm_hour) + ":" + two(time.tm_min) + (withSeconds ? ":" + two(time.tm_sec) : "")
+        let clock =
+            two(time.tm_hour) + ":" + two(time.tm_min) + (withSeconds ? ":" + two(time.tm_sec) : "")
         guard withDate else { return clock }
         return "\(time.tm_year + 1900)-\(two(time.tm_mon + 1))-\(two(time.tm_mday)) \(clock)"
     }

@@ -50,8 +50,8 @@ package struct TimeBucket {
         write: LatencyHistogram(numberOfSignificantValueDigits: .two))
 }
 
-/// Sums up any number of logs (vantage points, or one prober's several directories). One pass over each;
-/// memory depends on hours, endpoints and outages, not on probes.
+/// Sums up any number of logs (vantage points, or one prober's several directories). One pass over
+/// each; memory depends on hours, endpoints and outages, not on probes.
 package struct ReportBuilder {
     package private(set) var total = ByKind(read: ClassSummary(), write: ClassSummary())
     package private(set) var regions: [String: ByKind<ClassSummary>] = [:]
@@ -92,9 +92,12 @@ package struct ReportBuilder {
                 read: OutageDetector(
                     vantage: description.vantage, region: region, kind: .read, gapMicroseconds: gap),
                 write: OutageDetector(
-                    vantage: description.vantage, region: region, kind: .write, gapMicroseconds: gap))
+                    vantage: description.vantage, region: region, kind: .write, gapMicroseconds: gap
+                ))
         }
-        var ofRegion = description.regions.map { _ in ByKind(read: ClassSummary(), write: ClassSummary()) }
+        var ofRegion = description.regions.map { _ in
+            ByKind(read: ClassSummary(), write: ClassSummary())
+        }
         var ofEndpoint = description.endpoints.map { _ in
             ByKind(read: ClassSummary(), write: ClassSummary())
         }
@@ -138,7 +141,8 @@ package struct ReportBuilder {
     }
 
     private static func merge(
-        _ summary: ByKind<ClassSummary>, into table: inout [String: ByKind<ClassSummary>], _ name: String
+        _ summary: ByKind<ClassSummary>, into table: inout [String: ByKind<ClassSummary>],
+        _ name: String
     ) {
         guard var merged = table[name] else {
             table[name] = summary
@@ -170,7 +174,9 @@ package struct ReportBuilder {
                 last = max(last, $0.dueMicroseconds)
             }
         }
-        guard first <= last else { throw ProbeError.noData(path: directories.joined(separator: ", ")) }
+        guard first <= last else {
+            throw ProbeError.noData(path: directories.joined(separator: ", "))
+        }
         var builder = ReportBuilder(fromMicroseconds: first, toMicroseconds: last)
         for log in logs { builder.add(log) }
         return builder

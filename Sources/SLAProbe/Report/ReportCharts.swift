@@ -10,7 +10,9 @@ enum ReportCharts {
         func round(_ value: Double, up: Bool) -> Double {
             let power = pow(10, log10(value).rounded(.down))
             let steps: [Double] = up ? [1, 2, 5, 10] : [5, 2, 1]
-            let found = steps.first { up ? $0 * power >= value * 0.999 : $0 * power <= value * 1.001 }
+            let found = steps.first {
+                up ? $0 * power >= value * 0.999 : $0 * power <= value * 1.001
+            }
             return (found ?? 1) * power
         }
         let bottom = round(low, up: false), top = round(high, up: true)
@@ -39,11 +41,14 @@ enum ReportCharts {
             let tally = bucket.tally[kind]
             guard tally.failures > 0 else { continue }
             let x1 = chart.px(Double(bucket.startMicroseconds))
-            let x2 = chart.px(min(to, Double(bucket.startMicroseconds + builder.bucketMicroseconds)))
+            let x2 = chart.px(
+                min(to, Double(bucket.startMicroseconds + builder.bucketMicroseconds)))
             let height = 4 + 40 * tally.errorRate
             chart.box(
                 x1, chart.height - chart.bottom - height, max(2, x2 - x1), height, style: "f-bad",
-                title: "\(Words.time(bucket.startMicroseconds)): \(tally.failures) of \(tally.probes) failed")
+                title:
+                    "\(Words.time(bucket.startMicroseconds)): \(tally.failures) of \(tally.probes) failed"
+            )
         }
         let color = kind.name
         chart.line(worst, style: "line \(color) thin dash")
@@ -79,24 +84,32 @@ enum ReportCharts {
         let step = highest > 0.5 ? 0.2 : highest > 0.2 ? 0.1 : 0.05
         for tick in stride(from: 0, through: highest, by: step) {
             let y = chart.py(tick)
-            chart.segment(chart.left, y, Chart.width - chart.right, y, style: tick == 0 ? "axis" : "grid")
-            chart.text("\(Int((tick * 100).rounded())) %", atX: chart.left - 8, y: y + 4, anchor: "end")
+            chart.segment(
+                chart.left, y, Chart.width - chart.right, y, style: tick == 0 ? "axis" : "grid")
+            chart.text(
+                "\(Int((tick * 100).rounded())) %", atX: chart.left - 8, y: y + 4, anchor: "end")
         }
         let base = chart.height - chart.bottom
-        for decade in Int((Double(first) / 10).rounded(.down))...Int((Double(last + 1) / 10).rounded(.up)) {
+        for decade in Int(
+            (Double(first) / 10).rounded(.down))...Int((Double(last + 1) / 10).rounded(.up))
+        {
             for step in [1.0, 2, 5] {
                 let value = step * pow(10, Double(decade))
-                guard value >= edge(first) * 0.999, value <= edge(last + 1) * 1.001 else { continue }
+                guard value >= edge(first) * 0.999, value <= edge(last + 1) * 1.001 else {
+                    continue
+                }
                 chart.segment(chart.px(value), base, chart.px(value), base + 4, style: "axis")
                 chart.text(
-                    Chart.millisecondLabel(value), atX: chart.px(value), y: base + 18, anchor: "middle")
+                    Chart.millisecondLabel(value), atX: chart.px(value), y: base + 18,
+                    anchor: "middle")
             }
         }
         for kind in ProbeKind.allCases {
             var path = "M\(Chart.number(chart.px(edge(first)))) \(Chart.number(base))"
             for bin in first...last {
                 let y = Chart.number(chart.py(share(kind, bin)))
-                path += "L\(Chart.number(chart.px(edge(bin)))) \(y)L\(Chart.number(chart.px(edge(bin + 1)))) \(y)"
+                path +=
+                    "L\(Chart.number(chart.px(edge(bin)))) \(y)L\(Chart.number(chart.px(edge(bin + 1)))) \(y)"
             }
             path += "L\(Chart.number(chart.px(edge(last + 1)))) \(Chart.number(base))Z"
             chart.raw("<path d=\"\(path)\" class=\"f-\(kind.name)\" opacity=\".16\"/>")
@@ -120,7 +133,8 @@ enum ReportCharts {
         for (index, (region, kind)) in lanes.enumerated() {
             let y = chart.top + Double(index) * laneHeight
             chart.box(
-                chart.left + 60, y + 4, Chart.width - chart.left - chart.right - 60, laneHeight - 10,
+                chart.left + 60, y + 4, Chart.width - chart.left - chart.right - 60,
+                laneHeight - 10,
                 style: "f-grid")
             chart.text("\(region) \(kind.name)s", atX: 0, y: y + 17)
             func at(_ microseconds: UInt64) -> Double {
@@ -130,14 +144,17 @@ enum ReportCharts {
             for outage in builder.regions[region]?[kind].outages ?? [] {
                 let x = at(outage.startMicroseconds)
                 chart.box(
-                    x, y + 4, max(2, at(outage.endMicroseconds) - x), laneHeight - 10, style: "f-bad",
-                    title: "\(Words.time(outage.startMicroseconds)): \(Words.seconds(outage.seconds))")
+                    x, y + 4, max(2, at(outage.endMicroseconds) - x), laneHeight - 10,
+                    style: "f-bad",
+                    title:
+                        "\(Words.time(outage.startMicroseconds)): \(Words.seconds(outage.seconds))")
             }
         }
         let base = chart.height - 20
         chart.text(Words.time(builder.fromMicroseconds), atX: chart.left + 60, y: base + 14)
         chart.text(
-            Words.time(builder.toMicroseconds), atX: Chart.width - chart.right, y: base + 14, anchor: "end")
+            Words.time(builder.toMicroseconds), atX: Chart.width - chart.right, y: base + 14,
+            anchor: "end")
         return chart.svg(label: "Outages over time")
     }
 }

@@ -16,8 +16,8 @@ package struct ReportOptions: Sendable {
 
 /// `polder report`.
 package enum ReportCommand {
-    /// Writes report.html, report.json and report.csv; `print` gets what belongs on standard output.
-    /// Returns the exit code.
+    /// Writes report.html, report.json and report.csv; `print` gets what belongs on standard
+    /// output. Returns the exit code.
     package static func run(_ options: ReportOptions, print: (String) -> Void) throws -> Int32 {
         guard let first = options.directories.first else {
             throw ProbeError.badOption("which directory? `polder report DIR`")
@@ -35,7 +35,8 @@ package enum ReportCommand {
             try Data(ReportPage.html(builder, document).utf8)
                 .write(to: folder.appendingPathComponent("report.html"), options: .atomic)
             try json.write(to: folder.appendingPathComponent("report.json"), options: .atomic)
-            try Data(csv.utf8).write(to: folder.appendingPathComponent("report.csv"), options: .atomic)
+            try Data(csv.utf8).write(
+                to: folder.appendingPathComponent("report.csv"), options: .atomic)
         } catch {
             throw ProbeError.cannotWrite(path: folder.path, reason: error.localizedDescription)
         }

@@ -1,8 +1,8 @@
 package import Foundation
 import Histogram
 
-/// `report.json`. What scripts read (docs: "The contract with outside scripts") comes first; more fields
-/// may be added, none renamed.
+/// `report.json`. What scripts read (docs: "The contract with outside scripts") comes first; more
+/// fields may be added, none renamed.
 package struct ReportDocument: Codable, Sendable, Equatable {
     package struct Availability: Codable, Sendable, Equatable {
         package var ratio: Double
@@ -96,7 +96,8 @@ package struct ReportDocument: Codable, Sendable, Equatable {
 
     private static func part(_ summary: ByKind<ClassSummary>) -> Part {
         Part(
-            availability: Pair(read: availability(summary.read), write: availability(summary.write)),
+            availability: Pair(
+                read: availability(summary.read), write: availability(summary.write)),
             latency: Pair(read: latency(summary.read), write: latency(summary.write)))
     }
 
@@ -113,7 +114,8 @@ package struct ReportDocument: Codable, Sendable, Equatable {
     private static func latency(_ summary: ClassSummary) -> Latency {
         Latency(
             p50: summary.percentile(50), p90: summary.percentile(90), p95: summary.percentile(95),
-            p99: summary.percentile(99), p999: summary.percentile(99.9), max: summary.maxMilliseconds,
+            p99: summary.percentile(99), p999: summary.percentile(99.9),
+            max: summary.maxMilliseconds,
             mean: summary.latency.totalCount == 0 ? 0 : summary.latency.mean / 1000)
     }
 
@@ -126,7 +128,8 @@ package struct ReportDocument: Codable, Sendable, Equatable {
                 objective: objective, tally: summary.hourly.tally(lastHours: hours, upTo: lastHour))
         }
         return Budget(
-            objective: objective, allowedFailures: budget.allowedFailures, failures: budget.failures,
+            objective: objective, allowedFailures: budget.allowedFailures,
+            failures: budget.failures,
             remaining: budget.remaining, burnRateLastHour: burn(1), burnRateLast6Hours: burn(6),
             burnRateLastDay: burn(24), probesToProve: Confidence.probesNeeded(for: objective))
     }
@@ -143,8 +146,11 @@ package struct ReportDocument: Codable, Sendable, Equatable {
             "scope,name,kind,probes,failures,ratio,lowerBound95,hourly,timeBased,"
             + "p50ms,p90ms,p99ms,p999ms,maxms\n"
         func row(_ scope: String, _ name: String, _ kind: String, _ a: Availability, _ l: Latency) {
-            let numbers = [a.ratio, a.lowerBound95, a.hourly, a.timeBased, l.p50, l.p90, l.p99, l.p999, l.max]
-            out += ([scope, Self.quoted(name), kind, "\(a.probes)", "\(a.failures)"]
+            let numbers = [
+                a.ratio, a.lowerBound95, a.hourly, a.timeBased, l.p50, l.p90, l.p99, l.p999, l.max,
+            ]
+            out +=
+                ([scope, Self.quoted(name), kind, "\(a.probes)", "\(a.failures)"]
                 + numbers.map { "\($0)" }).joined(separator: ",") + "\n"
         }
         func rows(_ scope: String, _ name: String, _ part: Part) {
@@ -153,10 +159,13 @@ package struct ReportDocument: Codable, Sendable, Equatable {
         }
         rows("total", "", Part(availability: availability, latency: latency))
         for (name, part) in regions.sorted(by: { $0.key < $1.key }) { rows("region", name, part) }
-        for (name, part) in endpoints.sorted(by: { $0.key < $1.key }) { rows("endpoint", name, part) }
+        for (name, part) in endpoints.sorted(by: { $0.key < $1.key }) {
+            rows("endpoint", name, part)
+        }
         out += "\noutage,region,vantage,kind,start,end,seconds,failures,isOver\n"
         for o in outages {
-            out += "outage,\(Self.quoted(o.region)),\(Self.quoted(o.vantage)),\(o.kind),"
+            out +=
+                "outage,\(Self.quoted(o.region)),\(Self.quoted(o.vantage)),\(o.kind),"
                 + "\(o.start),\(o.end),\(o.seconds),\(o.failures),\(o.isOver)\n"
         }
         return out

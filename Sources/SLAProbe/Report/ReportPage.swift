@@ -12,8 +12,10 @@ enum ReportPage {
             + Page.section("Availability", availability(document), note: availabilityNote(document))
             + Page.section(
                 "Outages", ReportCharts.outageTimeline(builder) + outages(document),
-                note: "Times in which every probe of a region failed, for a client that may use any of its "
-                    + "endpoints: from the due time of the first failure to that of the next success.")
+                note:
+                    "Times in which every probe of a region failed, for a client that may use any of its "
+                    + "endpoints: from the due time of the first failure to that of the next success."
+            )
             + Page.section(
                 "Read latency", ReportCharts.latencyOverTime(builder, .read),
                 note: "Linearizable reads, from the moment each was due.")
@@ -58,7 +60,8 @@ enum ReportPage {
         let nines = Nines.count(weakest)
         let objective = document.errorBudget.read.objective
         let proven = nines == 0 ? "less than one nine" : nines == 1 ? "one nine" : "\(nines) nines"
-        return "This sample proves, at 95 % confidence, \(proven). Nothing here claims more. To prove \(Words.fixed(objective * 100, max(0, Nines.count(objective) - 2))) % takes "
+        return
+            "This sample proves, at 95 % confidence, \(proven). Nothing here claims more. To prove \(Words.fixed(objective * 100, max(0, Nines.count(objective) - 2))) % takes "
             + "\(Words.count(document.errorBudget.read.probesToProve)) faultless probes of each kind."
     }
 
@@ -73,7 +76,8 @@ enum ReportPage {
             [
                 "", "availability", "95 % bound", "hourly, averaged", "by time", "probes", "failed",
                 "as",
-            ], [row("Reads", document.availability.read), row("Writes", document.availability.write)],
+            ],
+            [row("Reads", document.availability.read), row("Writes", document.availability.write)],
             numbers: [1, 2, 3, 4, 5, 6])
     }
 
@@ -122,7 +126,8 @@ enum ReportPage {
                 ]
             }, numbers: [1, 5])
         let rest = document.outages.count - shown.count
-        return table + (rest > 0 ? "<p class=\"note\">The longest 50; \(rest) more in report.json.</p>" : "")
+        return table
+            + (rest > 0 ? "<p class=\"note\">The longest 50; \(rest) more in report.json.</p>" : "")
     }
 
     private static func latency(_ document: ReportDocument) -> String {
@@ -137,14 +142,16 @@ enum ReportPage {
 
     private static func budgetNote(_ document: ReportDocument) -> String {
         let objective = document.errorBudget.read.objective
-        return "Objective \(Words.fixed(objective * 100, max(0, Nines.count(objective) - 2))) %. A burn rate of 1 "
+        return
+            "Objective \(Words.fixed(objective * 100, max(0, Nines.count(objective) - 2))) %. A burn rate of 1 "
             + "spends exactly the budget; 14.4 over an hour spends a month's in two days."
     }
 
     private static func budget(_ document: ReportDocument) -> String {
         func row(_ name: String, _ b: ReportDocument.Budget) -> [String] {
             [
-                name, Words.fixed(b.allowedFailures, b.allowedFailures < 10 ? 2 : 0), "\(b.failures)",
+                name, Words.fixed(b.allowedFailures, b.allowedFailures < 10 ? 2 : 0),
+                "\(b.failures)",
                 b.remaining < 0 ? "overspent" : Words.fixed(b.remaining * 100, 0) + " %",
                 Words.fixed(b.burnRateLastHour, 1), Words.fixed(b.burnRateLast6Hours, 1),
                 Words.fixed(b.burnRateLastDay, 1),
@@ -163,8 +170,10 @@ enum ReportPage {
                 return [
                     "\(kind) \(name)", a.read.text, a.write.text,
                     Words.count(a.read.failures + a.write.failures),
-                    Words.milliseconds(part.latency.read.p50), Words.milliseconds(part.latency.read.p99),
-                    Words.milliseconds(part.latency.write.p50), Words.milliseconds(part.latency.write.p99),
+                    Words.milliseconds(part.latency.read.p50),
+                    Words.milliseconds(part.latency.read.p99),
+                    Words.milliseconds(part.latency.write.p50),
+                    Words.milliseconds(part.latency.write.p99),
                 ]
             }
         }
@@ -186,7 +195,8 @@ enum ReportPage {
             Clopper and Pearson's, one-sided.</p>
             """
         if document.damagedLines > 0 {
-            text += "<p class=\"note\">\(document.damagedLines) damaged lines of the log were left out.</p>"
+            text +=
+                "<p class=\"note\">\(document.damagedLines) damaged lines of the log were left out.</p>"
         }
         return text
     }

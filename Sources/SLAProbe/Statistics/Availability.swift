@@ -36,8 +36,8 @@ package struct Tally: Sendable, Equatable {
     }
 }
 
-/// Availability as the cloud SLAs define it: the error rate of each hour, averaged over the hours. An
-/// hour of full outage weighs an hour, however few requests clients still sent in it.
+/// Availability as the cloud SLAs define it: the error rate of each hour, averaged over the hours.
+/// An hour of full outage weighs an hour, however few requests clients still sent in it.
 package struct HourlyTally: Sendable {
     /// Hours since 1970, UTC.
     package private(set) var hours: [UInt64: Tally] = [:]
@@ -63,7 +63,9 @@ package struct HourlyTally: Sendable {
     /// Error rate over the last `count` hours with respect to `lastHour`, for burn rates.
     package func tally(lastHours count: UInt64, upTo lastHour: UInt64) -> Tally {
         var sum = Tally()
-        for (hour, tally) in hours where hour <= lastHour && hour + count > lastHour { sum.merge(tally) }
+        for (hour, tally) in hours where hour <= lastHour && hour + count > lastHour {
+            sum.merge(tally)
+        }
         return sum
     }
 }
@@ -109,7 +111,8 @@ package enum Nines {
         // The sample may look better than it proves: then say what it proves.
         let isProven = count(tally.ratio) <= supported
         return (isProven ? "" : "≥ ")
-            + percent(isProven ? tally.ratio : bound, decimals: max(1, supported), least: supported - 2)
+            + percent(
+                isProven ? tally.ratio : bound, decimals: max(1, supported), least: supported - 2)
     }
 
     /// Cut off, not rounded: 99.9996 % with three decimals is 99.999 %.

@@ -1,10 +1,12 @@
 import Glibc
 import Primitives
 
-/// What a sample proves. Exact binomial bounds (Clopper and Pearson, Biometrika 26, 1934): they hold
-/// for every sample size, also where nothing failed, which is where an approximation says "100 %".
+/// What a sample proves. Exact binomial bounds (Clopper and Pearson, Biometrika 26, 1934): they
+/// hold for every sample size, also where nothing failed, which is where an approximation says "100
+/// %".
 package enum Confidence {
-    /// One-sided upper bound of the failure probability: with probability `confidence` the truth is below.
+    /// One-sided upper bound of the failure probability: with probability `confidence` the truth is
+    /// below.
     package static func failureUpperBound(
         failures: UInt64, probes: UInt64, confidence: Double = 0.95
     ) -> Double {
@@ -22,7 +24,8 @@ package enum Confidence {
     }
 
     /// How many faultless probes it takes to prove `availability`.
-    package static func probesNeeded(for availability: Double, confidence: Double = 0.95) -> UInt64 {
+    package static func probesNeeded(for availability: Double, confidence: Double = 0.95) -> UInt64
+    {
         invariant(availability > 0 && availability < 1)
         return UInt64((log(1 - confidence) / log(availability)).rounded(.up))
     }

@@ -5,7 +5,8 @@ package struct Outage: Sendable, Equatable {
     package var kind: ProbeKind
     /// Due time of the first failed probe.
     package var startMicroseconds: UInt64
-    /// Due time of the next good one; while it lasts (or where the recording stops), of the last failed.
+    /// Due time of the next good one; while it lasts (or where the recording stops), of the last
+    /// failed.
     package var endMicroseconds: UInt64
     package var failures: UInt64
     package var isOver: Bool
@@ -34,7 +35,8 @@ package struct OutageDetector: Sendable {
 
     package mutating func add(_ outcome: Outcome, dueMicroseconds due: UInt64) {
         if let last {
-            // A clock that was set back, or a second prober's file: nothing to add up between the two.
+            // A clock that was set back, or a second prober's file: nothing to add up between the
+            // two.
             if due >= last, due - last <= gapMicroseconds {
                 measuredMicroseconds += due - last
             } else {

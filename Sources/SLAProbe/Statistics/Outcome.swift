@@ -9,8 +9,8 @@ package enum Outcome: UInt8, Sendable, CaseIterable, Codable {
     case wrongAnswer
     /// A linearizable read that missed a write acknowledged before it began.
     case staleRead
-    /// A definite error that is about the request and not about availability (permission, no such RPC).
-    /// Still a failure: who is refused is not served.
+    /// A definite error that is about the request and not about availability (permission, no such
+    /// RPC). Still a failure: who is refused is not served.
     case refused
 
     package var isFailure: Bool { self != .ok }
@@ -37,7 +37,8 @@ package enum ProbeKind: UInt8, Sendable, CaseIterable, Codable {
     package var name: String { self == .read ? "read" : "write" }
 }
 
-/// One probe: what the client that may use any endpoint of the region saw, and each attempt it made.
+/// One probe: what the client that may use any endpoint of the region saw, and each attempt it
+/// made.
 package struct ProbeRecord: Sendable, Equatable {
     package struct Attempt: Sendable, Equatable {
         /// Index into the endpoints of the log's description.

@@ -1,9 +1,10 @@
 package import Primitives
 
-/// Open-loop schedule: probe `n` is due at `start + n / rate`, whatever became of the probes before it.
+/// Open-loop schedule: probe `n` is due at `start + n / rate`, whatever became of the probes before
+/// it.
 ///
-/// Latency counts from the due time, so that a prober that was held up (by a slow answer, by its own
-/// machine) does not leave out just the moments it should have measured (coordinated omission).
+/// Latency counts from the due time, so that a prober that was held up (by a slow answer, by its
+/// own machine) does not leave out just the moments it should have measured (coordinated omission).
 package struct Schedule: Sendable {
     package let start: Instant
     package let ratePerSecond: Double
@@ -23,7 +24,8 @@ package struct Schedule: Sendable {
 
     package var nextDue: Instant { due(issued) }
 
-    /// The next probe, if it is due; a prober that slept too long gets all that it missed, one by one.
+    /// The next probe, if it is due; a prober that slept too long gets all that it missed, one by
+    /// one.
     package mutating func next(at now: Instant) -> (number: UInt64, due: Instant)? {
         let due = nextDue
         guard due <= now else { return nil }

@@ -1,0 +1,33 @@
+/// The catalogue.
+enum Drill: Sendable, CaseIterable {
+    case leaderCrash, nodeCrash, regionIsolation
+
+    /// Budgets are those of the availability targets.
+    var description: DrillDescription {
+        switch self {
+        case .leaderCrash:
+            DrillDescription(
+                name: "leader-crash",
+                hypothesis: "When the process that leads a region (its sequencer, and most of its "
+                    + "partitions) is killed, clients of the region's other nodes go on within "
+                    + "150 ms, without an error; no acknowledged write is lost, and every history is "
+                    + "linearizable.",
+                budgetGapMs: 150, needs: "a region of three nodes")
+        case .nodeCrash:
+            DrillDescription(
+                name: "node-crash",
+                hypothesis: "When the process that leads least is killed, clients of the region's "
+                    + "other nodes hardly notice (50 ms) and see no error; no acknowledged write is "
+                    + "lost, and every history is linearizable.",
+                budgetGapMs: 50, needs: "a region of three nodes")
+        case .regionIsolation:
+            DrillDescription(
+                name: "region-isolation",
+                hypothesis: "When a region is cut off from the others, all go on serving reads and "
+                    + "writes as if nothing had happened; when the link is mended, they become equal, "
+                    + "no acknowledged write is lost but to one of another region, and what lost a "
+                    + "conflict is in the conflict feed.",
+                budgetGapMs: 150, needs: "two regions, and --enable-fault-injection")
+        }
+    }
+}

@@ -1,0 +1,152 @@
+import EtcdAPI
+import Foundation
+import Histogram
+import Primitives
+
+/// One run of a drill: load, fault, recovery, judgement.
+final class DrillRun {
+    /// For the page.
+    struct Evidence {
+        var region: String
+        var record: DrillRecord
+        var start: Instant
+    }
+
+    let drill: Drill
+    let options: DrillOptions
+    let cluster: DevCluster
+    let prefix: String
+    var document: DrillDocument
+    var start = Instant.zero
+    private(set) var evidence: [Evidence] = []
+    private let progress: @Sendable (String) -> Void
+
+    /// Connections and caches warm up: not judged.
+    static let warmUp = TimeSpan.seconds(2)
+    static let baseline = TimeSpan.seconds(3)
+    static let afterwards = TimeSpan.seconds(3)
+
+    init(
+        _ drill: Drill, _ options: DrillOptions, _ cluster: DevCluster,
+        _ progress: @escaping @Sendable (String) -> Void
+    ) {
+        self.drill = drill
+        self.options = options
+        self.cluster = cluster
+        self.progress = progress
+        let description = drill.description
+        let wall = SystemClock.wallMicroseconds()
+        prefix = "polder-drill/\(description.name)/\(String(wall, radix: 36))/"
+        document = DrillDocument(
+            name: description.name, hypothesis: description.hypothesis,
+            budgetGapMs: options.maximumGapMilliseconds ?? description.budgetGapMs,
+            rate: options.rate, startedAt: Double(wall) / 1e6)
+        document.errorsAllowed = options.errorsAllowed
+    }
+
+    func run() async throws -> DrillDocument {
+        guard await cluster.waitUntilServing(cluster.nodes, limit: .seconds(15)) != nil else {
+            throw DrillError.notFit(
+                "the cluster is not healthy: not every node answers a linearizable read")
+        }
+        switch drill {
+        case .leaderCrash, .nodeCrash: try await crash()
+        case .regionIsolation: try await isolation()
+        }
+        document.judge()
+        // What failed is left in place for whoever looks into it.
+        if document.verdict == "PASS" { await removeKeys() }
+        return document
+    }
+
+    func phase(_ name: String) {
+        let seconds = Double(SystemClock.now().since(start).nanoseconds) / 1e9
+        document.phases.append(.init(name: name, atSeconds: seconds))
+        progress("\(Words.fixed(seconds, 1)) s: \(name)")
+    }
+
+    func sleep(_ span: TimeSpan) async throws {
+        try await Task.sleep(nanoseconds: span.nanoseconds)
+    }
+
+    func faultTime(otherwise seconds: Double) -> TimeSpan {
+        TimeSpan(nanoseconds: UInt64(max(0, options.faultSeconds ?? seconds) * 1e9))
+    }
+
+    // MARK: Judgement
+
+    /// Reads back through each of `nodes`. Each must have everything.
+    func verify(_ load: DrillLoad, with nodes: [DevCluster.Node]) async {
+        for node in nodes {
+            let verification = await load.verify(with: node)
+            if let failure = verification.failure {
+                document.findings.append("could not be read back: \(failure)")
+            }
+            guard !verification.lost.isEmpty else { continue }
+            // The same loss seen through several nodes is one loss.
+            document.lostWrites = max(document.lostWrites, verification.lostWrites)
+            note(missing: verification.lost, in: node.name)
+        }
+    }
+
+    func note(missing: [String], in place: String) {
+        document.findings.append(
+            "lost, as \(place) has it: " + missing.prefix(5).joined(separator: ", ")
+                + (missing.count > 5 ? " and \(missing.count - 5) more" : ""))
+    }
+
+    func summarize(
+        _ load: DrillLoad, _ region: String, baseline: Instant, fault: Instant, end: Instant
+    ) {
+        let record = load.recorded
+        evidence.append(.init(region: region, record: record, start: start))
+        let figures = self.figures(record, region, baseline: baseline, fault: fault, end: end)
+        document.regions.append(figures)
+        document.longestGapMs = max(document.longestGapMs, figures.longestGapMs)
+        document.baselineGapMs = max(document.baselineGapMs, figures.baselineGapMs)
+        document.errors += record.errors
+        let (isLinearizable, problems) = record.linearizability()
+        // The worst of all regions: no, then not known, then yes.
+        let others = document.regions.count == 1 ? true : document.linearizable
+        document.linearizable =
+            isLinearizable == false || others == false
+            ? false : isLinearizable == nil ? nil : others
+        document.findings += problems.prefix(5)
+        document.findings += record.nonsense.prefix(5).map { "nonsense was read: \($0)" }
+    }
+
+    private func figures(
+        _ record: DrillRecord, _ region: String, baseline: Instant, fault: Instant, end: Instant
+    ) -> DrillDocument.RegionFigures {
+        func ms(_ span: TimeSpan) -> Double { Double(span.nanoseconds) / 1e6 }
+        var byOutcome: [String: Int] = [:]
+        var latency = LatencyHistogram(numberOfSignificantValueDigits: .three)
+        for completion in record.completions {
+            if completion.outcome.isFailure {
+                byOutcome[completion.outcome.name, default: 0] += 1
+            } else {
+                latency.record(max(1, completion.finished.since(completion.due).nanoseconds / 1000))
+            }
+        }
+        let gap = record.longestGap(from: fault, to: end)
+        return .init(
+            name: region, operations: record.completions.count, errors: record.errors,
+            errorsByOutcome: byOutcome, acknowledgedWrites: record.acknowledgedWrites,
+            longestGapMs: ms(gap.span),
+            longestReadGapMs: ms(record.longestGap(.read, from: fault, to: end).span),
+            longestWriteGapMs: ms(record.longestGap(.write, from: fault, to: end).span),
+            gapAtSeconds: Double(gap.start.since(start).nanoseconds) / 1e9,
+            baselineGapMs: ms(record.longestGap(from: baseline, to: fault).span),
+            longestWaitMs: ms(record.longestWait(from: fault, to: end)),
+            p50Ms: Double(latency.valueAtPercentile(50)) / 1000,
+            p99Ms: Double(latency.valueAtPercentile(99)) / 1000)
+    }
+
+    private func removeKeys() async {
+        for region in cluster.regions {
+            for node in region.nodes {
+                if (try? await node.client.delete(prefix, isPrefix: true)) != nil { break }
+            }
+        }
+    }
+}
