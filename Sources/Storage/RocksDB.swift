@@ -63,7 +63,12 @@ final class RocksDatabase: @unchecked Sendable {
         if isFirst && isLast { release() }
     }
 
+    /// RocksDB counts into thread-local variables unless told not to, thread by thread: a tenth of the
+    /// time of a walk.
+    fileprivate static func countNothing() { rocksdb_set_perf_level(Int32(rocksdb_disable)) }
+
     fileprivate func began() {
+        Self.countNothing()
         monitor.lock()
         invariant(!isClosing || children > 0, "read of a closed store")
         children += 1
@@ -102,6 +107,7 @@ final class RocksDatabase: @unchecked Sendable {
     }
 
     func write(_ batch: WriteBatch) throws(StorageError) {
+        Self.countNothing()
         try Self.checked { rocksdb_write(db, writing, batch.handle, $0) }
     }
 
