@@ -38,7 +38,7 @@ package protocol RPCHandler: AnyObject {
     /// One whole message, size checked. Of a unary call exactly one comes before `onHalfClose`,
     /// unless the client breaks the rules: none or several are the handler's to refuse.
     func onMessage(_ call: CallReference, _ message: Bytes)
-    /// The client sends no more.
+    /// The client sends no more. Not after `finish`.
     func onHalfClose(_ call: CallReference)
     /// Reset, connection gone, deadline passed, or the server answered an error by itself: free the
     /// call's work. Comes at most once, and never after `finish`. Answering later is harmless.

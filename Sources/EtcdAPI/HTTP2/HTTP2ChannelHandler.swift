@@ -15,8 +15,16 @@ package protocol HTTP2ConnectionDelegate: HTTP2SessionDelegate {
 
 /// Buffer that the connections of one loop share for draining: one drains at a time.
 package final class HTTP2Scratch {
-    fileprivate var buffer = ByteBuffer()
+    private var buffer = ByteBuffer()
     package init() {}
+
+    /// Taken out while in use: a callback may flush another connection meanwhile.
+    fileprivate func take() -> ByteBuffer {
+        var taken = ByteBuffer()
+        swap(&taken, &buffer)
+        return taken
+    }
+    fileprivate func put(_ used: consuming ByteBuffer) { buffer = used }
 }
 
 /// An `HTTP2Session` in a NIO channel: one flush for everything that a wake of the socket caused, and
@@ -136,20 +144,22 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         guard let context, !isReading, !isFlushing, !isClosing else { return }
         isFlushing = true
         var wrote = false
+        var buffer = scratch.take()
         while context.channel.isWritable {
-            scratch.buffer.clear(minimumCapacity: 4096)
-            let fine = session.drain(into: &scratch.buffer, limit: Self.writeBytes)
-            if scratch.buffer.readableBytes > 0 {
-                context.write(wrapOutboundOut(scratch.buffer), promise: nil)
+            buffer.clear(minimumCapacity: 4096)
+            let fine = session.drain(into: &buffer, limit: Self.writeBytes)
+            if buffer.readableBytes > 0 {
+                context.write(wrapOutboundOut(buffer), promise: nil)
                 wrote = true
             }
             if !fine {
                 isClosing = true
                 break
             }
-            if scratch.buffer.readableBytes < Self.writeBytes { break }
+            if buffer.readableBytes < Self.writeBytes { break }
         }
         if wrote { context.flush() }
+        scratch.put(buffer)
         isFlushing = false
         if isClosing || closesAfterFlush || session.isFinished { close() }
     }

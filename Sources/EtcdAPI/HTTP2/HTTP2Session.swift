@@ -46,27 +46,32 @@ package protocol HTTP2SessionDelegate: AnyObject {
 ///
 /// What is sent is kept as it is (`Bytes` are references) until a DATA frame takes it: nghttp2 asks for
 /// a length, makes the frame header, and `writeData` puts the header and the bytes into the output.
+///
+/// Access to the hot properties is not checked at run time for exclusivity: callbacks come back in
+/// while nothing holds one of them, and the checks were a sixth of a request's cost.
 package final class HTTP2Session {
     package let role: HTTP2Role
     package let settings: HTTP2Settings
     /// Held until `close`.
-    package var delegate: (any HTTP2SessionDelegate)?
-    package private(set) var openStreams = 0
-    package private(set) var isClosed = false
+    @exclusivity(unchecked) package var delegate: (any HTTP2SessionDelegate)?
+    @exclusivity(unchecked) package private(set) var openStreams = 0
+    @exclusivity(unchecked) package private(set) var isClosed = false
     /// Sum over all streams of what is sent and not yet drained.
-    package private(set) var bufferedBytes = 0
+    @exclusivity(unchecked) package private(set) var bufferedBytes = 0
 
     private let session: OpaquePointer
-    private var output = ByteBuffer()
-    private var outputLimit = 0
+    @exclusivity(unchecked) private var output = ByteBuffer()
+    @exclusivity(unchecked) private var outputLimit = 0
     private var isInside = false
     private var closesAfter = false
-    private var open: UnsafeMutablePointer<Stream>?
-    private var free: UnsafeMutablePointer<Stream>?
-    private var freeCount = 0
+    @exclusivity(unchecked) private var open: UnsafeMutablePointer<Stream>?
+    @exclusivity(unchecked) private var free: UnsafeMutablePointer<Stream>?
+    @exclusivity(unchecked) private var freeCount = 0
     /// The stream whose header block is arriving: nothing comes between its fields.
-    private var headerStream: UnsafeMutablePointer<Stream>?
+    @exclusivity(unchecked) private var headerStream: UnsafeMutablePointer<Stream>?
     private var writable: [Int32] = []
+    /// Client: requests whose headers have not left: nghttp2 does not know their streams yet.
+    private var unsent: [Int32: UnsafeMutablePointer<Stream>] = [:]
 
     package init(
         role: HTTP2Role, settings: HTTP2Settings = HTTP2Settings(),
@@ -170,6 +175,7 @@ package final class HTTP2Session {
             delegate?.onClose(id, context, code: Self.connectionLost)
         }
         nghttp2_session_del(session)
+        unsent = [:]
         delegate = nil
     }
 
@@ -210,6 +216,7 @@ package final class HTTP2Session {
         stream.pointee.id = id
         stream.pointee.isStarted = true
         stream.pointee.isEnded = !hasBody
+        unsent[id] = stream
         return id
     }
 
@@ -318,8 +325,10 @@ package final class HTTP2Session {
 
     private func stream(_ id: Int32) -> UnsafeMutablePointer<Stream>? {
         guard !isClosed else { return nil }
-        return nghttp2_session_get_stream_user_data(session, id)?
-            .assumingMemoryBound(to: Stream.self)
+        if let known = nghttp2_session_get_stream_user_data(session, id) {
+            return known.assumingMemoryBound(to: Stream.self)
+        }
+        return unsent.isEmpty ? nil : unsent[id]
     }
 
     private func take(_ context: Int) -> UnsafeMutablePointer<Stream> {
@@ -432,6 +441,9 @@ extension HTTP2Session {
             nghttp2_session_callbacks_set_on_frame_send_callback(callbacks) { _, frame, user in
                 Library.with(user) { $0.onFrameSent(frame) }
             }
+            nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks) { _, frame, _, user in
+                Library.with(user) { $0.onFrameNotSent(frame) }
+            }
             nghttp2_session_callbacks_set_send_data_callback(callbacks) {
                 _, _, header, count, source, user in
                 Library.with(user) { $0.writeData(header, count, source) }
@@ -537,14 +549,32 @@ extension HTTP2Session {
     }
 
     fileprivate func onFrameSent(_ frame: UnsafePointer<nghttp2_frame>?) -> Int32 {
-        guard role == .server, let frame,
-            frame.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0,
+        guard let frame else { return 0 }
+        if role == .client {
+            if !unsent.isEmpty, frame.pointee.hd.type == UInt8(NGHTTP2_HEADERS.rawValue) {
+                unsent[frame.pointee.hd.stream_id] = nil
+            }
+            return 0
+        }
+        guard frame.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0,
             frame.pointee.hd.type <= UInt8(NGHTTP2_HEADERS.rawValue),
             let stream = stream(frame.pointee.hd.stream_id), !stream.pointee.hasPeerEnded
         else { return 0 }
         // Answered before the request was complete: the client need not send the rest
         // (RFC 9113 section 8.1).
         reset(stream.pointee.id, code: NGHTTP2_NO_ERROR.rawValue)
+        return 0
+    }
+
+    /// A request that the connection cannot take any more (the server said GOAWAY), or one that was
+    /// reset before it left: nghttp2 has no stream to close, so its end is told here.
+    fileprivate func onFrameNotSent(_ frame: UnsafePointer<nghttp2_frame>?) -> Int32 {
+        guard let frame, frame.pointee.hd.type == UInt8(NGHTTP2_HEADERS.rawValue),
+            let stream = unsent.removeValue(forKey: frame.pointee.hd.stream_id)
+        else { return 0 }
+        let id = stream.pointee.id, context = stream.pointee.context
+        recycle(stream)
+        delegate?.onClose(id, context, code: NGHTTP2_REFUSED_STREAM.rawValue)
         return 0
     }
 

@@ -5,16 +5,16 @@ import Primitives
 final class RPCConnection: HTTP2ConnectionDelegate {
     private let server: RPCServer
     private(set) var slot = -1
-    private(set) var channel: HTTP2ChannelHandler?
+    @exclusivity(unchecked) private(set) var channel: HTTP2ChannelHandler?
     private let peerName: String?
     /// Waits in the server's list for a flush.
-    var isDirty = false
+    @exclusivity(unchecked) var isDirty = false
     /// A frame with headers or data went out since the last ping came in.
-    var hasWritten = false
+    @exclusivity(unchecked) var hasWritten = false
 
-    private var head = RequestHead()
+    @exclusivity(unchecked) private var head = RequestHead()
     private var exchanges: [Int32: HTTP2Exchange] = [:]
-    private var partialBytes = 0
+    @exclusivity(unchecked) private var partialBytes = 0
 
     private var lastPing: NIODeadline?
     private var pingStrikes = 0

@@ -4,25 +4,26 @@ package import Primitives
 /// gRPC and HTTP for one loop: listens, keeps the table of calls, their deadlines and connections.
 ///
 /// Everything happens on `loop`; the class is `Sendable` only so that NIO's closures can carry it back
-/// to that loop.
+/// to that loop. As in `HTTP2Session`, access to hot properties is not checked for exclusivity: nothing
+/// of theirs is held while the handler is called.
 package final class RPCServer: @unchecked Sendable {
     package let loop: any EventLoop
     package let limits: RPCLimits
     /// Set before `bind`. Held until the server has shut down.
-    package var handler: (any RPCHandler)?
+    @exclusivity(unchecked) package var handler: (any RPCHandler)?
 
     let methods = RPCMethodTable()
     let scratch = HTTP2Scratch()
-    private var calls: ContiguousArray<ServerCall> = []
-    private var freeCall: Int32 = -1
-    private var connections: ContiguousArray<RPCConnection?> = []
+    @exclusivity(unchecked) private var calls: ContiguousArray<ServerCall> = []
+    @exclusivity(unchecked) private var freeCall: Int32 = -1
+    @exclusivity(unchecked) private var connections: ContiguousArray<RPCConnection?> = []
     private var freeConnections: [Int] = []
-    private var dirty: [Int] = []
+    @exclusivity(unchecked) private var dirty: [Int] = []
     private var flushIsDue = false
 
-    private var wheel: DeadlineWheel
+    @exclusivity(unchecked) private var wheel: DeadlineWheel
     private var timer: (task: Scheduled<Void>, at: UInt64)?
-    private var earliest: UInt64?
+    @exclusivity(unchecked) private var earliest: UInt64?
     private var expired: [Int] = []
 
     private var listeners: [any Channel] = []
@@ -40,8 +41,8 @@ package final class RPCServer: @unchecked Sendable {
         package var messageBytesReceived: UInt64 = 0
         package var messageBytesSent: UInt64 = 0
     }
-    package internal(set) var counters = Counters()
-    package private(set) var openCalls = 0
+    @exclusivity(unchecked) package internal(set) var counters = Counters()
+    @exclusivity(unchecked) package private(set) var openCalls = 0
     package var openConnections: Int { channels.count }
 
     package init(loop: any EventLoop, limits: RPCLimits = RPCLimits()) {

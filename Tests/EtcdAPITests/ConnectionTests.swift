@@ -1,0 +1,171 @@
+import NIOCore
+import NIOEmbedded
+import Primitives
+import Testing
+
+@testable import EtcdAPI
+
+@Suite struct ConnectionTests {
+    @Test func `a flood of pings ends the connection`() throws {
+        let wire = try Wire()
+        _ = wire.client.call("/etcdserverpb.Watch/Watch", ["x"], ends: false)
+        try wire.pump()
+        for i in 0..<5 {
+            wire.client.session.ping(UInt64(i))
+            try wire.pump()
+        }
+        #expect(wire.client.goAways.map(\.code) == [11])
+        #expect(wire.handler.cancelled == 1)
+    }
+
+    @Test func `pings every half minute are welcome`() throws {
+        let wire = try Wire()
+        _ = wire.client.call("/etcdserverpb.Watch/Watch", ["x"], ends: false)
+        try wire.pump()
+        for i in 0..<20 {
+            wire.loop.advanceTime(by: .seconds(30))
+            wire.client.session.ping(UInt64(i))
+            try wire.pump()
+        }
+        #expect(wire.client.pongs.count == 20)
+        #expect(wire.client.goAways.isEmpty)
+    }
+
+    @Test func `pings between answers are measurements, not strikes`() throws {
+        let wire = try Wire()
+        _ = wire.client.call("/etcdserverpb.Watch/Watch", ["x"], ends: false)
+        try wire.pump()
+        for i in 0..<20 {
+            wire.server.send("event", to: wire.handler.calls[0])
+            wire.client.session.ping(UInt64(i))
+            try wire.pump()
+        }
+        #expect(wire.client.goAways.isEmpty)
+    }
+
+    @Test func `a silent client is asked, and dropped if it does not answer`() throws {
+        let wire = try Wire()
+        _ = wire.client.call("/etcdserverpb.Watch/Watch", ["x"], ends: false)
+        try wire.pump()
+        wire.loop.advanceTime(by: .seconds(7201))
+        try wire.pump()
+        wire.loop.advanceTime(by: .seconds(21))
+        #expect(wire.handler.cancelled == 0)
+        wire.loop.advanceTime(by: .seconds(7201))
+        #expect(try wire.fromServer().readableBytes > 0)
+        wire.loop.advanceTime(by: .seconds(21))
+        wire.loop.run()
+        #expect(wire.handler.cancelled == 1)
+        #expect(wire.server.openConnections == 0)
+    }
+
+    @Test func `headers above the limit reset their stream only`() throws {
+        var limits = RPCLimits()
+        limits.headerBytesMax = 4096
+        let wire = try Wire(limits)
+        wire.echo()
+        // A client that has not read our settings yet.
+        let stream = wire.client.call(
+            "/etcdserverpb.KV/Range", ["x"],
+            extra: (0..<50).map { ("x-\($0)", String(repeating: "v", count: 100)) })
+        try wire.pump()
+        #expect(wire.client.answers[stream]?.closed == 11)
+        #expect(wire.handler.events.isEmpty)
+        let next = wire.client.call("/etcdserverpb.KV/Range", ["x"])
+        try wire.pump()
+        #expect(wire.client.answers[next]?.status == 0)
+        #expect(wire.server.openCalls == 0)
+    }
+
+    @Test func `half-sent messages of one connection are bounded together`() throws {
+        var limits = RPCLimits()
+        limits.partialBytesMax = 100_000
+        let wire = try Wire(limits)
+        for _ in 0..<12 {
+            let stream = wire.client.call("/etcdserverpb.KV/Put", [], ends: false)
+            wire.client.session.send(
+                stream, Bytes([0, 0, 1, 0, 0] + [UInt8](repeating: 1, count: 10_000)), isMessage: false)
+        }
+        try wire.pump()
+        #expect(wire.client.answers.values.count { $0.status == 8 } == 2)
+        #expect(wire.handler.cancelled == 2)
+    }
+
+    @Test func `rubbish after the preface ends the connection`() throws {
+        let wire = try Wire()
+        try wire.channel.writeInbound(
+            ByteBuffer(string: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + String(repeating: "x", count: 100)))
+        wire.loop.run()
+        #expect(!wire.channel.isActive)
+        #expect(wire.server.openConnections == 0)
+    }
+
+    @Test func `HTTP/1 and HTTP/2 share a port`() throws {
+        let wire = try Wire()
+        wire.handler.onHTTP = { request, responder in
+            responder.respond(
+                HTTPResponse(
+                    status: 200, contentType: "text/plain", "\(request.target) \(request.body)"))
+        }
+        let other = EmbeddedChannel(loop: wire.loop)
+        try wire.server.configure(other)
+        try other.connect(to: SocketAddress(unixDomainSocketPath: "/other")).wait()
+        for byte in "POST /v3/kv/range HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}".utf8 {
+            try other.writeInbound(ByteBuffer(bytes: [byte]))
+        }
+        try other.writeInbound(ByteBuffer(string: "GET /health HTTP/1.1\r\nhost: a\r\n\r\n"))
+        var text = ""
+        while let part = try other.readOutbound(as: ByteBuffer.self) { text += String(buffer: part) }
+        #expect(text.contains("HTTP/1.1 200 OK"))
+        #expect(text.contains("/v3/kv/range {}"))
+        #expect(text.contains("/health "))
+        #expect(other.isActive)
+
+        let stream = wire.client.session.open(
+            HTTP2Fields([
+                (":method", "GET"), (":scheme", "http"), (":path", "/version"), (":authority", "a"),
+            ]), context: 0, hasBody: false)
+        let id = try #require(stream)
+        wire.client.answers[id] = .init()
+        try wire.pump()
+        #expect(wire.client.answers[id]?.fields[":status"] == "200")
+        #expect(wire.client.answers[id]?.data == Array("/version ".utf8))
+        #expect(
+            wire.handler.events == [
+                .http("POST /v3/kv/range"), .http("GET /health"), .http("GET /version"),
+            ])
+        _ = try other.finish()
+    }
+
+    @Test func `an HTTP/1 body above the limit is refused`() throws {
+        var limits = RPCLimits()
+        limits.httpBodyBytesMax = 10
+        let wire = try Wire(limits)
+        try wire.channel.writeInbound(
+            ByteBuffer(string: "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 11\r\n\r\n12345678901"))
+        let text = String(buffer: try wire.fromServer())
+        #expect(text.hasPrefix("HTTP/1.1 413"))
+        #expect(!wire.channel.isActive)
+        #expect(wire.handler.events.isEmpty)
+    }
+
+    @Test func `a streamed answer goes on until the client leaves`() throws {
+        let wire = try Wire()
+        var kept: HTTPResponder?
+        var left = 0
+        wire.handler.onHTTP = { _, responder in
+            responder.start(status: 200, headers: [("content-type", "application/json")])
+            responder.write("one\n")
+            responder.onClosed = { left += 1 }
+            kept = responder
+        }
+        try wire.channel.writeInbound(ByteBuffer(string: "GET /v3/watch HTTP/1.1\r\nhost: a\r\n\r\n"))
+        kept?.write("two\n")
+        let text = String(buffer: try wire.fromServer())
+        #expect(text.contains("one\n") && text.contains("two\n"))
+        _ = try wire.channel.finish()
+        #expect(left == 1)
+        #expect(kept?.isClosed == true)
+        kept?.write("three\n")
+    }
+}
