@@ -80,6 +80,9 @@ let package = Package(
             exclude: ["README.md"], swiftSettings: settings),
 
         tests("PrimitivesTests", ["Primitives"]),
+        tests(
+            "EtcdAPITests",
+            ["EtcdAPI", "Primitives", "TLS", nioCore, nioEmbedded, protobuf]),
         tests("GeoReplicationTests", ["GeoReplication", "Primitives"]),
         tests("ConsensusTests", ["Primitives", "Consensus"]),
         tests("TLSTests", ["TLS", nioCore, nioPosix, nioEmbedded]),
