@@ -76,7 +76,7 @@ let package = Package(
             ["Primitives", "Consensus", "Partitioning", "GeoReplication", "Node", "Storage", deque]),
         .executableTarget(
             name: "polder",
-            dependencies: ["NodeHost", "SLAProbe", "Simulator", "TLS", arguments, logging, yams],
+            dependencies: ["NodeHost", "SLAProbe", "Simulator", "Primitives", "TLS", arguments, logging, yams],
             exclude: ["README.md"], swiftSettings: settings),
 
         tests("PrimitivesTests", ["Primitives"]),

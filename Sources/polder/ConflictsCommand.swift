@@ -8,19 +8,29 @@ struct ConflictsCommand: ParsableCommand {
         abstract: "The losers of conflicts between regions.",
         subcommands: [ListCommand.self])
 
-    struct Conflict: Codable {
-        struct Version: Codable {
+    /// What a node answers at `/polder/conflicts`.
+    struct Answer: Decodable {
+        let conflicts: [Conflict]
+    }
+    struct Conflict: Decodable {
+        struct Version: Decodable {
             let region: UInt16
             let revision: Int64
-            let stamp: String
         }
-        let key: String
+        let keyText: String
         let policy: String
-        let revision: Int64
         let winner: Version
         let loser: Version
+        let loserDeleted: Bool
+        /// Base64.
         let loserValue: String
-        let loserIsDeletion: Bool
+
+        var lostText: String {
+            if loserDeleted { return "(deletion)" }
+            let bytes = Data(base64Encoded: loserValue) ?? Data()
+            let text = String(decoding: bytes.prefix(60), as: UTF8.self)
+            return text.filter { !$0.isNewline } + (bytes.count > 60 ? "..." : "")
+        }
     }
 
     struct ListCommand: ParsableCommand {
@@ -68,19 +78,19 @@ struct ConflictsCommand: ParsableCommand {
                 print(body)
                 return
             }
-            let found = try JSONDecoder().decode([Conflict].self, from: Data(body.utf8))
+            let found = try JSONDecoder().decode(Answer.self, from: Data(body.utf8)).conflicts
             if found.isEmpty {
                 print("no conflicts")
                 return
             }
             print(
                 StatusTable.table(
-                    ["REVISION", "KEY", "WON BY", "LOST BY", "LOST VALUE"],
+                    ["KEY", "POLICY", "WON BY", "LOST BY", "LOST VALUE"],
                     found.map {
                         [
-                            "\($0.revision)", $0.key, "r\($0.winner.region) @\($0.winner.revision)",
+                            $0.keyText, $0.policy, "r\($0.winner.region) @\($0.winner.revision)",
                             "r\($0.loser.region) @\($0.loser.revision)",
-                            $0.loserIsDeletion ? "(deletion)" : $0.loserValue,
+                            $0.lostText,
                         ]
                     }), terminator: "")
         }

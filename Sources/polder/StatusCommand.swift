@@ -2,26 +2,56 @@ import ArgumentParser
 import Foundation
 import NodeHost
 
-/// What a node answers at `/polder/status`: its own view of its region.
-struct RegionStatus: Codable {
+/// What a node answers at `/polder/status`: its own view of its region, and of its links.
+struct NodeAnswer: Decodable {
+    struct Sequencer: Codable {
+        let node: String
+        let epoch: UInt64
+    }
+    struct Region: Decodable {
+        let name: String
+        let connected: Bool
+        let nodes: [RegionStatus.Node]?
+        let lagSeconds: Double?
+        let lagRevisions: Int64?
+    }
+    struct Conflicts: Codable {
+        let policy: String
+        let total: UInt64
+    }
+    let region: String
+    let node: String
+    let version: String
+    let revision: Int64
+    let compactRevision: Int64
+    let ready: Bool
+    let problems: [String]
+    let sequencer: Sequencer?
+    let regions: [Region]
+    let partitions: [RegionStatus.Partition]
+    let conflicts: [Conflicts]
+}
+
+/// What `polder status -o json` prints for each region.
+struct RegionStatus: Encodable {
     struct Node: Codable {
         let name: String
         let id: String
-        let healthy: Bool
+        let health: String
         let version: String
+        let sequencer: Bool
         let clientURLs: [String]
     }
     struct Partition: Codable {
         let id: UInt32
-        let first: String
-        let last: String
+        let range: String
         let leader: String?
         let term: String
         let replicas: [String]
         let decided: UInt64
         let applied: UInt64
     }
-    struct Link: Codable {
+    struct Link: Encodable {
         let origin: String
         let connected: Bool
         let lagSeconds: Double
@@ -29,17 +59,33 @@ struct RegionStatus: Codable {
     }
     let name: String
     let answeredBy: String
-    let version: String
     let ready: Bool
     let problems: [String]
     let revision: Int64
     let compactRevision: Int64
-    let sequencer: String?
-    let epoch: UInt64
+    let sequencer: NodeAnswer.Sequencer?
     let nodes: [Node]
     let partitions: [Partition]
     let links: [Link]
-    let conflicts: UInt64
+    let conflicts: [NodeAnswer.Conflicts]
+
+    init(_ answer: NodeAnswer) {
+        name = answer.region
+        answeredBy = answer.node
+        ready = answer.ready
+        problems = answer.problems
+        revision = answer.revision
+        compactRevision = answer.compactRevision
+        sequencer = answer.sequencer
+        nodes = answer.regions.first { $0.name == answer.region }?.nodes ?? []
+        partitions = answer.partitions
+        links = answer.regions.filter { $0.name != answer.region }.map {
+            Link(
+                origin: $0.name, connected: $0.connected, lagSeconds: $0.lagSeconds ?? 0,
+                lagRevisions: $0.lagRevisions ?? 0)
+        }
+        conflicts = answer.conflicts
+    }
 }
 
 struct StatusCommand: ParsableCommand {
@@ -56,7 +102,7 @@ struct StatusCommand: ParsableCommand {
     @Option(name: .shortAndLong, help: "table or json.")
     var output = "table"
 
-    private struct Answer: Codable {
+    private struct Answer: Encodable {
         let regions: [RegionStatus]
     }
 
@@ -74,8 +120,8 @@ struct StatusCommand: ParsableCommand {
                     troubles.append("\(endpoint): HTTP status \(answer.status)")
                     continue
                 }
-                let region = try JSONDecoder().decode(
-                    RegionStatus.self, from: Data(answer.body.utf8))
+                let region = RegionStatus(
+                    try JSONDecoder().decode(NodeAnswer.self, from: Data(answer.body.utf8)))
                 if let index = regions.firstIndex(where: { $0.name == region.name }) {
                     if !regions[index].ready, region.ready { regions[index] = region }
                 } else {
@@ -104,14 +150,14 @@ enum StatusTable {
     static func text(_ region: RegionStatus) -> String {
         var out = "region \(region.name)  revision \(region.revision)"
         if region.compactRevision > 0 { out += "  compacted \(region.compactRevision)" }
-        out += "  sequencer \(region.sequencer ?? "none") (epoch \(region.epoch))"
+        out += "  sequencer \(region.sequencer.map { "\($0.node) (epoch \($0.epoch))" } ?? "none")"
         out += region.ready ? "  ready\n" : "  not ready\n"
         for problem in region.problems { out += "  ! \(problem)\n" }
         out += table(
             ["NODE", "ID", "HEALTH", "VERSION", "CLIENT"],
             region.nodes.map {
                 [
-                    $0.name, $0.id, $0.healthy ? "healthy" : "suspected",
+                    $0.name, $0.id, $0.health,
                     $0.version.isEmpty ? "-" : $0.version, $0.clientURLs.joined(separator: " "),
                 ]
             })
@@ -119,7 +165,7 @@ enum StatusTable {
             ["PARTITION", "RANGE", "LEADER", "TERM", "REPLICAS", "DECIDED", "APPLIED"],
             region.partitions.map {
                 [
-                    $0.id == 0 ? "directory" : "\($0.id)", $0.id == 0 ? "-" : "\($0.first)..\($0.last)",
+                    "\($0.id)", $0.range,
                     $0.leader ?? "none", $0.term, $0.replicas.joined(separator: " "), "\($0.decided)",
                     "\($0.applied)",
                 ]
@@ -134,7 +180,9 @@ enum StatusTable {
                     ]
                 })
         }
-        out += "  conflicts resolved: \(region.conflicts)\n"
+        for count in region.conflicts {
+            out += "  conflicts resolved by \(count.policy): \(count.total)\n"
+        }
         return out
     }
 
