@@ -16,6 +16,8 @@ package enum Input: Equatable, Sendable {
     case campaign
     /// Leader: drain, bring `to` up to date, let it take over. Proposals are refused meanwhile.
     case transfer(to: NodeID)
+    /// Leader: asks all whether they still follow; see `Group.isConfirmed(since:)`.
+    case confirm
     /// The store has flushed everything through this slot.
     case truncate(through: Slot)
     /// A snapshot has replaced the applied state, durably.

@@ -61,10 +61,11 @@ extension Group {
     private func sendPromise(
         _ prepare: GroupMessage.Prepare, at now: Instant, into effects: inout Effects
     ) {
+        let lease = sabotaged(.leaseForgotten) ? .zero : leasePromise.until.since(now)
         var promise = GroupMessage.Promise(
             ballot: prepare.ballot, after: prepare.after, through: nil, accepted: [],
             decided: decided, keptAfter: keptAfter,
-            lease: leasePromise.until.since(now), leaseBallot: leasePromise.ballot)
+            lease: lease, leaseBallot: leasePromise.ballot)
         var slot = prepare.after, size = 0
         while prepare.after >= keptAfter, slot < lastSlot {
             if size >= limits.batchBytesMax || promise.accepted.count >= limits.batchEntriesMax {
@@ -103,8 +104,10 @@ extension Group {
             electAt = electionTime(after: limits.electionPeriod, at: now)
         }
         settled = max(settled, accept.settled)
-        if let leaseLimits, accept.sentAt > .zero {
-            leasePromise = (accept.ballot, now.advanced(by: leaseLimits.duration))
+        if accept.sentAt > .zero {
+            if let leaseLimits {
+                leasePromise = (accept.ballot, now.advanced(by: leaseLimits.duration))
+            }
             leaseEcho = max(leaseEcho, accept.sentAt)
             ackDue = true
         }

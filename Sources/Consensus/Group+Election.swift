@@ -152,7 +152,7 @@ extension Group {
             leaderLost = true
             return stepBack(for: promise.decided, at: now, into: &effects)
         }
-        for found in promise.accepted where found.slot > promise.after {
+        for found in promise.accepted where found.slot > promise.after && found.ballot < promised {
             note(found)
         }
         peers[peer].decided = promise.decided

@@ -46,6 +46,10 @@ extension Group {
         case noticeWithoutBallot
         /// S1: terms only.
         case numbersIgnored
+        /// S13 d.
+        case leaseFromArrival
+        /// S13 a.
+        case leaseForgotten
     }
 
     @inline(__always) func sabotaged(_ rule: Sabotage) -> Bool {

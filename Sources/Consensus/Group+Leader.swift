@@ -197,6 +197,7 @@ extension Group {
             peers[i].sent = from.previous
             peers[i].inflightBytes = 0
         }
+        if sabotaged(.leaseFromArrival), accepted.sentAt > .zero { peers[i].leaseFrom = now }
         peers[i].leaseFrom = max(peers[i].leaseFrom, accepted.sentAt)
         if progress { peers[i].probeDelay = limits.probePeriod }
         commit(at: now, into: &effects)
@@ -222,10 +223,13 @@ extension Group {
         }
         if leadership.renewAt <= now, let leaseLimits {
             leadership.renewAt = now.advanced(by: leaseLimits.renewal)
-            for i in peers.indices {
-                sendAccept([], to: i, at: now, heartbeat: true, into: &effects)
-            }
+            sendHeartbeats(at: now, into: &effects)
         }
+    }
+
+    mutating func sendHeartbeats(at now: Instant, into effects: inout Effects) {
+        guard role == .leading else { return }
+        for i in peers.indices { sendAccept([], to: i, at: now, heartbeat: true, into: &effects) }
     }
 
     /// When a majority will have owed us an answer for one period (L4).

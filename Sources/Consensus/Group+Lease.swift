@@ -16,6 +16,12 @@ extension Group {
         return valid + 1 >= quorum
     }
 
+    /// A quorum still followed this leader at some time after `instant`: the round that stands in
+    /// for the lease. Started by `Input.confirm`, after what it is to cover has arrived.
+    package func isConfirmed(since instant: Instant) -> Bool {
+        isLeading && peers.count { $0.leaseFrom >= instant } + 1 >= quorum
+    }
+
     /// Before this a predecessor may still hold its lease. `.never` unless phase 1 is won.
     package var mayAnswerFrom: Instant { role == .leading ? answersFrom : .never }
 

@@ -186,7 +186,7 @@ package struct Group: Sendable {
     }
 
     package var decided: Slot { position.slot }
-    var lastSlot: Slot { Slot(keptAfter.rawValue + UInt64(log.count)) }
+    package var lastSlot: Slot { Slot(keptAfter.rawValue + UInt64(log.count)) }
     /// This node's leadership, from phase 1 won on.
     package var term: Term? { role == .leading ? promised : nil }
     /// `begin` and everything before it is decided.
@@ -204,6 +204,7 @@ package struct Group: Sendable {
         case .wake: break
         case .campaign:
             if role == .follower || role == .asking { prepare(at: now, into: &effects) }
+        case .confirm: sendHeartbeats(at: now, into: &effects)
         case .transfer(let to): onTransfer(to: to, at: now, into: &effects)
         case .truncate(let through): onTruncate(through: through, into: &effects)
         case .installed(let position): onInstalled(position, at: now, into: &effects)

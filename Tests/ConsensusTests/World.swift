@@ -10,7 +10,7 @@ final class World {
         var lease = false
         var sabotage = Group.Sabotage.none
         var lossPercent: UInt64 = 5
-        var chaosMilliseconds: UInt64 = 4000
+        var chaosMilliseconds: UInt64 = 3000
         /// Clock rates differ by up to this, in thousandths.
         var drift: UInt64 = 9
         /// The boot clock jumps ahead (a suspended machine); not with leases, which forbid it.
@@ -144,7 +144,7 @@ final class World {
             arm(i)
             if machines[i].group == nil { start(i) }
         }
-        runEvents(until: chaosEnd + 4_000_000_000)
+        runEvents(until: chaosEnd + 3_000_000_000)
         if failure != nil { return failure }
         let leaders = machines.indices.filter { machines[$0].group?.isLeading == true }
         if leaders.count != 1 { fail("\(leaders.count) leaders in a healthy group") }
@@ -217,7 +217,7 @@ final class World {
         case .propose:
             proposeSomewhere()
             // The healthy phase ends in silence, so that everybody can catch up.
-            if !healthy || now < (options.chaosMilliseconds + 2500) * 1_000_000 {
+            if !healthy || now < (options.chaosMilliseconds + 1500) * 1_000_000 {
                 heap.push(after(0, random.chance(1, in: 10) ? 300 : 15), .propose)
             }
         }
