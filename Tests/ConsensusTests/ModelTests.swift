@@ -77,7 +77,7 @@ import Testing
             options.lossPercent = 15
             options.lease = sabotage == .leaseFromArrival || sabotage == .leaseForgotten
             options.clockSteps = !options.lease
-            let caught = (0..<200).contains { World(seed: $0, options).run() != nil }
+            let caught = (0..<60).contains { World(seed: $0, options).run() != nil }
             #expect(caught)
         }
     #endif

@@ -340,6 +340,14 @@ final class World {
 
     private func injectFault() {
         let i = Int(random.below(UInt64(options.nodes)))
+        if options.lease, random.chance(1, in: 3) {
+            // The hard case: the holder does not notice that another is elected at once.
+            for j in machines.indices where j != i && machines[j].group?.isLeading == true {
+                machines[j].frozenUntil = after(20, 150)
+                if machines[i].frozenUntil <= now { step(i, .campaign) }
+            }
+            return
+        }
         switch random.below(11) {
         case 0, 1: crash(i)
         case 2, 3, 4:
