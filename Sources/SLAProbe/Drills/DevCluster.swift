@@ -228,16 +228,17 @@ final class DevCluster: Sendable {
         }
     }
 
-    /// Posts to the node's fault points: only there with --enable-fault-injection.
-    func fault(_ node: Node, _ body: String) async throws {
-        let result = await node.client.http(
-            "POST", "/polder/fault", body: Array(body.utf8), timeout: .seconds(2))
-        switch result {
+    /// Sets or ends a fault between `node` and all nodes of another region. Only there with
+    /// --enable-fault-injection.
+    func block(_ isBlocked: Bool, _ node: Node, from region: Region) async throws {
+        let path = "/polder/fault?peer=\(region.name)" + (isBlocked ? "&block=true" : "")
+        switch await node.client.http("POST", path, timeout: .seconds(2)) {
         case .failure(let error): throw DrillError.failed("\(node.name): \(error)")
         case .success(let answer):
             guard (200..<300).contains(answer.status) else {
+                let text = String(decoding: answer.body, as: UTF8.self)
                 throw DrillError.notFit(
-                    "\(node.name) has no fault points (HTTP status \(answer.status)): this drill "
+                    "\(node.name) sets no faults (HTTP status \(answer.status), \(text)): this drill "
                         + "needs `polder dev --enable-fault-injection`")
             }
         }

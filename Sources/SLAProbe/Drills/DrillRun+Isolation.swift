@@ -31,11 +31,11 @@ extension DrillRun {
             await checkCut(cut, others)
         } catch {
             // The first error is the one to tell; nodes without fault points have nothing to mend.
-            try? await mend()
+            try? await mend(cut, others)
             throw error
         }
         let mended = SystemClock.now()
-        try await mend()
+        try await mend(cut, others)
         phase("link mended")
         try await sleep(Self.afterwards)
         let end = SystemClock.now()
@@ -59,20 +59,21 @@ extension DrillRun {
     }
 
     private func part(_ cut: DevCluster.Region, from others: [DevCluster.Region]) async throws {
-        func names(_ regions: [DevCluster.Region]) -> String {
-            regions.map { "\"\($0.name)\"" }.joined(separator: ",")
-        }
-        for node in cut.nodes { try await cluster.fault(node, "{\"block\":[\(names(others))]}") }
-        for node in others.flatMap(\.nodes) {
-            try await cluster.fault(node, "{\"block\":[\(names([cut]))]}")
+        for other in others {
+            for node in cut.nodes { try await cluster.block(true, node, from: other) }
+            for node in other.nodes { try await cluster.block(true, node, from: cut) }
         }
     }
 
     /// All nodes, whatever happens to one.
-    private func mend() async throws {
+    private func mend(_ cut: DevCluster.Region, _ others: [DevCluster.Region]) async throws {
         var failure: (any Error)?
-        for node in cluster.nodes {
-            do { try await cluster.fault(node, "{\"clear\":true}") } catch { failure = error }
+        func end(_ node: DevCluster.Node, _ region: DevCluster.Region) async {
+            do { try await cluster.block(false, node, from: region) } catch { failure = error }
+        }
+        for other in others {
+            for node in cut.nodes { await end(node, other) }
+            for node in other.nodes { await end(node, cut) }
         }
         if let failure { throw failure }
     }
@@ -94,21 +95,44 @@ extension DrillRun {
     private func converge(limit: TimeSpan) async -> Bool {
         let deadline = SystemClock.now().advanced(by: limit)
         while true {
-            var contents: [[String: [UInt8]]] = []
-            for region in cluster.regions {
-                guard let kvs = try? await region.nodes[0].client.list(prefix: prefix).kvs else {
-                    break
-                }
-                let pairs = kvs.map { (String(decoding: $0.key, as: UTF8.self), Array($0.value)) }
-                contents.append(Dictionary(pairs, uniquingKeysWith: { first, _ in first }))
-            }
-            if contents.count == cluster.regions.count, let first = contents.first, !first.isEmpty,
+            let contents = await contents()
+            if let first = contents.first, contents.count == cluster.regions.count, !first.isEmpty,
                 contents.allSatisfy({ $0 == first })
             {
                 return true
             }
-            if SystemClock.now() > deadline { return false }
+            if SystemClock.now() > deadline {
+                note(differences: contents)
+                return false
+            }
             try? await Task.sleep(for: .milliseconds(100))
+        }
+    }
+
+    /// Of each region, up to the first that does not answer.
+    private func contents() async -> [[String: [UInt8]]] {
+        var contents: [[String: [UInt8]]] = []
+        for region in cluster.regions {
+            guard let kvs = try? await region.nodes[0].client.list(prefix: prefix).kvs else { break }
+            let pairs = kvs.map { (String(decoding: $0.key, as: UTF8.self), Array($0.value)) }
+            contents.append(Dictionary(pairs, uniquingKeysWith: { first, _ in first }))
+        }
+        return contents
+    }
+
+    private func note(differences contents: [[String: [UInt8]]]) {
+        let all = Set(contents.flatMap(\.keys))
+        for (region, keys) in zip(cluster.regions, contents) {
+            let missing = all.count { keys[$0] == nil }
+            let other = all.count { key in
+                keys[key] != nil && contents.contains { $0[key] != nil && $0[key] != keys[key] }
+            }
+            document.findings.append(
+                "\(region.name) lacks \(missing) of \(all.count) keys, and has other values of "
+                    + "\(other)")
+        }
+        if contents.count < cluster.regions.count {
+            document.findings.append("\(cluster.regions[contents.count].name) does not answer")
         }
     }
 
@@ -131,7 +155,7 @@ extension DrillRun {
             let missing = try await load.missingKeys(in: region.nodes[0])
             guard !missing.isEmpty else { return }
             document.lostWrites += missing.count
-            note(missing: missing, in: "\(region.name), of \(origin)'s,")
+            note(missing: missing, in: "\(region.name), of \(origin)'s writes")
         } catch {
             document.findings.append("\(region.name) could not be read back: \(error)")
         }

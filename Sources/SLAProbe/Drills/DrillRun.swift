@@ -91,7 +91,7 @@ final class DrillRun {
 
     func note(missing: [String], in place: String) {
         document.findings.append(
-            "lost, as \(place) has it: " + missing.prefix(5).joined(separator: ", ")
+            "not in \(place): " + missing.prefix(5).joined(separator: ", ")
                 + (missing.count > 5 ? " and \(missing.count - 5) more" : ""))
     }
 
