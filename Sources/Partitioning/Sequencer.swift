@@ -344,6 +344,8 @@ package struct Sequencer: Sendable {
         let held = Set(r.recent.map(\.revision))
         for i in window.indices {
             let revision = Revision(base.rawValue + Int64(i))
+            // Numbers count anew in the new term: a repeated request must not find an older term's.
+            if window[i].partition == r.partition { window[i].number = 0 }
             if held.contains(revision) { continue }
             if window[i].transaction == nil {
                 if window[i].partition == r.partition && window[i].state == .open {
