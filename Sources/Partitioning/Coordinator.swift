@@ -265,6 +265,7 @@ package struct Coordinator: Sendable {
             plan.add(transaction)
             let historic = t.participants.first.flatMap { t.locked[$0]?.rows.historic } ?? []
             let alive = Set(t.locked.values.flatMap { $0.rows.leasesAlive + $0.rows.leasesKnown })
+            let named = Set(Footprint(transaction).sharedLeases)
             do {
                 t.evaluation = try Evaluator.evaluate(
                     transaction, on: RowTable(rows), plan: plan, historic: historic,
@@ -276,7 +277,9 @@ package struct Coordinator: Sendable {
                 let p = map.partition(of: row.key)
                 part(p) { $0.rows.append(row) }
                 let lease = row.lease, home = map.home(of: lease)
-                guard lease != .none, p != home, t.locked[p]?.rows.leasesKnown.contains(lease) == false
+                // One that a put keeps is known there already, and its home takes no part.
+                guard named.contains(lease), p != home,
+                    t.locked[p]?.rows.leasesKnown.contains(lease) == false
                 else { continue }
                 // The first key with this lease there: from now on it is known (C4).
                 part(p) { if !$0.leasesKnown.contains(lease) { $0.leasesKnown.append(lease) } }
