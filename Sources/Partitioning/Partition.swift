@@ -352,7 +352,9 @@ package struct Partition: Sendable {
     package mutating func install(_ state: PartitionState, into effects: inout RegionEffects) {
         stoppedLeading(into: &effects)
         self.state = state
-        settleOrphans(into: &effects)
+        // Their entries may be among those that the snapshot stands for.
+        for orphan in orphans { effects.answers.append((orphan.id, .failed(.timedOut))) }
+        orphans.removeAll()
     }
 
     package mutating func flushRecords(into changes: inout [StoreChange]) {
