@@ -63,7 +63,7 @@ extension Node {
                 for lease in expired { expire(lease) }
             }
             guard let message = inbox.popFirst() else {
-                if region.messages.isEmpty && region.proposals.isEmpty && region.answers.isEmpty { return }
+                if region.isEmpty { return }
                 continue
             }
             onRegion(message, from: node, into: &effects)
@@ -186,7 +186,8 @@ extension Node {
         advanceLocalFrontier(into: &effects)
         for i in partitions.indices {
             partitions[i].onFrontier(
-                timeline.frontier, epoch: timeline.epoch, at: now, into: &region)
+                timeline.frontier, tail: timeline.tails[i].slot, epoch: timeline.epoch, at: now,
+                into: &region)
             if partitions[i].isLeading { partitionDirty[i] = true }
         }
         coordinator.onTimeline(timeline.epoch, timeline.frontier, into: &region)
@@ -226,6 +227,7 @@ extension Node {
             effects.changesLost = localFrontier
         case nil: break
         }
+        for i in partitions.indices { partitions[i].covered(through: localFrontier, into: &region) }
         answerReads(into: &effects)
         releaseHeld(into: &effects)
         for region in senders.keys.sorted() { stepSender(region, .frontier(localFrontier), into: &effects) }

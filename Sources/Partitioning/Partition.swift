@@ -363,11 +363,13 @@ package struct Partition: Sendable {
 
     // MARK: The frontier
 
-    /// The frontier has reached `frontier`, of the sequencer `epoch`.
+    /// The frontier has reached `frontier`, of the sequencer `epoch`; this log holds what is at or below
+    /// it through `tail`.
     package mutating func onFrontier(
-        _ frontier: Revision, epoch: Epoch, at now: Instant, into effects: inout RegionEffects
+        _ frontier: Revision, tail: Slot, epoch: Epoch, at now: Instant,
+        into effects: inout RegionEffects
     ) {
-        _ = state.heard(frontier: frontier, into: &effects.changes)
+        if state.applied >= tail { covered(through: frontier, into: &effects) }
         while let first = settled.first, first.revision <= frontier {
             settled.removeFirst()
             effects.answers.append((first.id, first.response))
@@ -378,6 +380,12 @@ package struct Partition: Sendable {
             lead.leaseClock.contact(at: now, stoppedBeyond: limits.contactMax)
         }
         if !lead.latches.isEmpty { releaseCommitted(through: frontier, at: now, into: &effects) }
+    }
+
+    /// Everything at or below `frontier` is applied here. Not before then are outcomes forgotten: the
+    /// entry that undoes a transaction may lie between the applied slot and the tail.
+    package mutating func covered(through frontier: Revision, into effects: inout RegionEffects) {
+        _ = state.heard(frontier: frontier, into: &effects.changes)
     }
 
     private mutating func answerReaders(_ frontier: Revision, into effects: inout RegionEffects) {

@@ -26,7 +26,7 @@ package struct PartitionState: Sendable {
     package private(set) var sealSlot = Slot.zero
     package private(set) var highestRevision = Revision.zero
     package private(set) var highestStamp = Stamp.zero
-    /// The highest frontier this replica has heard of; recorded with every batch.
+    /// The highest frontier whose tail this replica has applied; recorded with every batch.
     package private(set) var heardFrontier = Revision.zero
     package private(set) var recent: [Recent] = []
     /// Prepared here, outcome not yet known; in order of revision. Kept until `W >= r` (S4).
@@ -122,13 +122,10 @@ package struct PartitionState: Sendable {
                 revision: prepare.effects.revision, slot: slot, keys: undo.keys,
                 leasesKnown: undo.leasesKnown, leasesSpread: undo.leasesSpread,
                 leasesEnded: undo.leasesEnded, cursorBefore: undo.cursorBefore)
-            // A replica that catches up may have heard the outcome before: the frontier is the decision.
-            if record.revision > heardFrontier {
-                let at = prepared.firstIndex { $0.revision > record.revision } ?? prepared.count
-                prepared.insert(record, at: at)
-                changes.append(
-                    .putRecord(group, key: Self.key(prepared: record.revision), value: record.encoded()))
-            }
+            let at = prepared.firstIndex { $0.revision > record.revision } ?? prepared.count
+            prepared.insert(record, at: at)
+            changes.append(
+                .putRecord(group, key: Self.key(prepared: record.revision), value: record.encoded()))
             return .prepared(prepare)
         case .aborted(let transaction, let revision):
             abort(transaction, revision, at: slot, into: &changes)
@@ -289,8 +286,9 @@ package struct PartitionState: Sendable {
 
     // MARK: The frontier
 
-    /// The frontier has reached `frontier`: outcomes at and below it are known. Returns the records of
-    /// transactions that are committed by it; they are dropped in the batch that records the frontier.
+    /// The frontier has reached `frontier`, and its tail is applied: outcomes at and below it are known.
+    /// Returns the records of transactions that are committed by it; they are dropped in the batch that
+    /// records the frontier.
     package mutating func heard(
         frontier: Revision, into changes: inout [StoreChange]
     ) -> [PreparedRecord] {

@@ -54,6 +54,12 @@ package struct RegionEffects: Sendable {
 
     package init() {}
 
+    package var isEmpty: Bool {
+        messages.isEmpty && proposals.isEmpty && reads.isEmpty && answers.isEmpty && redirects.isEmpty
+            && escalations.isEmpty && leaseReadings.isEmpty && expired.isEmpty && changes.isEmpty
+            && applied.isEmpty && voids.isEmpty
+    }
+
     package mutating func send(_ message: RegionMessage, to node: NodeID) {
         messages.append((node, message))
     }
