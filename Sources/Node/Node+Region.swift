@@ -127,8 +127,11 @@ extension Node {
                 message, from: peer, at: now, leaders: leaders(), resolve: Self.resolve, into: &region)
         case .forward(let token, let request, let within):
             onForward(RequestID(node: peer, token: token), request, within: within)
-        case .forwarded(let token, let response): finish(token, response, into: &effects)
-        case .redirect(let token): reroute(token)
+        case .forwarded(let token, let response):
+            finish(token ^ tokenMask, response, into: &effects)
+        case .redirect(let token):
+            guard waiting[token ^ tokenMask]?.place == .at(peer) else { return }
+            reroute(token ^ tokenMask)
         case .cancelForward(let token): cancelRemote(RequestID(node: peer, token: token))
         }
     }

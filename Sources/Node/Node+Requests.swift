@@ -25,7 +25,8 @@ extension Node {
         switch request.place {
         case .parked: parked.removeAll { $0 == token }
         case .here: cancelHere(RequestID(node: node, token: token), request.request)
-        case .at(let peer): effects.sends.append((peer, .region(.cancelForward(token: token))))
+        case .at(let peer):
+            effects.sends.append((peer, .region(.cancelForward(token: token ^ tokenMask))))
         }
     }
 
@@ -115,7 +116,9 @@ extension Node {
         } else {
             waiting[token]?.place = .at(to)
             region.send(
-                .forward(token: token, request.request, within: request.deadline.since(now)), to: to)
+                .forward(
+                    token: token ^ tokenMask, request.request, within: request.deadline.since(now)),
+                to: to)
         }
     }
 
@@ -143,6 +146,8 @@ extension Node {
     }
 
     mutating func onForward(_ id: RequestID, _ request: Request, within: TimeSpan) {
+        // A repetition: once is enough.
+        if remote[id] != nil { return }
         let route = routeOf(request)
         let deadline = now.advanced(by: within)
         switch route {

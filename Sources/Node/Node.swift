@@ -56,12 +56,15 @@ package struct Node: Sendable {
     var remote: [RequestID: Instant] = [:]
     var internalTokens: [UInt64: InternalRequest] = [:]
     var nextInternal: UInt64 = 1 << 63
+    /// Tokens start alike in every boot. Other nodes see them mixed with this, so that an answer to
+    /// what the node asked before a restart finds nobody (S16).
+    let tokenMask: UInt64
     var sweepAt = Instant.zero
 
     var readsWanted: [(token: UInt64, deadline: Instant)] = []
     var readsAsked: Deque<(question: UInt64, reads: [(token: UInt64, deadline: Instant)])> = []
     var readsWaiting: [(revision: Revision, token: UInt64)] = []
-    var nextQuestion: UInt64 = 1
+    var nextQuestion: UInt64
     var askReadsAt = Instant.never
 
     var compactions: [(token: RequestID, revision: Revision, slot: UInt64)] = []
@@ -119,6 +122,10 @@ package struct Node: Sendable {
         let map = PartitionMap(equalPartitions: configuration.partitions)
         self.map = map
         let now = clock.instant
+        var draw = SplitMix(seed: configuration.boot)
+        tokenMask = draw.next()
+        // Above every question of an earlier boot, whose answers may still come.
+        nextQuestion = max(1, clock.wallMicroseconds)
         groups = []
         partitions = []
         unproposed = Array(repeating: [], count: configuration.partitions + 1)
