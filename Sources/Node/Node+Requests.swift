@@ -13,6 +13,11 @@ extension Node {
             effects.responses.append((token, .failed(.tooManyRequests)))
             return
         }
+        if case .leaseList = request {
+            // As in etcd, what this node knows: neither ordered with grants nor forwarded.
+            effects.responses.append((token, .leases(leases, revision: revision)))
+            return
+        }
         waiting[token] = Waiting(request: request, deadline: deadline)
         route(token)
     }
@@ -148,6 +153,10 @@ extension Node {
     mutating func onForward(_ id: RequestID, _ request: Request, within: TimeSpan) {
         // A repetition: once is enough.
         if remote[id] != nil { return }
+        if case .leaseList = request {
+            region.send(.forwarded(token: id.token, .leases(leases, revision: revision)), to: id.node)
+            return
+        }
         let route = routeOf(request)
         let deadline = now.advanced(by: within)
         switch route {
