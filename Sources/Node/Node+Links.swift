@@ -85,7 +85,7 @@ extension Node {
         _ region: RegionID, _ changes: [RevisionChanges]?, through: Revision,
         into effects: inout NodeEffects
     ) {
-        guard let after = senders[region]?.readAfter else { return }
+        guard let after = changeReads[region]?.popFirst() else { return }
         if let changes {
             stepSender(region, .changes(after: after, through: through, changes), into: &effects)
         } else {
@@ -109,7 +109,7 @@ extension Node {
             case .send(let message):
                 if peer != .none { effects.linkSends.append((region, peer, message)) }
             case .readChanges(let after, let through, let maxRows):
-                senders[region]?.readAfter = after
+                changeReads[region, default: []].append(after)
                 effects.changeReads.append(
                     ChangeRead(region: region, after: after, through: through, maxRows: maxRows))
             case .note(let event): effects.events.append(.link(region, event))

@@ -73,6 +73,9 @@ package struct Node: Sendable {
     var senders: [RegionID: Sender] = [:]
     var receivers: [RegionID: Receiver] = [:]
     var linkPeers: [RegionID: [NodeID]] = [:]
+    /// Where the reads of changes that are under way begin, in the order asked and answered. A sender
+    /// may have begun anew meanwhile: it must know an old answer from its own.
+    var changeReads: [RegionID: Deque<Revision>] = [:]
     var senderEffects: [LinkSender.Effect] = []
     var receiverEffects: [LinkReceiver.Effect] = []
 
@@ -105,8 +108,6 @@ package struct Node: Sendable {
         var link: LinkSender
         var peer: NodeID
         var pokeAt = Instant.zero
-        /// Where the read of changes that is under way begins.
-        var readAfter = Revision.zero
     }
 
     struct Receiver: Sendable {

@@ -31,8 +31,9 @@ package enum NodeInput: Sendable {
     case linkConnected(RegionID, NodeID)
     case linkDisconnected(RegionID, NodeID)
     case linkMessage(RegionID, NodeID, LinkMessage)
-    /// Answer to `NodeEffects.changeReads`: whole revisions after the asked one, through `through`;
-    /// nil when the store no longer holds them (compacted).
+    /// Answer to `NodeEffects.changeReads`, one for each, for a region in the order asked: whole
+    /// revisions after the asked one, through `through`; nil when the store no longer holds them
+    /// (compacted).
     case changesRead(RegionID, changes: [RevisionChanges]?, through: Revision)
 
     /// `NodeEffects.nextWake` has come.
