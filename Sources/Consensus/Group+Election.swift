@@ -92,6 +92,9 @@ extension Group {
             self[candidacy.sameThrough.next].ballot == candidacy.same
         { candidacy.sameThrough = candidacy.sameThrough.next }
 
+        // The candidate is one of the voters that may have promised.
+        if waits(for: leasePromise.ballot) { candidacy.answersFrom = leasePromise.until }
+
         let ballot = Ballot(round: max(highestRound, promised.round) + 1, node: node)
         adopt(ballot, at: now, into: &effects)
         role = .preparing
@@ -144,7 +147,7 @@ extension Group {
         guard role == .preparing, promise.ballot == promised, !peers[peer].promised,
             promise.after == peers[peer].progress
         else { return }
-        if waits(for: promise) {
+        if waits(for: promise.leaseBallot) {
             candidacy.answersFrom = max(candidacy.answersFrom, now.advanced(by: promise.lease))
         }
         // What it no longer has may be what we need: no conclusion from its silence.

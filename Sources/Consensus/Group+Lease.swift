@@ -28,8 +28,7 @@ extension Group {
     /// Not for a leader that has released its lease to us, and not for ourselves. Both had waited
     /// out *their* predecessors: the former before it handed over, we in `answersFrom`, which is
     /// kept. A restarted voter does not know whom it promised, so it is always waited for.
-    func waits(for promise: GroupMessage.Promise) -> Bool {
-        guard promise.leaseBallot != .zero else { return true }
-        return promise.leaseBallot != releasedBallot && promise.leaseBallot != lastLed
+    func waits(for holder: Ballot) -> Bool {
+        holder == .zero || (holder != releasedBallot && holder != lastLed)
     }
 }
