@@ -113,7 +113,9 @@ extension DrillRun {
     private func contents() async -> [[String: [UInt8]]] {
         var contents: [[String: [UInt8]]] = []
         for region in cluster.regions {
-            guard let kvs = try? await region.nodes[0].client.list(prefix: prefix).kvs else { break }
+            guard let kvs = try? await region.nodes[0].client.list(prefix: prefix).kvs else {
+                break
+            }
             let pairs = kvs.map { (String(decoding: $0.key, as: UTF8.self), Array($0.value)) }
             contents.append(Dictionary(pairs, uniquingKeysWith: { first, _ in first }))
         }
