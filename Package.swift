@@ -85,6 +85,9 @@ let package = Package(
             ["EtcdAPI", "Primitives", "TLS", nioCore, nioEmbedded, protobuf]),
         tests("GeoReplicationTests", ["GeoReplication", "Primitives"]),
         tests("ConsensusTests", ["Primitives", "Consensus"]),
+        tests(
+            "EtcdFacadeTests",
+            ["EtcdFacade", "EtcdAPI", "Primitives", nioCore, nioEmbedded, protobuf]),
         tests("TLSTests", ["TLS", nioCore, nioPosix, nioEmbedded]),
         tests("TransportTests", ["Primitives", "TLS", "Transport", nioCore, nioPosix]),
         tests("StorageTests", ["Primitives", "Storage"]),
