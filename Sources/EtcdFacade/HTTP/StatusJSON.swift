@@ -102,7 +102,7 @@ extension JSONWriter {
 
     fileprivate mutating func partition(_ partition: NodeStatus.Partition, _ status: NodeStatus) {
         member("id", partition.id.rawValue)
-        member("range", String(describing: partition.range))
+        member("range", partition.range.text)
         name("leader")
         if let leader = partition.leader { value(status.nodeName(leader)) } else { null() }
         member("term", String(describing: partition.term))
@@ -117,5 +117,15 @@ extension JSONWriter {
         member("region", origin.region.rawValue)
         member("revision", origin.revision.rawValue)
         member("stamp", origin.stamp.ticks)
+    }
+}
+
+extension HashRange {
+    fileprivate var text: String {
+        func hex(_ value: UInt64) -> String {
+            let digits = String(value, radix: 16)
+            return String(repeating: "0", count: 16 - digits.count) + digits
+        }
+        return "\(hex(first))-\(hex(last))"
     }
 }

@@ -1,0 +1,117 @@
+import EtcdAPI
+import Foundation
+import Primitives
+import SwiftProtobuf
+import Testing
+
+@testable import EtcdFacade
+
+@Suite struct ErrorTests {
+    @Test func `every error has etcd's status and text`() {
+        let golden: [(EtcdError, GRPCStatus, String)] = [
+            (.emptyKey, .invalidArgument, "key is not provided"),
+            (.keyNotFound, .invalidArgument, "key not found"),
+            (.valueProvided, .invalidArgument, "value is provided"),
+            (.leaseProvided, .invalidArgument, "lease is provided"),
+            (.tooManyOperations, .invalidArgument, "too many operations in txn request"),
+            (.duplicateKey, .invalidArgument, "duplicate key given in txn request"),
+            (.invalidClientAPIVersion, .invalidArgument, "invalid client api version"),
+            (.invalidSortOption, .invalidArgument, "invalid sort option"),
+            (.requestTooLarge, .invalidArgument, "request is too large"),
+            (.compacted, .outOfRange, "mvcc: required revision has been compacted"),
+            (.futureRevision, .outOfRange, "mvcc: required revision is a future revision"),
+            (.noSpace, .resourceExhausted, "mvcc: database space exceeded"),
+            (.tooManyRequests, .resourceExhausted, "too many requests"),
+            (.leaseNotFound, .notFound, "requested lease not found"),
+            (.leaseExists, .failedPrecondition, "lease already exists"),
+            (.leaseTTLTooLarge, .outOfRange, "too large lease TTL"),
+            (.watchCancelled, .cancelled, "watch canceled"),
+            (.authNotEnabled, .failedPrecondition, "authentication is not enabled"),
+            (.memberNotFound, .notFound, "member not found"),
+            (.notLeader, .failedPrecondition, "not leader"),
+            (.badLeaderTransferee, .failedPrecondition, "bad leader transferee"),
+            (.noLeader, .unavailable, "no leader"),
+            (.leaderChanged, .unavailable, "leader changed"),
+            (.stopped, .unavailable, "server stopped"),
+            (.timedOut, .unavailable, "request timed out"),
+            (.unhealthy, .unavailable, "unhealthy cluster"),
+            (.cancelled, .cancelled, "request canceled"),
+            (.deadlineExceeded, .deadlineExceeded, "context deadline exceeded"),
+        ]
+        #expect(golden.map(\.0) == EtcdError.allCases)
+        for (error, status, text) in golden {
+            #expect(error.failure == CallFailure(status: status, text: "etcdserver: " + text))
+        }
+    }
+
+    @Test func `every outcome of the core ends a call with its own error`() {
+        let golden: [RequestError: EtcdError] = [
+            .compacted: .compacted, .futureRevision: .futureRevision, .keyNotFound: .keyNotFound,
+            .leaseNotFound: .leaseNotFound, .leaseExists: .leaseExists,
+            .leaseTTLTooLarge: .leaseTTLTooLarge, .noSpace: .noSpace,
+            .tooManyRequests: .tooManyRequests, .requestTooLarge: .requestTooLarge,
+            .noLeader: .noLeader, .timedOut: .timedOut, .stopped: .stopped,
+        ]
+        for error in RequestError.allCases where error != .cursorMismatch {
+            #expect(error.failure == golden[error]?.failure, "\(error)")
+        }
+        for error in RequestError.allCases {
+            let client = Client()
+            client.node.nextFailure = error
+            let outcome = client.failure(.put, Etcdserverpb_PutRequest.with { $0.key = data("k") })
+            #expect(outcome?.text == error.failure.text)
+            #expect(outcome?.status == error.failure.status)
+            client.node.nextFailure = error
+            let read = client.failure(.range, Etcdserverpb_RangeRequest.with { $0.key = data("k") })
+            #expect(read == outcome)
+        }
+    }
+
+    @Test func `bytes that are no message end the call, not the server`() throws {
+        let client = Client()
+        for method in [RPCMethod.range, .put, .deleteRange, .txn, .compact, .leaseGrant, .hashKV] {
+            for bytes: [UInt8] in [[0xFF], [0x0A, 0x05, 1], [0x08], [0x0B], [0x00, 0x00]] {
+                let call = client.open(method)
+                client.send(bytes, to: call)
+                #expect(client.output.outcomes[call]?.status == .internal, "\(method) \(bytes)")
+            }
+        }
+        let watch = client.open(.watch)
+        client.send([0x0A, 0x7F], to: watch)
+        #expect(client.output.outcomes[watch]?.status == .internal)
+        try client.put("still", "alive")
+    }
+
+    @Test func `a unary call without a message ends with an error`() {
+        let client = Client()
+        let call = client.open(.put)
+        client.facade.onHalfClose(call)
+        #expect(client.output.outcomes[call]?.status == .internal)
+    }
+
+    @Test func `what comes in later versions is refused and named`() {
+        let client = Client()
+        let methods: [RPCMethod] = [
+            .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .snapshot, .moveLeader,
+            .downgrade, .authEnable, .authDisable, .userAdd, .userGet, .userList, .userDelete,
+            .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd, .roleGet, .roleList,
+            .roleDelete, .roleGrantPermission, .roleRevokePermission, .lock, .unlock,
+            .electionCampaign, .electionProclaim, .electionLeader, .electionObserve,
+            .electionResign,
+        ]
+        for method in methods {
+            let outcome = client.failure(method, Etcdserverpb_StatusRequest())
+            #expect(outcome?.status == .unimplemented, "\(method)")
+            #expect(outcome?.text.hasSuffix("is not yet supported") == true, "\(method)")
+        }
+        let stream = client.failure(
+            .rangeStream, Etcdserverpb_RangeRequest.with { $0.key = data("k") })
+        #expect(
+            stream
+                == Recorder.Outcome(
+                    status: .unimplemented,
+                    text: "unknown method RangeStream for service etcdserverpb.KV"))
+        let login = client.failure(.authenticate, Etcdserverpb_AuthenticateRequest())
+        #expect(login?.text == "etcdserver: authentication is not enabled")
+    }
+}

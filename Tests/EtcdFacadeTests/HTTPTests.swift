@@ -1,0 +1,169 @@
+import EtcdAPI
+import Foundation
+import Primitives
+import Testing
+
+@testable import EtcdFacade
+
+@Suite struct HTTPTests {
+    private final class Box { var response: HTTPResponse? }
+
+    private func ask(_ client: Client, _ target: String, method: String = "GET") -> HTTPResponse? {
+        let box = Box()
+        client.facade.onHTTP(HTTPRequest(method: method, target: target)) { response in
+            #expect(box.response == nil)
+            box.response = response
+        }
+        return box.response
+    }
+
+    private func text(_ client: Client, _ target: String, status: Int = 200) -> String {
+        let response = ask(client, target)
+        #expect(response?.status == status, "\(target)")
+        return response?.body.description ?? ""
+    }
+
+    private func json(_ text: String) throws -> [String: Any] {
+        try #require(JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
+    }
+
+    @Test func `health speaks etcd's JSON`() {
+        let client = Client()
+        #expect(text(client, "/health") == #"{"health":"true","reason":""}"#)
+        #expect(client.node.linearizableReads == 1)
+        #expect(
+            text(client, "/health?serializable=true&exclude=NOSPACE")
+                == #"{"health":"true","reason":""}"#)
+        #expect(client.node.linearizableReads == 1)
+        client.node.nextFailure = .timedOut
+        #expect(
+            text(client, "/health", status: 503)
+                == #"{"health":"false","reason":"RANGE ERROR:etcdserver: request timed out"}"#
+                + "\n")
+        client.facade.onLeaderChanged(hasLeader: false)
+        #expect(
+            text(client, "/health", status: 503)
+                == #"{"health":"false","reason":"RAFT NO LEADER"}"# + "\n")
+        #expect(ask(client, "/health", method: "POST")?.status == 405)
+    }
+
+    @Test func `livez and readyz list their checks when asked to`() {
+        let client = Client()
+        #expect(text(client, "/livez") == "ok\n")
+        #expect(text(client, "/livez?verbose") == "[+]serializable_read ok\nok\n")
+        #expect(text(client, "/livez/serializable_read") == "ok\n")
+        #expect(text(client, "/readyz") == "ok\n")
+        #expect(
+            text(client, "/readyz?verbose")
+                == "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n"
+                + "[+]non_learner ok\nok\n"
+        )
+        #expect(text(client, "/readyz/linearizable_read") == "ok\n")
+        client.node.nextFailure = .noLeader
+        #expect(
+            text(client, "/readyz", status: 503).contains(
+                "[-]linearizable_read failed: etcdserver: no leader\n"))
+        #expect(text(client, "/readyz?exclude=linearizable_read") == "ok\n")
+        #expect(ask(client, "/readyz/nonsense")?.status == 404)
+        #expect(ask(client, "/nowhere")?.status == 404)
+    }
+
+    @Test func `version names etcd's`() throws {
+        let version = try json(text(Client(), "/version"))
+        #expect(version["etcdserver"] as? String == "3.6.6")
+        #expect(version["etcdcluster"] as? String == "3.6.0")
+    }
+
+    @Test func `metrics are Prometheus text with etcd's names and ours`() throws {
+        let client = Client()
+        client.node.picture.geoLinks = [
+            NodeStatus.GeoLink(origin: "r2", isConnected: true, lagSeconds: 0.25, lagRevisions: 7)
+        ]
+        client.node.picture.conflicts = [.init(policy: "last-writer-wins", total: 3)]
+        client.node.picture.partitions = [
+            NodeStatus.Partition(
+                id: PartitionID(1), range: .all, leader: NodeID(2), term: .zero, decided: Slot(9),
+                applied: Slot(8), replicas: [NodeID(1), NodeID(2)])
+        ]
+        try client.put("a")
+        _ = client.failure(.put, Etcdserverpb_PutRequest())
+        func handled(_ code: String) -> String {
+            #"grpc_server_handled_total{grpc_code="\#(code)",grpc_method="Put","#
+                + #"grpc_service="etcdserverpb.KV",grpc_type="unary"} 1"#
+        }
+        let lines = Set(text(client, "/metrics").split(separator: "\n").map(String.init))
+        for line in [
+            "etcd_server_has_leader 1", "etcd_server_is_leader 1",
+            "etcd_debugging_mvcc_current_revision 2", "etcd_mvcc_put_total 1",
+            "polder_frontier_revision 2", #"polder_partition_leader{partition="1"} 2"#,
+            #"polder_geo_lag_seconds{origin="r2"} 0.25"#,
+            #"polder_geo_lag_revisions{origin="r2"} 7"#,
+            #"polder_conflicts_total{policy="last-writer-wins"} 3"#,
+            handled("OK"),
+            handled("InvalidArgument"),
+        ] { #expect(lines.contains(line), "\(line)") }
+        let shape = try Regex(
+            #"^(# (HELP|TYPE) \S+ .+|[a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? [-+0-9.e]+)$"#
+        )
+        for line in lines { #expect(line.wholeMatch(of: shape) != nil, "\(line)") }
+        func value(_ name: String) -> Double {
+            lines.first { $0.hasPrefix(name + " ") }.flatMap {
+                Double($0.dropFirst(name.count + 1))
+            } ?? 0
+        }
+        #expect(value("process_cpu_seconds_total") > 0)
+        #expect(value("process_resident_memory_bytes") > 1_000_000)
+        #expect(value("process_open_fds") > 0)
+    }
+
+    @Test func `status shows regions, nodes, partitions and the sequencer`() throws {
+        let client = Client()
+        client.node.picture.partitions = [
+            NodeStatus.Partition(
+                id: PartitionID(1), range: .all, leader: NodeID(2), term: .zero, decided: Slot(9),
+                applied: Slot(8), replicas: [NodeID(1), NodeID(2)])
+        ]
+        client.node.picture.problems = ["slow \"disk\"\n"]
+        let status = try json(text(client, "/polder/status"))
+        let sequencer = try #require(status["sequencer"] as? [String: Any])
+        #expect(sequencer["node"] as? String == "r1-n1")
+        let regions = try #require(status["regions"] as? [[String: Any]])
+        #expect(regions.first?["name"] as? String == "r1")
+        let nodes = try #require(regions.first?["nodes"] as? [[String: Any]])
+        #expect(nodes.map { $0["health"] as? String } == ["healthy", "unreachable"])
+        let partitions = try #require(status["partitions"] as? [[String: Any]])
+        #expect(partitions.first?["leader"] as? String == "r1-n2")
+        #expect(partitions.first?["applied"] as? Int == 8)
+        #expect(partitions.first?["replicas"] as? [String] == ["r1-n1", "r1-n2"])
+        #expect(partitions.first?["range"] as? String == "0000000000000000-ffffffffffffffff")
+        #expect(status["problems"] as? [String] == ["slow \"disk\"\n"])
+        client.node.picture.sequencer = nil
+        #expect(try json(text(client, "/polder/status"))["sequencer"] is NSNull)
+    }
+
+    @Test func `the conflict feed is bounded by the caller`() throws {
+        let client = Client()
+        let origin = Origin(
+            region: RegionID(2), revision: Revision(5), stamp: Stamp(ticks: 77, region: RegionID(2))
+        )
+        client.node.conflictReports = (0..<5).map {
+            ConflictReport(
+                key: Bytes("k\($0)"), policy: "last-writer-wins", revision: Revision(9),
+                winner: origin,
+                loser: origin, loserValue: Bytes([0xFF, 0, 1, 2]), loserIsDeletion: false)
+        }
+        let all = try json(text(client, "/polder/conflicts"))["conflicts"] as? [[String: Any]]
+        #expect(all?.count == 5)
+        #expect(all?.first?["loserValue"] as? String == "/wABAg==")
+        #expect(all?.first?["keyText"] as? String == "k0")
+        let two = try json(text(client, "/polder/conflicts?limit=2"))["conflicts"] as? [Any]
+        #expect(two?.count == 2)
+    }
+
+    @Test func `base64 pads as everybody does`() {
+        for count in 0..<40 {
+            let bytes = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 97) }
+            #expect(base64(Bytes(bytes)) == Data(bytes).base64EncodedString())
+        }
+    }
+}

@@ -1,0 +1,112 @@
+import EtcdAPI
+import Foundation
+import Primitives
+import SwiftProtobuf
+import Testing
+
+@testable import EtcdFacade
+
+@Suite struct MaintenanceTests {
+    @Test func `status carries a version that Kubernetes trusts`() throws {
+        let client = Client()
+        client.node.picture.storeBytes = 4096
+        client.node.picture.storeBytesInUse = 1024
+        client.node.picture.decidedIndex = 12
+        client.node.picture.appliedIndex = 11
+        let status: Etcdserverpb_StatusResponse = try client.call(
+            .status, Etcdserverpb_StatusRequest())
+        let parts = status.version.split(separator: ".").compactMap { Int($0) }
+        #expect(parts.count == 3)
+        #expect(parts[0] == 3 && parts[1] >= 6)
+        #expect(status.dbSize == 4096)
+        #expect(status.dbSizeInUse == 1024)
+        #expect(status.leader == 0xA1)
+        #expect(status.raftIndex == 12)
+        #expect(status.raftAppliedIndex == 11)
+        #expect(status.raftTerm == 3)
+        #expect(status.errors.isEmpty)
+        #expect(status.hasDowngradeInfo)
+        client.node.picture.sequencer = nil
+        client.node.picture.sequencerMemberID = 0
+        let lost: Etcdserverpb_StatusResponse = try client.call(
+            .status, Etcdserverpb_StatusRequest())
+        #expect(lost.errors == ["etcdserver: no leader"])
+        #expect(lost.leader == 0)
+    }
+
+    @Test func `hashes are of a revision, and refuse what is not there`() throws {
+        let client = Client()
+        for _ in 0..<4 { try client.put("a") }
+        typealias Hash = Etcdserverpb_HashKVRequest
+        let now: Etcdserverpb_HashKVResponse = try client.call(.hashKV, Hash())
+        #expect(now.compactRevision == -1)
+        #expect(now.hashRevision == 5)
+        let then: Etcdserverpb_HashKVResponse = try client.call(
+            .hashKV, Hash.with { $0.revision = 3 })
+        #expect(then.hash != now.hash)
+        #expect(then.header.revision == 5)
+        let _: Etcdserverpb_CompactionResponse = try client.call(
+            .compact, Etcdserverpb_CompactionRequest.with { $0.revision = 4 })
+        #expect(
+            client.failure(.hashKV, Hash.with { $0.revision = 3 })?.text == EtcdError.compacted.text
+        )
+        #expect(
+            client.failure(.hashKV, Hash.with { $0.revision = 9 })?.text
+                == EtcdError.futureRevision.text)
+        let whole: Etcdserverpb_HashResponse = try client.call(.hash, Etcdserverpb_HashRequest())
+        #expect(whole.hash == now.hash)
+    }
+
+    @Test func `alarms are none, defragmentation answers at once`() throws {
+        let client = Client()
+        let alarms: Etcdserverpb_AlarmResponse = try client.call(
+            .alarm, Etcdserverpb_AlarmRequest())
+        #expect(alarms.alarms.isEmpty)
+        #expect(alarms.hasHeader)
+        let raise = client.failure(.alarm, Etcdserverpb_AlarmRequest.with { $0.action = .activate })
+        #expect(raise?.status == .unimplemented)
+        let _: Etcdserverpb_DefragmentResponse = try client.call(
+            .defragment, Etcdserverpb_DefragmentRequest())
+    }
+
+    @Test func `the member list names all members`() throws {
+        let client = Client()
+        let list: Etcdserverpb_MemberListResponse = try client.call(
+            .memberList, Etcdserverpb_MemberListRequest.with { $0.linearizable = true })
+        #expect(list.members.map(\.name) == ["r1-n1", "r1-n2"])
+        #expect(list.members.map(\.id) == [0xA1, 0xA2])
+        #expect(list.members[0].clientUrls == ["http://127.0.0.1:2379"])
+        #expect(list.members[0].peerUrls == ["http://127.0.0.1:2380"])
+        #expect(list.header.clusterID == 0xC1)
+        #expect(list.header.revision == 0)
+        #expect(client.node.linearizableReads == 1)
+        client.node.nextFailure = .noLeader
+        #expect(
+            client.failure(.memberList, Etcdserverpb_MemberListRequest())?.text
+                == "etcdserver: no leader")
+    }
+
+    @Test func `gRPC health says serving, once or as a stream`() throws {
+        let client = Client()
+        typealias Check = Grpc_Health_V1_HealthCheckRequest
+        let check: Grpc_Health_V1_HealthCheckResponse = try client.call(.healthCheck, Check())
+        #expect(check.status == .serving)
+        #expect(
+            client.failure(.healthCheck, Check.with { $0.service = "x" })
+                == Recorder.Outcome(status: .notFound, text: "unknown service"))
+        let call = client.begin(.healthWatch, Check())
+        #expect(client.output.outcomes[call] == nil)
+        let seen = try client.output.take(call).map {
+            try Grpc_Health_V1_HealthCheckResponse(serializedBytes: $0)
+        }
+        #expect(seen.map(\.status) == [.serving])
+    }
+
+    @Test func `authentication is off, and says so`() throws {
+        let client = Client()
+        let status: Etcdserverpb_AuthStatusResponse = try client.call(
+            .authStatus, Etcdserverpb_AuthStatusRequest())
+        #expect(!status.enabled)
+        #expect(status.authRevision == 1)
+    }
+}
