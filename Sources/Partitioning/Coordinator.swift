@@ -177,7 +177,7 @@ package struct Coordinator: Sendable {
     }
 
     /// Latches know keys and leases; the cursor borrows the number of a lease that nobody can have.
-    private static func cursorLatch(_ region: RegionID) -> LeaseID {
+    static func cursorLatch(_ region: RegionID) -> LeaseID {
         LeaseID(Int64.min + Int64(region.rawValue))
     }
 

@@ -29,6 +29,9 @@ package struct LeaseClock: Sendable {
         revoking[lease] = nil
     }
 
+    /// It was reported as expired and is about to be revoked: as in etcd, too late to renew.
+    package func isEnding(_ lease: LeaseID) -> Bool { revoking[lease] != nil }
+
     /// nil: no such lease here.
     package func remainingSeconds(_ lease: LeaseID, at now: Instant) -> Int64? {
         deadlines[lease].map { Int64(($0.since(now).nanoseconds + 999_999_999) / 1_000_000_000) }

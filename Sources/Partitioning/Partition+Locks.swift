@@ -54,6 +54,9 @@ package struct Latch: Sendable {
         footprint = Footprint()
         footprint.writes = record.keys.map { KeyRange(key: $0.key) }
         footprint.exclusiveLeases = record.leasesEnded.map(\.id)
+        if let cursor = record.cursorBefore {
+            footprint.exclusiveLeases.append(Coordinator.cursorLatch(cursor.region))
+        }
         footprint.sharedLeases = record.leasesKnown + record.leasesSpread.map(\.lease)
         stage = .decided
         since = now

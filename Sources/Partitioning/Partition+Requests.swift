@@ -286,7 +286,10 @@ extension Partition {
                 item.number == 0 ? .failed(.leaseNotFound) : .leaseRevoked(revision: frontier)
             effects.answers.append((item.id, response))
         case .leaseKeepAlive(let lease):
-            if isLatched(item.footprint) {
+            // Told only once it is certain that no revocation on its way takes the lease after all.
+            if isLatched(item.footprint) || lead.revoking.contains(lease)
+                || lead.leaseClock.isEnding(lease)
+            {
                 block(token)
                 return
             }
@@ -403,6 +406,7 @@ extension Partition {
             return
         }
         let retry = now.advanced(by: limits.retryAfter)
+        if !lead.awaitingRoom.isEmpty { admitWaiting(into: &effects) }
         askForRevisions(at: now, retry: retry, into: &effects)
         askForConfirmation(at: now, retry: retry, into: &effects)
         report(at: now, retry: retry, into: &effects)

@@ -225,7 +225,8 @@ package struct Partition: Sendable {
         lead.confirmAsked.removeAll()
         lead.unreported.removeAll()
         lead.reportAt = now.advanced(by: limits.retryAfter)
-        for lease in state.leases.sorted(by: { $0.key < $1.key }) {
+        // One whose expiry is under way does not come back.
+        for lease in state.leases where !lead.leaseClock.isEnding(lease.key) {
             lead.leaseClock.start(lease.key, ttlSeconds: lease.value.ttlSeconds, at: now)
         }
         lead.leaseClock.contact(at: now, stoppedBeyond: limits.contactMax)
@@ -271,7 +272,7 @@ package struct Partition: Sendable {
             effects.applied.append(.init(revision: revision, rows: [], aborted: true))
             report(revision, slot, .aborted)
             if isLeading {
-                for lease in state.leases.sorted(by: { $0.key < $1.key }) {
+                for lease in state.leases {
                     lead.leaseClock.startMissing(lease.key, ttlSeconds: lease.value.ttlSeconds, at: now)
                 }
             }
@@ -285,7 +286,11 @@ package struct Partition: Sendable {
         case .leaseRevoked(let lease):
             lead.leaseClock.stop(lease)
             lead.revoking.remove(lease)
-            if case .item(let token) = proposal { wantConfirm(token) }
+            if case .item(let token) = proposal {
+                wantConfirm(token)
+                overlapDecided(token, into: &effects)
+            }
+            unblock(into: &effects)
         case .leaseForgotten, .compacted: break
         }
         prune()
