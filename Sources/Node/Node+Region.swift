@@ -76,7 +76,7 @@ extension Node {
         switch message {
         case .allocate(let e, _, _, _, _), .allocateTransaction(let e, _, _, _), .report(let e, _, _, _),
             .register(let e, _), .confirm(let e, _, _, _), .confirmTransaction(let e, _, _),
-            .readQuestion(let e, _), .never(let e, _, _, _, _), .abandon(let e, _, _):
+            .readQuestion(let e, _), .never(let e, _, _, _, _), .abandon(let e, _, _, _):
             guard sequencer?.epoch == e else { return }
             let wasOpen = sequencer?.isOpen == true
             let clock = clock, leaseHolds = groups[0].leaseHolds(at: now)

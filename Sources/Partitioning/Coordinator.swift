@@ -41,6 +41,7 @@ package struct Coordinator: Sendable {
         var conflicts: [Bytes] = []
         var cursor: ReplicationBatch.Cursor?
         var allocation: Allocation?
+        var allocatedBy = Epoch.zero
         var prepared: Set<PartitionID> = []
         var repeatAt = Instant.zero
         var transaction: TransactionID { TransactionID(name: name, attempt: attempt) }
@@ -205,7 +206,15 @@ package struct Coordinator: Sendable {
             guard let t = current(transaction), t.phase < .preparing else { return }
             retry(t.name, at: now, leaders: leaders, into: &effects)
         case .allocatedTransaction(let e, let transaction, let allocation):
-            guard e == epoch, let t = current(transaction), t.phase == .allocating else { return }
+            guard let t = current(transaction) else {
+                // It came too late: everything above would wait until the sequencer recovers it.
+                if let allocation {
+                    effects.send(
+                        .abandon(e, transaction, allocation.revision, by: e), to: e.node)
+                }
+                return
+            }
+            guard e == epoch, t.phase == .allocating else { return }
             guard let allocation else {
                 retry(t.name, at: now, leaders: leaders, into: &effects)
                 return
@@ -230,9 +239,12 @@ package struct Coordinator: Sendable {
                 return
             }
             // It may be prepared elsewhere: tried again only once the revision is known to be void.
-            effects.send(.abandon(epoch, transaction, r.revision), to: epoch.node)
-        case .transactionVoid(_, let transaction, _):
-            guard let t = current(transaction), t.phase >= .preparing else { return }
+            effects.send(
+                .abandon(epoch, transaction, r.revision, by: t.allocatedBy), to: epoch.node)
+        case .transactionVoid(_, let transaction, let revision):
+            guard let t = current(transaction), t.phase == .preparing,
+                t.allocation?.revision == revision
+            else { return }
             retry(t.name, at: now, leaders: leaders, into: &effects)
         default: break
         }
@@ -369,6 +381,7 @@ package struct Coordinator: Sendable {
     ) {
         guard var t = running[name] else { return }
         t.allocation = allocation
+        t.allocatedBy = epoch
         t.phase = .preparing
         t.repeatAt = now.advanced(by: limits.repeatAfter)
         for (p, part) in t.parts {
@@ -513,7 +526,7 @@ package struct Coordinator: Sendable {
         if t.phase < .preparing {
             release(t, leaders: leaders, into: &effects)
         } else if t.phase == .preparing, let r = t.allocation?.revision {
-            effects.send(.abandon(epoch, t.transaction, r), to: epoch.node)
+            effects.send(.abandon(epoch, t.transaction, r, by: t.allocatedBy), to: epoch.node)
         }
         effects.answers.append((t.id, .failed(.timedOut)))
         remove(t.name)

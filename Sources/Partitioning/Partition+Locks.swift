@@ -198,9 +198,13 @@ extension Partition {
         _ transaction: TransactionID, term: Term, participants: [PartitionID], _ e: Effects,
         from coordinator: NodeID, at now: Instant, into effects: inout RegionEffects
     ) {
+        if isLeading, lead.committed.contains(transaction) {
+            effects.send(.prepared(transaction, id), to: coordinator)
+            return
+        }
         // Only under this term's latches, and only for the sequencer to which the log is sealed (S6).
-        guard isLeading, lead.term == term,
-            let i = lead.latches.firstIndex(where: { $0.transaction == transaction })
+        guard isLeading, let i = lead.latches.firstIndex(where: { $0.transaction == transaction }),
+            lead.term == term || lead.latches[i].isPrepared
         else {
             effects.send(.refused(transaction, id), to: coordinator)
             return
@@ -256,6 +260,7 @@ extension Partition {
         let before = lead.latches.count
         for latch in lead.latches where latch.stage == .decided && latch.revision <= frontier {
             lead.ended.insert(latch.transaction)
+            lead.committed.insert(latch.transaction)
         }
         lead.latches.removeAll { $0.stage == .decided && $0.revision <= frontier }
         if lead.latches.count < before { unlatched(at: now, into: &effects) }

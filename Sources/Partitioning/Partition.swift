@@ -112,6 +112,9 @@ package struct Partition: Sendable {
 
         var latches: [Latch] = []
         var ended = EndedAttempts()
+        /// Of these, those that were prepared and that the frontier has covered: a repeated question
+        /// gets the same answer.
+        var committed = EndedAttempts()
 
         var leaseClock = LeaseClock()
         var granting: Set<LeaseID> = []

@@ -43,10 +43,11 @@ extension ByteWriter {
             id(r)
             id(p)
             ballot(term)
-        case .abandon(let e, let t, let r):
+        case .abandon(let e, let t, let r, let by):
             head(9, e)
             transactionID(t)
             id(r)
+            ballot(by)
         case .opening(let e): head(20, e)
         case .registered(let e, let p, let t):
             head(21, e)
@@ -247,7 +248,7 @@ extension ByteReader {
         case 6: return .confirmTransaction(try ballot(), try transactionID(), try participants())
         case 7: return .readQuestion(try ballot(), question: try varint())
         case 8: return .never(try ballot(), try transactionID(), try id(), try id(), try ballot())
-        case 9: return .abandon(try ballot(), try transactionID(), try id())
+        case 9: return .abandon(try ballot(), try transactionID(), try id(), by: try ballot())
         case 20: return .opening(try ballot())
         case 21: return .registered(try ballot(), try id(), try ballot())
         case 22:

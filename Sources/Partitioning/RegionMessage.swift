@@ -144,8 +144,9 @@ package enum RegionMessage: Hashable, Sendable {
     case readQuestion(Epoch, question: UInt64)
     /// This registered leader has not prepared it and never will.
     case never(Epoch, TransactionID, Revision, PartitionID, Term)
-    /// The coordinator gives this revision up: recover it now.
-    case abandon(Epoch, TransactionID, Revision)
+    /// The coordinator gives up this revision, which the sequencer `by` has given it, or has lost touch
+    /// with a participant: recover it now, and tell how it stands.
+    case abandon(Epoch, TransactionID, Revision, by: Epoch)
 
     // From the sequencer.
     case opening(Epoch)

@@ -36,6 +36,8 @@ package struct Sequencer: Sendable {
     /// The revision of `window`'s first element. Everything below is resolved.
     private var base = Revision(2)
     private var window: Deque<Open> = []
+    /// The first revision that this sequencer has given itself.
+    private var firstOwn = Revision(2)
     private var lastTicks: UInt64 = 0
 
     package private(set) var compactRevision: Revision
@@ -117,9 +119,15 @@ package struct Sequencer: Sendable {
             guard isOpen, isRegistered(p, term) else { return }
             undo(revision, p, .never, slot: .zero, at: now, into: &effects)
             advance(into: &effects)
-        case .abandon(_, let transaction, let revision):
-            guard let i = index(of: revision), window[i].transaction == transaction else { return }
-            recover(i, into: &effects)
+        case .abandon(_, let transaction, let revision, let by):
+            guard isOpen else { return }
+            if let i = index(of: revision), window[i].transaction == transaction {
+                tellPrepared(i, into: &effects)
+                recover(i, into: &effects)
+            } else if by < epoch, revision >= firstOwn || index(of: revision) != nil {
+                // An older sequencer's, and in no log when the partitions were sealed.
+                effects.send(.transactionVoid(epoch, transaction, revision), to: node)
+            }
         case .confirm, .confirmTransaction, .readQuestion:
             if isOpen && leaseHolds {
                 answer(message, to: node, into: &effects)
@@ -340,7 +348,10 @@ package struct Sequencer: Sendable {
     private mutating func reconcile(
         _ r: Registration, at now: Instant, into effects: inout RegionEffects
     ) {
-        for recent in r.recent { settle(recent, of: r.partition, into: &effects) }
+        for recent in r.recent {
+            settle(recent, of: r.partition, into: &effects)
+            if let i = index(of: recent.revision) { tellPrepared(i, into: &effects) }
+        }
         let held = Set(r.recent.map(\.revision))
         for i in window.indices {
             let revision = Revision(base.rawValue + Int64(i))
@@ -381,7 +392,9 @@ package struct Sequencer: Sendable {
             window.append(classify(revision, all, at: now))
             revision = revision.next
         }
+        firstOwn = revision
         for i in window.indices where window[i].state == .aborting { recover(i, into: &effects) }
+        for i in window.indices where window[i].state == .committed { tellPrepared(i, into: &effects) }
         advance(into: &effects)
         for r in all { effects.send(.registered(epoch, r.partition, r.term), to: r.term.node) }
         registrations = Array(repeating: nil, count: registrations.count)
@@ -440,6 +453,14 @@ package struct Sequencer: Sendable {
                 effects.send(.abort(epoch, transaction, revision, part.partition), to: leader)
             default: break
             }
+        }
+    }
+
+    /// To a coordinator whose participant has lost its leader: nobody else can answer it any more.
+    private func tellPrepared(_ i: Int, into effects: inout RegionEffects) {
+        guard let transaction = window[i].transaction, window[i].coordinator != .none else { return }
+        for part in window[i].parts where part.outcome == .prepared {
+            effects.send(.prepared(transaction, part.partition), to: window[i].coordinator)
         }
     }
 
