@@ -18,7 +18,7 @@ extension Node {
                     ))
             } else {
                 // Nothing was heard yet: a node that has just started knows no revision to serve.
-                readsWaiting.append((.initial, token))
+                readsWaiting.append((.initial, token, deadline))
             }
             return
         }
@@ -35,9 +35,9 @@ extension Node {
         let isDue = now >= askReadsAt
         if readsWanted.isEmpty && readsAsked.isEmpty { askReadsAt = .never }
         if readsWanted.isEmpty && !(isDue && !readsAsked.isEmpty) { return }
-        if isDue { expireReads(into: &effects) }
         guard epoch > .zero else {
-            askReadsAt = now.advanced(by: .milliseconds(20))
+            // The first that is heard of sets the time.
+            askReadsAt = .never
             return
         }
         if !readsWanted.isEmpty {
@@ -54,7 +54,9 @@ extension Node {
         drain(into: &effects)
     }
 
-    private mutating func expireReads(into effects: inout NodeEffects) {
+    var readsPending: Bool { !readsWanted.isEmpty || !readsAsked.isEmpty || !readsWaiting.isEmpty }
+
+    mutating func expireReads(into effects: inout NodeEffects) {
         let now = now
         for (token, deadline) in readsWanted where deadline <= now {
             effects.readIndexes.append((token, .failure(.timedOut)))
@@ -67,6 +69,11 @@ extension Node {
             readsAsked[i].reads.removeAll { $0.deadline <= now }
         }
         readsAsked.removeAll { $0.reads.isEmpty }
+        readsWaiting.removeAll { read in
+            guard read.deadline <= now else { return false }
+            effects.readIndexes.append((read.token, .failure(.timedOut)))
+            return true
+        }
     }
 
     mutating func onReadAnswer(
@@ -75,7 +82,7 @@ extension Node {
         compactRevision = max(compactRevision, compact)
         while let first = readsAsked.first, first.question <= question {
             readsAsked.removeFirst()
-            for (token, _) in first.reads { readsWaiting.append((frontier, token)) }
+            for (token, deadline) in first.reads { readsWaiting.append((frontier, token, deadline)) }
         }
         if readsAsked.isEmpty { askReadsAt = .never }
         answerReads(into: &effects)

@@ -252,6 +252,7 @@ extension Node {
         releaseHeld(into: &effects)
         guard now >= sweepAt else { return }
         sweepAt = now.advanced(by: .milliseconds(50))
+        if readsPending { expireReads(into: &effects) }
         for (token, request) in waiting.sorted(by: { $0.key < $1.key }) where request.deadline <= now {
             if case .parked = request.place {
                 parked.removeAll { $0 == token }

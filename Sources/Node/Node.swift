@@ -63,7 +63,7 @@ package struct Node: Sendable {
 
     var readsWanted: [(token: UInt64, deadline: Instant)] = []
     var readsAsked: Deque<(question: UInt64, reads: [(token: UInt64, deadline: Instant)])> = []
-    var readsWaiting: [(revision: Revision, token: UInt64)] = []
+    var readsWaiting: [(revision: Revision, token: UInt64, deadline: Instant)] = []
     var nextQuestion: UInt64
     var askReadsAt = Instant.never
 
@@ -269,7 +269,9 @@ package struct Node: Sendable {
         for wake in partitionWake { next = min(next, wake) }
         next = min(next, askReadsAt, parkedUntil)
         for h in held { next = min(next, h.until) }
-        if !waiting.isEmpty || !remote.isEmpty { next = min(next, sweepAt) }
+        if !waiting.isEmpty || !remote.isEmpty || readsPending { next = min(next, sweepAt) }
+        // What came too late for this turn's rounds has the next one.
+        if partitionDirty.contains(true) { next = min(next, now) }
         for (_, sender) in senders { next = min(next, min(sender.link.nextWake, sender.pokeAt)) }
         for (_, receiver) in receivers { next = min(next, receiver.link.nextWake) }
         effects.nextWake = min(effects.nextWake, next)
