@@ -74,7 +74,7 @@ extension Node {
         _ message: RegionMessage, from peer: NodeID, into effects: inout NodeEffects
     ) {
         switch message {
-        case .allocate(let e, _, _, _, _), .allocateTransaction(let e, _, _, _), .report(let e, _, _, _),
+        case .allocate(let e, _, _, _, _, _), .allocateTransaction(let e, _, _, _), .report(let e, _, _, _),
             .register(let e, _), .confirm(let e, _, _, _), .confirmTransaction(let e, _, _),
             .readQuestion(let e, _), .never(let e, _, _, _, _), .abandon(let e, _, _, _):
             guard sequencer?.epoch == e else { return }

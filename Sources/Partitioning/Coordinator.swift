@@ -348,7 +348,8 @@ package struct Coordinator: Sendable {
         guard epoch > .zero else { return }
         let participants = t.participants.map {
             Participant(
-                partition: $0, term: t.locked[$0]?.term ?? .zero, writes: t.parts[$0] != nil)
+                partition: $0, term: t.locked[$0]?.term ?? .zero, writes: t.parts[$0] != nil,
+                lapses: t.locked[$0]?.rows.lapses ?? 0)
         }
         if t.phase == .confirming {
             effects.send(.confirmTransaction(epoch, t.transaction, participants), to: epoch.node)

@@ -185,6 +185,7 @@ extension Partition {
                 found.leaseSpread.append(LeaseSpread(lease: lease, partition: p))
             }
         }
+        found.lapses = lead.lapses
         if let region = request.cursorOf { found.cursor = state.cursors[region] ?? .zero }
         lead.latches[i].stage = .answered
         lead.latches[i].readToken = 0
@@ -370,6 +371,7 @@ extension Partition {
             let deadline = latch.since.advanced(by: limits.latchMax)
             if !latch.isPrepared {
                 if now >= deadline {
+                    if latch.stage == .answered { lead.lapses += 1 }
                     drop(i, tell: true, into: &effects)
                     fell = true
                     continue
@@ -388,6 +390,7 @@ extension Partition {
         let before = lead.latches.count
         for latch in lead.latches where latch.coordinator == node && !latch.isPrepared {
             if latch.readToken != 0 { finishRead(latch.readToken) }
+            if latch.stage == .answered { lead.lapses += 1 }
             lead.ended.insert(latch.transaction)
         }
         lead.latches.removeAll { $0.coordinator == node && !$0.isPrepared }

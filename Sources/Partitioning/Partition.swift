@@ -111,6 +111,8 @@ package struct Partition: Sendable {
         var reportAt = Instant.never
 
         var latches: [Latch] = []
+        /// How many have fallen in this term although their coordinators may still count on them.
+        var lapses: UInt64 = 0
         var ended = EndedAttempts()
         /// Of these, those that were prepared and that the frontier has covered: a repeated question
         /// gets the same answer.
@@ -207,7 +209,8 @@ package struct Partition: Sendable {
             highestStamp: state.highestStamp, recent: state.recent,
             undecided: state.prepared.map {
                 .init(transaction: $0.transaction, revision: $0.revision, participants: $0.participants)
-            })
+            },
+            lapses: lead.lapses)
         effects.send(.register(epoch, registration), to: epoch.node)
         lead.registerAt = now.advanced(by: limits.retryAfter)
         effects.wake(at: now.advanced(by: limits.retryAfter))

@@ -5,10 +5,11 @@ package import Primitives
 extension ByteWriter {
     package mutating func regionMessage(_ message: RegionMessage) {
         switch message {
-        case .allocate(let e, let p, let t, let first, let replaced):
+        case .allocate(let e, let p, let t, let lapses, let first, let replaced):
             head(1, e)
             id(p)
             ballot(t)
+            varint(lapses)
             varint(first)
             varint(replaced.count)
             for s in replaced { stamp(s) }
@@ -166,6 +167,7 @@ extension ByteWriter {
         id(p.partition)
         ballot(p.term)
         bool(p.writes)
+        varint(p.lapses)
     }
     private mutating func allocation(_ a: Allocation) {
         id(a.revision)
@@ -190,6 +192,7 @@ extension ByteWriter {
             $0.id($1.revision)
             $0.partitions($1.participants)
         }
+        varint(r.lapses)
     }
     private mutating func lockRequest(_ r: LockRequest) {
         transactionID(r.transaction)
@@ -227,6 +230,7 @@ extension ByteWriter {
         }
         bool(l.cursor != nil)
         if let cursor = l.cursor { id(cursor) }
+        varint(l.lapses)
     }
 }
 
@@ -235,10 +239,11 @@ extension ByteReader {
         let tag = try byte()
         switch tag {
         case 1:
-            let e = try ballot(), p: PartitionID = try id(), t = try ballot(), first = try varint()
+            let e = try ballot(), p: PartitionID = try id(), t = try ballot()
+            let lapses = try varint(), first = try varint()
             var stamps: [Stamp] = []
             for _ in 0..<(try count(atLeast: 2)) { stamps.append(try stamp()) }
-            return .allocate(e, p, t, first: first, replaced: stamps)
+            return .allocate(e, p, t, lapses: lapses, first: first, replaced: stamps)
         case 2:
             return .allocateTransaction(
                 try ballot(), try transactionID(), try participants(), replaced: try stamp())
@@ -302,8 +307,10 @@ extension ByteReader {
 
     private mutating func participants() throws(DecodingError) -> [Participant] {
         var list: [Participant] = []
-        for _ in 0..<(try count(atLeast: 4)) {
-            list.append(Participant(partition: try id(), term: try ballot(), writes: try bool()))
+        for _ in 0..<(try count(atLeast: 5)) {
+            list.append(
+                Participant(
+                    partition: try id(), term: try ballot(), writes: try bool(), lapses: try varint()))
         }
         return list
     }
@@ -325,12 +332,13 @@ extension ByteReader {
         var r = Registration(
             partition: try id(), term: try ballot(), sealSlot: try id(), applied: try id(),
             highestRevision: try id(), heardFrontier: try id(), highestStamp: try stamp(),
-            recent: try recents(), undecided: [])
+            recent: try recents(), undecided: [], lapses: 0)
         for _ in 0..<(try count(atLeast: 4)) {
             r.undecided.append(
                 .init(
                     transaction: try transactionID(), revision: try id(), participants: try partitions()))
         }
+        r.lapses = try varint()
         return r
     }
     private mutating func keyRanges() throws(DecodingError) -> [KeyRange] {
@@ -378,6 +386,7 @@ extension ByteReader {
             l.leaseSpread.append(LeaseSpread(lease: LeaseID(try signed()), partition: try id()))
         }
         if try bool() { l.cursor = try id() }
+        l.lapses = try varint()
         return l
     }
 }

@@ -17,10 +17,13 @@ package struct Participant: Hashable, Sendable {
     package let partition: PartitionID
     package let term: Term
     package let writes: Bool
-    package init(partition: PartitionID, term: Term, writes: Bool) {
+    /// Of `Leadership.lapses` when its rows were read.
+    package let lapses: UInt64
+    package init(partition: PartitionID, term: Term, writes: Bool, lapses: UInt64) {
         self.partition = partition
         self.term = term
         self.writes = writes
+        self.lapses = lapses
     }
 }
 
@@ -58,6 +61,7 @@ package struct Registration: Hashable, Sendable {
     package var highestStamp: Stamp
     package var recent: [PartitionState.Recent]
     package var undecided: [Undecided]
+    package var lapses: UInt64
 }
 
 /// The sequencer's feed: everything with a revision at or below `frontier` is in the logs through
@@ -113,6 +117,7 @@ package struct LockedRows: Hashable, Sendable {
     package var leaseSpread: [LeaseSpread] = []
     /// For a replication batch, at the cursor's home.
     package var cursor: Revision?
+    package var lapses: UInt64 = 0
     package init() {}
 }
 
@@ -133,8 +138,9 @@ package struct LockRequest: Hashable, Sendable {
 /// ones are dropped (protocol-rules.md S2).
 package enum RegionMessage: Hashable, Sendable {
     // To the sequencer.
-    /// Revisions for `replaced.count` transactions, numbered from `first` in this leadership.
-    case allocate(Epoch, PartitionID, Term, first: UInt64, replaced: [Stamp])
+    /// Revisions for `replaced.count` transactions, numbered from `first` in this leadership, in which
+    /// so many latches have lapsed.
+    case allocate(Epoch, PartitionID, Term, lapses: UInt64, first: UInt64, replaced: [Stamp])
     case allocateTransaction(Epoch, TransactionID, [Participant], replaced: Stamp)
     case report(Epoch, PartitionID, Term, [PartitionState.Recent])
     case register(Epoch, Registration)
@@ -152,7 +158,7 @@ package enum RegionMessage: Hashable, Sendable {
     case opening(Epoch)
     case registered(Epoch, PartitionID, Term)
     case allocated(Epoch, PartitionID, Term, first: UInt64, [Allocation])
-    /// nil: a named term is not the registered one; nothing was handed out.
+    /// nil: a named term is not the registered one, or a latch may have lapsed; nothing was handed out.
     case allocatedTransaction(Epoch, TransactionID, Allocation?)
     case confirmed(Epoch, PartitionID, Term, question: UInt64, frontier: Revision, compact: Revision)
     case confirmedTransaction(Epoch, TransactionID, frontier: Revision?)

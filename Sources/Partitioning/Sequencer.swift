@@ -29,6 +29,8 @@ package struct Sequencer: Sendable {
     /// By partition, from index 0 for partition 1.
     private var registrations: [Registration?]
     package private(set) var registered: [Term]
+    /// How many latches had lapsed in the registered term, as far as this sequencer has heard.
+    private var lapses: [UInt64]
     private var nextNumber: [UInt64]
     package private(set) var tails: [Timeline.Tail]
 
@@ -89,6 +91,7 @@ package struct Sequencer: Sendable {
         self.compactRevision = compactRevision
         registrations = Array(repeating: nil, count: partitions)
         registered = Array(repeating: .zero, count: partitions)
+        lapses = Array(repeating: 0, count: partitions)
         nextNumber = Array(repeating: 1, count: partitions)
         tails = Array(repeating: .init(term: .zero, slot: .zero), count: partitions)
     }
@@ -106,7 +109,9 @@ package struct Sequencer: Sendable {
         let now = clock.instant
         switch message {
         case .register(_, let registration): onRegister(registration, at: now, into: &effects)
-        case .allocate(_, let p, let term, let first, let replaced):
+        case .allocate(_, let p, let term, let lapses, let first, let replaced):
+            guard isOpen, isRegistered(p, term) else { return }
+            noteLapses(p, lapses)
             onAllocate(p, term, first: first, replaced, from: node, at: clock, into: &effects)
         case .allocateTransaction(_, let transaction, let participants, let replaced):
             onAllocate(
@@ -143,6 +148,17 @@ package struct Sequencer: Sendable {
         return i >= 0 && i < registered.count && registered[i] == term
     }
 
+    /// Whoever evaluates under latches that have lapsed may have missed a write. Every write after a
+    /// lapse comes here with a higher count, whatever message was lost on the way (S6, L2).
+    private func isLatched(_ p: Participant) -> Bool {
+        isRegistered(p.partition, p.term) && p.lapses >= lapses[Int(p.partition.rawValue) - 1]
+    }
+
+    private mutating func noteLapses(_ p: PartitionID, _ count: UInt64) {
+        let i = Int(p.rawValue) - 1
+        lapses[i] = max(lapses[i], count)
+    }
+
     private func answer(_ message: RegionMessage, to node: NodeID, into effects: inout RegionEffects) {
         switch message {
         case .confirm(_, let p, let term, let question):
@@ -153,7 +169,7 @@ package struct Sequencer: Sendable {
                     epoch, p, term, question: question, frontier: frontier, compact: compactRevision),
                 to: node)
         case .confirmTransaction(_, let transaction, let participants):
-            let holds = participants.allSatisfy { isRegistered($0.partition, $0.term) }
+            let holds = participants.allSatisfy { isLatched($0) }
             effects.send(
                 .confirmedTransaction(epoch, transaction, frontier: holds ? frontier : nil), to: node)
         case .readQuestion(_, let question):
@@ -186,7 +202,7 @@ package struct Sequencer: Sendable {
         _ p: PartitionID, _ term: Term, first: UInt64, _ replaced: [Stamp], from node: NodeID,
         at clock: ClockReading, into effects: inout RegionEffects
     ) {
-        guard isOpen, isRegistered(p, term), window.count < limits.openMax else { return }
+        guard window.count < limits.openMax else { return }
         let i = Int(p.rawValue) - 1
         guard first <= nextNumber[i] else { return }  // A gap: the leader asks again from the first.
         var allocations: [Allocation] = []
@@ -221,10 +237,11 @@ package struct Sequencer: Sendable {
             effects.send(.allocatedTransaction(epoch, transaction, allocation), to: node)
             return
         }
-        guard participants.allSatisfy({ isRegistered($0.partition, $0.term) }) else {
+        guard participants.allSatisfy({ isLatched($0) }) else {
             effects.send(.allocatedTransaction(epoch, transaction, nil), to: node)
             return
         }
+        for p in participants { noteLapses(p.partition, p.lapses) }
         let stamp = stamp(above: replaced, wall: clock.wallMicroseconds)
         let allocation = Allocation(revision: next, stamp: stamp)
         var open = Open(stamp: stamp, issuedAt: clock.instant)
@@ -333,9 +350,11 @@ package struct Sequencer: Sendable {
         if r.term < registered[i] { return }
         if r.term > registered[i] {
             registered[i] = r.term
+            lapses[i] = r.lapses
             nextNumber[i] = 1
             reconcile(r, at: now, into: &effects)
         } else {
+            noteLapses(r.partition, r.lapses)
             for recent in r.recent { settle(recent, of: r.partition, into: &effects) }
         }
         raiseTail(r.partition, r.sealSlot)
@@ -384,6 +403,7 @@ package struct Sequencer: Sendable {
         base = heard.next
         for (i, r) in all.enumerated() {
             registered[i] = r.term
+            lapses[i] = r.lapses
             tails[i] = .init(term: r.term, slot: max(r.sealSlot, tails[i].slot))
         }
         // Everything above the highest heard frontier, by what the seals say of it (S4).
