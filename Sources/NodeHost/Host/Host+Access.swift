@@ -15,14 +15,34 @@ extension Host: NodeAccess {
             facade?.onResponse(.failed(.noSpace), token: token)
             return
         }
+        if case .leaseList = request {
+            // Every node knows the leases of the partitions that it replicates: a read, not a request.
+            leaseLists.insert(token)
+            enqueue(.readIndex(linearizable: true, token: token, deadline: deadline))
+            return
+        }
         enqueue(.request(request, token: token, deadline: deadline))
+    }
+
+    /// True: the read index was for a list of leases, which has been answered.
+    func answerLeaseList(_ answer: Result<ReadPoint, RequestError>, token: UInt64) -> Bool {
+        guard !leaseLists.isEmpty, leaseLists.remove(token) != nil else { return false }
+        switch answer {
+        case .success(let point):
+            facade?.onResponse(.leases(node.leases, revision: point.revision), token: token)
+        case .failure(let error): facade?.onResponse(.failed(error), token: token)
+        }
+        return true
     }
 
     func readIndex(linearizable: Bool, deadline: Instant, token: UInt64) {
         enqueue(.readIndex(linearizable: linearizable, token: token, deadline: deadline))
     }
 
-    func cancel(token: UInt64) { enqueue(.cancel(token: token)) }
+    func cancel(token: UInt64) {
+        leaseLists.remove(token)
+        enqueue(.cancel(token: token))
+    }
 
     // MARK: The store
 

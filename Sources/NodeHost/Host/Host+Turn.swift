@@ -87,7 +87,7 @@ extension Host {
 
     private func answerClients() {
         for (token, response) in effects.responses { facade?.onResponse(response, token: token) }
-        for (token, answer) in effects.readIndexes {
+        for (token, answer) in effects.readIndexes where !answerLeaseList(answer, token: token) {
             let index = answer.map {
                 ReadIndex(revision: $0.revision, compactRevision: $0.compactRevision)
             }

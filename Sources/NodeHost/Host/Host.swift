@@ -50,6 +50,9 @@ final class Host: @unchecked Sendable {
     var outgoing: [[PeerMessage]] = []
     var outgoingOrder: [NodeID] = []
 
+    /// Calls that wait for a read index and then list leases.
+    var leaseLists: Set<UInt64> = []
+
     // Housekeeping.
     var flushedAtBytes: UInt64 = 0
     var flushedAt = Instant.zero

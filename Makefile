@@ -1,0 +1,69 @@
+# Two commands are enough: `make dev` and `make test`. Each says what is missing, and how to get it.
+#
+#   make deps    system libraries (Debian and Ubuntu: apt-get; elsewhere: what to install)
+#   make build   .build/release/polder
+#   make dev     two regions of three nodes on this machine, data in ./dev-data
+#   make test    all tests: units, simulation, and real etcdctl against a real cluster
+#   make bench   Polder beside etcd, one table
+#   make sim     SEED=n SEEDS=n SECONDS=n: whole clusters from a seed, in one process
+#   make tidy    the rules of the house
+#   make ci      all of it
+
+SWIFT ?= swift
+DATA ?= dev-data
+FLAGS ?=
+SEED ?= 1
+SEEDS ?= 20
+SECONDS ?= 4
+POLDER = .build/release/polder
+
+.PHONY: help deps check build dev test e2e bench sim chaos fuzz tidy ci clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+deps:
+	@scripts/deps.sh
+
+check:
+	@scripts/check.sh
+
+build: deps check
+	$(SWIFT) build -c release --product polder
+
+dev: build
+	$(POLDER) dev --data-dir $(DATA) $(FLAGS)
+
+test: check
+	@scripts/deps.sh etcd-client python3
+	$(SWIFT) build --build-tests
+	$(SWIFT) test --skip-build
+	Tests/e2e/run.sh .build/debug/polder
+
+# Only the last part of `make test`, against the release build.
+e2e: build
+	Tests/e2e/run.sh $(POLDER)
+
+bench: build
+	@command -v h2load >/dev/null || { echo "make bench needs h2load: apt-get install nghttp2-client"; exit 2; }
+	python3 Benchmarks/bench.py --polder $(POLDER) $(FLAGS)
+
+sim: build
+	$(POLDER) sim --seed $(SEED) --seeds $(SEEDS) --seconds $(SECONDS) $(FLAGS)
+
+chaos:
+	@echo "make chaos is not there yet. Until then: polder drill run NAME (see polder drill list)," >&2
+	@echo "and Tests/e2e/run.sh, which kills real processes under load." >&2
+	@exit 2
+
+fuzz:
+	@echo "make fuzz is not there yet: the parsers have bounded readers and tests, no fuzz targets." >&2
+	@exit 2
+
+tidy: deps check
+	$(SWIFT) test --filter TidyTests
+
+ci: test sim
+
+clean:
+	rm -rf .build
