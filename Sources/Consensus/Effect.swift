@@ -18,7 +18,8 @@ package enum Input: Equatable, Sendable {
     case transfer(to: NodeID)
     /// Leader: asks all whether they still follow; see `Group.isConfirmed(since:)`.
     case confirm
-    /// The store has flushed everything through this slot.
+    /// The store has flushed everything through this slot. What is still kept for others is
+    /// truncated later.
     case truncate(through: Slot)
     /// A snapshot has replaced the applied state, durably.
     case installed(AppliedPosition)

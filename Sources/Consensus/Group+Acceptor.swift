@@ -103,7 +103,7 @@ extension Group {
             promisedAt = now
             electAt = electionTime(after: limits.electionPeriod, at: now)
         }
-        settled = max(settled, accept.settled)
+        settle(accept.settled, into: &effects)
         if accept.sentAt > .zero {
             if let leaseLimits {
                 leasePromise = (accept.ballot, now.advanced(by: leaseLimits.duration))
@@ -171,7 +171,7 @@ extension Group {
                 .accepted(
                     .init(
                         ballot: promised, through: durableThrough, resendFrom: resendFrom,
-                        decided: decided, sentAt: leaseEcho))))
+                        decided: decided, flushed: flushedThrough, sentAt: leaseEcho))))
         resendFrom = nil
         leaseEcho = .zero
     }
@@ -212,6 +212,6 @@ extension Group {
                 .accepted(
                     .init(
                         ballot: promised, through: durableThrough, resendFrom: acceptedThrough.next,
-                        decided: decided, sentAt: .zero))))
+                        decided: decided, flushed: flushedThrough, sentAt: .zero))))
     }
 }

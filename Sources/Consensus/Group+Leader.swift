@@ -31,7 +31,9 @@ extension Group {
             peers[i].sent = peers[i].promised ? known : decided
             peers[i].inflightBytes = 0
             peers[i].decided = known
+            peers[i].flushed = .zero
             peers[i].told = .zero
+            peers[i].toldSettled = .zero
             peers[i].silentSince = peers[i].suspected ? now : nil
             peers[i].probe = false
             peers[i].probeAt = .never
@@ -83,12 +85,17 @@ extension Group {
         let before = decided
         advance(to: quorumSlot, into: &effects)
         guard decided > before else { return }
-        if leadership.noticeAt == .never, !peers.isEmpty {
-            leadership.noticeAt = now.advanced(by: limits.noticeDelay)
-        }
+        announceSoon(at: now)
         if !leadership.begun, let begin = leadership.beginSlot, decided >= begin {
             leadership.begun = true
             effects.append(.leading(promised))
+        }
+    }
+
+    /// Followers hear of it with the next accept, or when none is sent for a while (L8).
+    private mutating func announceSoon(at now: Instant) {
+        if leadership.noticeAt == .never, !peers.isEmpty {
+            leadership.noticeAt = now.advanced(by: limits.noticeDelay)
         }
     }
 
@@ -107,8 +114,9 @@ extension Group {
     // MARK: Sending
 
     mutating func sendAccepts(at now: Instant, into effects: inout Effects) {
-        settled = peers.reduce(max(settled, decided)) { min($0, max($1.acked, settled)) }
-        trim()
+        let before = settled
+        settle(peers.reduce(flushedThrough) { min($0, $1.flushed) }, into: &effects)
+        if settled > before { announceSoon(at: now) }
         // Followers mostly need the same entries: one array serves them all.
         var batch: (first: Slot, entries: [LogEntry]) = (.zero, [])
         for i in peers.indices where !peers[i].suspected {
@@ -158,6 +166,7 @@ extension Group {
         peers[i].sent = Slot(peers[i].sent.rawValue + UInt64(entries.count))
         peers[i].inflightBytes += entries.reduce(0) { $0 + $1.payload.count }
         peers[i].told = decided
+        peers[i].toldSettled = settled
         peers[i].probe = false
         if peers[i].silentSince == nil { peers[i].silentSince = now }
         if peers[i].probeAt == .never {
@@ -171,6 +180,7 @@ extension Group {
         guard role == .leading, accepted.ballot <= promised else { return }
         let progress = accepted.through > peers[i].acked || accepted.decided > peers[i].decided
         peers[i].decided = max(peers[i].decided, accepted.decided)
+        peers[i].flushed = max(peers[i].flushed, accepted.flushed)
         guard accepted.ballot == promised else {
             // It has not heard of us yet.
             peers[i].sent = min(peers[i].decided, lastSlot)
@@ -213,7 +223,10 @@ extension Group {
         if leadership.handOverEndsAt <= now { return endHandOver(at: now, into: &effects) }
         if leadership.noticeAt <= now {
             leadership.noticeAt = .never
-            for i in peers.indices where peers[i].told < decided { peers[i].probe = true }
+            for i in peers.indices
+            where peers[i].told < decided || peers[i].toldSettled < settled {
+                peers[i].probe = true
+            }
         }
         for i in peers.indices where peers[i].probeAt <= now {
             peers[i].probeAt = .never

@@ -42,13 +42,30 @@ extension Group {
         trim()
     }
 
-    /// Drops from memory what is flushed and held by all, and what is too much to keep.
+    /// Drops from memory what all have flushed, and what is too much to keep. A store that has not
+    /// flushed comes back without it, and its log may hold it in a ballot that proves nothing.
     mutating func trim() {
-        if peers.isEmpty { settled = decided }
-        while keptAfter < decided,
-            keptBytes > limits.keptBytesMax
-                || (keptAfter < truncatedThrough && keptAfter < settled)
-        { dropFirst() }
+        while keptAfter < decided, keptBytes > limits.keptBytesMax || keptAfter < settled {
+            dropFirst()
+        }
+    }
+
+    mutating func settle(_ slot: Slot, into effects: inout Effects) {
+        guard slot > settled else { return }
+        settled = slot
+        trim()
+        recordTruncation(into: &effects)
+    }
+
+    /// The write-ahead log keeps what memory keeps: after a restart it is served from there.
+    private mutating func recordTruncation(into effects: inout Effects) {
+        truncateLog(through: min(flushedThrough, keptAfter), into: &effects)
+    }
+
+    private mutating func truncateLog(through slot: Slot, into effects: inout Effects) {
+        guard slot > truncatedThrough else { return }
+        truncatedThrough = slot
+        persist(.truncate(id, slot), into: &effects)
     }
 
     private mutating func dropFirst() {
@@ -56,12 +73,16 @@ extension Group {
         keptAfter = keptAfter.next
     }
 
-    mutating func onTruncate(through: Slot, into effects: inout Effects) {
-        let slot = min(through, decided)
-        guard slot > truncatedThrough else { return }
-        truncatedThrough = slot
-        persist(.truncate(id, slot), into: &effects)
-        trim()
+    mutating func onTruncate(through: Slot, at now: Instant, into effects: inout Effects) {
+        let before = flushedThrough
+        flushedThrough = max(flushedThrough, min(through, decided))
+        if peers.isEmpty { settle(flushedThrough, into: &effects) }
+        if role != .leading && flushedThrough > before { ackDue = true }
+        recordTruncation(into: &effects)
+        if now >= oldFlush.at.advanced(by: limits.keptPeriod) {
+            truncateLog(through: oldFlush.slot, into: &effects)
+            oldFlush = (flushedThrough, now)
+        }
     }
 
     mutating func onInstalled(
@@ -80,6 +101,7 @@ extension Group {
         position = installed
         acceptedThrough = max(acceptedThrough, installed.slot)
         durableThrough = max(durableThrough, installed.slot)
+        flushedThrough = installed.slot
         truncatedThrough = installed.slot
         persist(.truncate(id, installed.slot), into: &effects)
         ackDue = true

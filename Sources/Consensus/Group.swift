@@ -29,7 +29,10 @@ package struct Group: Sendable {
     /// `position.slot` is the decided slot.
     var position: AppliedPosition
     package internal(set) var truncatedThrough: Slot
-    /// Every voter holds everything through here.
+    var flushedThrough: Slot
+    /// Flushed through `slot` at `at`: to be truncated one `keptPeriod` later, come what may.
+    var oldFlush: (slot: Slot, at: Instant)
+    /// Every voter's store has flushed through here.
     var settled = Slot.zero
     var writes: UInt64 = 0
     var durableWrites: UInt64 = 0
@@ -134,8 +137,10 @@ package struct Group: Sendable {
         var sent = Slot.zero
         var inflightBytes = 0
         var decided = Slot.zero
-        /// Decided slot that it was last told.
+        var flushed = Slot.zero
+        /// Decided and settled slots that it was last told.
         var told = Slot.zero
+        var toldSettled = Slot.zero
         /// Since when it owes an answer, or is suspected.
         var silentSince: Instant?
         var probe = false
@@ -163,6 +168,8 @@ package struct Group: Sendable {
         peers = voters.filter { $0 != node }.map { Peer(node: $0) }
         position = applied
         truncatedThrough = restored.truncatedThrough
+        flushedThrough = applied.slot
+        oldFlush = (applied.slot, now)
         keptAfter = applied.slot
         promised = restored.accepted.reduce(restored.promised) { max($0, $1.ballot) }
         recordedPromise = restored.promised
@@ -206,7 +213,7 @@ package struct Group: Sendable {
             if role == .follower || role == .asking { prepare(at: now, into: &effects) }
         case .confirm: sendHeartbeats(at: now, into: &effects)
         case .transfer(let to): onTransfer(to: to, at: now, into: &effects)
-        case .truncate(let through): onTruncate(through: through, into: &effects)
+        case .truncate(let through): onTruncate(through: through, at: now, into: &effects)
         case .installed(let position): onInstalled(position, at: now, into: &effects)
         }
         // Any input may be late: what its time has come for is done now.

@@ -53,6 +53,7 @@ extension ByteWriter {
             id(accepted.through)
             optional(accepted.resendFrom)
             id(accepted.decided)
+            id(accepted.flushed)
             varint(accepted.sentAt.nanoseconds)
         case .campaign(let ballot):
             byte(8)
@@ -111,7 +112,8 @@ extension ByteReader {
             return .accepted(
                 .init(
                     ballot: try ballot(), through: try id(), resendFrom: try optionalSlot(),
-                    decided: try id(), sentAt: Instant(nanoseconds: try varint())))
+                    decided: try id(), flushed: try id(),
+                    sentAt: Instant(nanoseconds: try varint())))
         case 8: return .campaign(try ballot())
         case let tag: throw DecodingError("group message \(tag)")
         }

@@ -66,7 +66,7 @@ package enum GroupMessage: Hashable, Sendable {
         package var entries: [LogEntry]
         /// Commit notice, good for what was accepted in `ballot` only (S14).
         package var decided: Slot
-        /// Every voter has acknowledged through here: nobody will ask for it.
+        /// Every voter's store has flushed through here: nobody will ask for it.
         package var settled: Slot
         /// `begin` of this ballot is decided: no election timer is needed.
         package var begun: Bool
@@ -83,6 +83,8 @@ package enum GroupMessage: Hashable, Sendable {
         /// Set if something is missing: send again from here on.
         package var resendFrom: Slot?
         package var decided: Slot
+        /// Its store has flushed through here.
+        package var flushed: Slot
         /// Returns the `sentAt` of the accept it answers: the lease is promised from its arrival.
         package var sentAt: Instant
     }

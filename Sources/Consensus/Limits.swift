@@ -39,8 +39,12 @@ package struct Limits: Hashable, Sendable {
     package var batchBytesMax = 1 << 20
     /// Sent to one follower and not acknowledged.
     package var windowBytesMax = 16 << 20
-    /// Decided entries kept in memory for followers that lag; who needs older ones gets a snapshot.
-    package var keptBytesMax = 16 << 20
+    /// Decided entries kept, in memory and in the write-ahead log, for replicas that lag or whose
+    /// stores have not flushed them yet. Who needs older ones gets a snapshot.
+    package var keptBytesMax = 32 << 20
+    /// For how long (up to twice) the write-ahead log keeps for others what is flushed here. It is
+    /// shared by all groups and freed from its oldest end, so that a dead node must not hold it.
+    package var keptPeriod = TimeSpan.seconds(30)
     /// A leadership or candidacy that makes no progress for this long is given up. Shorter than a
     /// slow sync: duels. Longer: a failed election costs more.
     package var electionPeriod = TimeSpan.milliseconds(200)

@@ -25,7 +25,7 @@ import Testing
             .accepted(
                 .init(
                     ballot: term, through: Slot(5), resendFrom: Slot(6), decided: Slot(4),
-                    sentAt: .zero)),
+                    flushed: Slot(3), sentAt: .zero)),
             .campaign(term),
         ]
         for message in messages {

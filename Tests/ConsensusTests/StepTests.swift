@@ -78,11 +78,13 @@ private struct Bench {
                 decided: Slot(decided), keptAfter: Slot(keptAfter), lease: lease,
                 leaseBallot: leaseBallot))
     }
-    func ack(_ through: UInt64, resendFrom: Slot? = nil, sentAt: Instant = .zero) -> GroupMessage {
+    func ack(
+        _ through: UInt64, resendFrom: Slot? = nil, flushed: UInt64 = 0, sentAt: Instant = .zero
+    ) -> GroupMessage {
         .accepted(
             .init(
                 ballot: group.promised, through: Slot(through), resendFrom: resendFrom,
-                decided: .zero, sentAt: sentAt))
+                decided: .zero, flushed: Slot(flushed), sentAt: sentAt))
     }
     var sent: [GroupMessage] {
         effects.compactMap { if case .send(_, let message) = $0 { message } else { nil } }
@@ -339,6 +341,27 @@ private func prepare(_ b: Ballot, after: UInt64 = 0) -> GroupMessage {
         bench.hear(3, bench.ack(11))
         _ = bench.propose()
         #expect(bench.accepts.count == 2)
+    }
+
+    @Test func `the log is kept until all have flushed, but not for ever`() {
+        var bench = Bench()
+        bench.lead()
+        _ = bench.propose(3)
+        bench.sync()
+        bench.hear(2, bench.ack(4))
+        bench.step(.truncate(through: Slot(4)), at: ms(20))
+        #expect(bench.group.truncatedThrough == .zero)
+        bench.hear(2, bench.ack(4, flushed: 4), at: ms(21))
+        #expect(bench.group.truncatedThrough == .zero)
+        var late = bench
+        bench.hear(3, bench.ack(4, flushed: 3), at: ms(22))
+        #expect(bench.effects.contains(.persist(.truncate(groupID, Slot(3)))))
+        #expect(bench.group.keptAfter == Slot(3))
+
+        late.step(.truncate(through: Slot(4)), at: ms(30_030))
+        late.step(.truncate(through: Slot(4)), at: ms(60_060))
+        #expect(late.group.truncatedThrough == Slot(4))
+        #expect(late.group.keptAfter == .zero, "memory still serves who comes back")
     }
 
     @Test func `hand-over waits for the pipeline and stops proposals`() {

@@ -25,6 +25,7 @@ final class World {
         limits.keptBytesMax = 600
         limits.pipelineEntriesMax = 24
         limits.behindMax = 12
+        limits.keptPeriod = .milliseconds(400)
         limits.snapshotPeriod = .milliseconds(300)
         return limits
     }
