@@ -174,6 +174,8 @@ extension Node {
             effects.events.append(.ignored("unreadable snapshot of \(group)", from: node))
             return
         }
+        // The log may have overtaken it in this very turn.
+        guard state.applied > (i == 0 ? directory : partitions[i - 1].state).applied else { return }
         if i == 0 {
             directory = state
             compactRevision = max(compactRevision, state.compactRevision)
