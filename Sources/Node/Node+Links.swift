@@ -82,10 +82,9 @@ extension Node {
     }
 
     mutating func onChangesRead(
-        _ region: RegionID, _ changes: [RevisionChanges]?, through: Revision,
+        _ region: RegionID, after: Revision, _ changes: [RevisionChanges]?, through: Revision,
         into effects: inout NodeEffects
     ) {
-        guard let after = changeReads[region]?.popFirst() else { return }
         if let changes {
             stepSender(region, .changes(after: after, through: through, changes), into: &effects)
         } else {
@@ -109,7 +108,6 @@ extension Node {
             case .send(let message):
                 if peer != .none { effects.linkSends.append((region, peer, message)) }
             case .readChanges(let after, let through, let maxRows):
-                changeReads[region, default: []].append(after)
                 effects.changeReads.append(
                     ChangeRead(region: region, after: after, through: through, maxRows: maxRows))
             case .note(let event): effects.events.append(.link(region, event))

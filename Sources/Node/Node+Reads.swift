@@ -59,20 +59,29 @@ extension Node {
     mutating func expireReads(into effects: inout NodeEffects) {
         let now = now
         for (token, deadline) in readsWanted where deadline <= now {
-            effects.readIndexes.append((token, .failure(.timedOut)))
+            finishRead(token, .failure(.timedOut), into: &effects)
         }
         readsWanted.removeAll { $0.deadline <= now }
         for i in readsAsked.indices {
             for (token, deadline) in readsAsked[i].reads where deadline <= now {
-                effects.readIndexes.append((token, .failure(.timedOut)))
+                finishRead(token, .failure(.timedOut), into: &effects)
             }
             readsAsked[i].reads.removeAll { $0.deadline <= now }
         }
         readsAsked.removeAll { $0.reads.isEmpty }
-        readsWaiting.removeAll { read in
-            guard read.deadline <= now else { return false }
-            effects.readIndexes.append((read.token, .failure(.timedOut)))
-            return true
+        for read in readsWaiting where read.deadline <= now {
+            finishRead(read.token, .failure(.timedOut), into: &effects)
+        }
+        readsWaiting.removeAll { $0.deadline <= now }
+    }
+
+    private mutating func finishRead(
+        _ token: UInt64, _ answer: Result<ReadPoint, RequestError>, into effects: inout NodeEffects
+    ) {
+        if !lookBacks.isEmpty, let back = lookBacks.removeValue(forKey: token) {
+            onLookBack(back, answer)
+        } else {
+            effects.readIndexes.append((token, answer))
         }
     }
 
@@ -92,11 +101,10 @@ extension Node {
     mutating func answerReads(into effects: inout NodeEffects) {
         guard !readsWaiting.isEmpty else { return }
         let point = ReadPoint(revision: localFrontier, compactRevision: compactRevision)
-        readsWaiting.removeAll { read in
-            guard read.revision <= point.revision else { return false }
-            effects.readIndexes.append((read.token, .success(point)))
-            return true
+        for read in readsWaiting where read.revision <= point.revision {
+            finishRead(read.token, .success(point), into: &effects)
         }
+        readsWaiting.removeAll { $0.revision <= point.revision }
     }
 
     mutating func onRead(_ token: UInt64, _ answer: ReadAnswer) {

@@ -130,6 +130,47 @@ extension Node {
     private mutating func execute(
         _ id: RequestID, _ request: Request, _ route: Route, deadline: Instant
     ) {
+        if case .transaction(let transaction) = request {
+            var plan = ReadPlan()
+            plan.add(transaction)
+            if !plan.historic.isEmpty {
+                lookBack(id, request, plan.historic.map(\.revision), deadline: deadline)
+                return
+            }
+        }
+        executeNow(id, request, route, deadline: deadline)
+    }
+
+    /// Whether a named revision is of the past, and held by this node's replicas, is known only once
+    /// the frontier has been asked for (S9).
+    private mutating func lookBack(
+        _ id: RequestID, _ request: Request, _ revisions: [Revision], deadline: Instant
+    ) {
+        let token = nextInternal
+        nextInternal += 1
+        lookBacks[token] = LookBack(
+            id: id, request: request, revisions: revisions, deadline: deadline)
+        readsWanted.append((token, deadline))
+    }
+
+    mutating func onLookBack(_ back: LookBack, _ answer: Result<ReadPoint, RequestError>) {
+        switch answer {
+        case .failure(let error): region.answers.append((back.id, .failed(error)))
+        case .success(let point):
+            if back.revisions.contains(where: { $0 > point.revision }) {
+                region.answers.append((back.id, .failed(.futureRevision)))
+            } else if back.revisions.contains(where: { $0 < point.compactRevision }) {
+                region.answers.append((back.id, .failed(.compacted)))
+            } else {
+                let route = routeOf(back.request)
+                executeNow(back.id, back.request, route, deadline: back.deadline)
+            }
+        }
+    }
+
+    private mutating func executeNow(
+        _ id: RequestID, _ request: Request, _ route: Route, deadline: Instant
+    ) {
         switch route {
         case .partition(let i):
             partitionDirty[i] = true

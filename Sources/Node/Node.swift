@@ -65,6 +65,8 @@ package struct Node: Sendable {
     var readsAsked: Deque<(question: UInt64, reads: [(token: UInt64, deadline: Instant)])> = []
     var readsWaiting: [(revision: Revision, token: UInt64, deadline: Instant)] = []
     var nextQuestion: UInt64
+    /// Transactions that read the past, by the token of the read index that they wait for.
+    var lookBacks: [UInt64: LookBack] = [:]
     var askReadsAt = Instant.never
 
     var compactions: [(token: RequestID, revision: Revision, slot: UInt64)] = []
@@ -73,9 +75,6 @@ package struct Node: Sendable {
     var senders: [RegionID: Sender] = [:]
     var receivers: [RegionID: Receiver] = [:]
     var linkPeers: [RegionID: [NodeID]] = [:]
-    /// Where the reads of changes that are under way begin, in the order asked and answered. A sender
-    /// may have begun anew meanwhile: it must know an old answer from its own.
-    var changeReads: [RegionID: Deque<Revision>] = [:]
     var senderEffects: [LinkSender.Effect] = []
     var receiverEffects: [LinkReceiver.Effect] = []
 
@@ -97,6 +96,13 @@ package struct Node: Sendable {
         let response: Response
         let revision: Revision
         let until: Instant
+    }
+
+    struct LookBack: Sendable {
+        let id: RequestID
+        let request: Request
+        let revisions: [Revision]
+        let deadline: Instant
     }
 
     enum InternalRequest: Sendable {
@@ -210,8 +216,8 @@ package struct Node: Sendable {
         case .linkDisconnected(let region, let peer): onLink(region, peer, up: false, into: &effects)
         case .linkMessage(let region, let peer, let message):
             onLinkMessage(region, peer, message, into: &effects)
-        case .changesRead(let region, let changes, let through):
-            onChangesRead(region, changes, through: through, into: &effects)
+        case .changesRead(let region, let after, let changes, let through):
+            onChangesRead(region, after: after, changes, through: through, into: &effects)
         case .wake: break
         }
         drain(into: &effects)

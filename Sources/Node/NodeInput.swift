@@ -31,10 +31,11 @@ package enum NodeInput: Sendable {
     case linkConnected(RegionID, NodeID)
     case linkDisconnected(RegionID, NodeID)
     case linkMessage(RegionID, NodeID, LinkMessage)
-    /// Answer to `NodeEffects.changeReads`, one for each, for a region in the order asked: whole
-    /// revisions after the asked one, through `through`; nil when the store no longer holds them
+    /// Answer to `NodeEffects.changeReads`, whose `after` tells a sender that has begun anew which
+    /// question it answers: whole revisions, through `through`; nil when the store no longer holds them
     /// (compacted).
-    case changesRead(RegionID, changes: [RevisionChanges]?, through: Revision)
+    case changesRead(
+        RegionID, after: Revision, changes: [RevisionChanges]?, through: Revision)
 
     /// `NodeEffects.nextWake` has come.
     case wake

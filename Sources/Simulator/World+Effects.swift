@@ -105,11 +105,13 @@ extension World {
 
     private func answer(_ read: ChangeRead, at address: NodeAddress) {
         guard let node = nodes[address] else { return }
-        var input = NodeInput.changesRead(read.region, changes: nil, through: read.through)
+        var input = NodeInput.changesRead(
+            read.region, after: read.after, changes: nil, through: read.through)
         if let page = try? node.store.changes(
             after: read.after, through: read.through, maxRows: read.maxRows)
         {
-            input = .changesRead(read.region, changes: page.changes, through: page.through)
+            input = .changesRead(
+                read.region, after: read.after, changes: page.changes, through: page.through)
         }
         queue.schedule(
             .input(address, life: node.life, input), after: .microseconds(random.below(1_000)))

@@ -106,7 +106,7 @@ extension Host {
                 hashes: request.range)
             var historic: [ReadAnswer.Historic] = []
             for query in request.plan.historic {
-                historic.append(answer(query, hashes: request.range))
+                historic.append(answer(query))
             }
             inputs.append(
                 .read(
@@ -118,17 +118,21 @@ extension Host {
                 let page = try store.changes(
                     after: read.after, through: read.through, in: .standard, maxRows: read.maxRows)
                 inputs.append(
-                    .changesRead(read.region, changes: page.changes, through: page.through))
+                    .changesRead(
+                        read.region, after: read.after, changes: page.changes,
+                        through: page.through))
             } catch {
-                inputs.append(.changesRead(read.region, changes: nil, through: read.after))
+                inputs.append(
+                    .changesRead(
+                        read.region, after: read.after, changes: nil, through: read.after))
             }
         }
     }
 
-    private func answer(_ query: RangeQuery, hashes: HashRange) -> ReadAnswer.Historic {
+    /// History is read here for all partitions at once.
+    private func answer(_ query: RangeQuery) -> ReadAnswer.Historic {
         do throws(RequestError) {
-            return .result(
-                try store.range(query, at: query.revision, in: .standard, hashes: hashes))
+            return .result(try store.range(query, at: query.revision, in: .standard))
         } catch {
             return .failed(error)
         }
