@@ -23,8 +23,8 @@ import NodeHost
         version: "polder \(PolderVersion.text)",
         subcommands: [
             DevCommand.self, DevNodeCommand.self, ServeCommand.self, StatusCommand.self,
-            ConflictsCommand.self, ProbeCommandLine.self, ReportCommandLine.self, CertsCommand.self,
-            SimCommandLine.self, VersionCommand.self,
+            ConflictsCommand.self, ProbeCommandLine.self, ReportCommandLine.self,
+            DrillCommandLine.self, CertsCommand.self, SimCommandLine.self, VersionCommand.self,
         ])
 
     static func main() {

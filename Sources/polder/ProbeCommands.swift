@@ -7,19 +7,22 @@ import Simulator
 import Synchronization
 
 /// Runs what is asynchronous from a command that is not, on the main thread.
-private func wait(for body: @escaping @Sendable () async throws -> Void) throws {
-    let outcome = Mutex<Result<Void, any Error>>(.success(()))
+func wait<Value: Sendable>(for body: @escaping @Sendable () async throws -> Value) throws -> Value {
+    let outcome = Mutex<Result<Value, any Error>?>(nil)
     let done = DispatchSemaphore(value: 0)
     Task.detached {
+        let result: Result<Value, any Error>
         do {
-            try await body()
+            result = .success(try await body())
         } catch {
-            outcome.withLock { $0 = .failure(error) }
+            result = .failure(error)
         }
+        outcome.withLock { $0 = result }
         done.signal()
     }
     done.wait()
-    try outcome.withLock { $0 }.get()
+    guard let result = outcome.withLock({ $0 }) else { preconditionFailure("signalled too early") }
+    return try result.get()
 }
 
 /// A probe's errors as outcomes of a command.
@@ -31,6 +34,8 @@ func translating(_ body: () throws -> Void) throws {
         case .badOption(let text): throw Outcome.badFlags(text)
         default: throw Outcome.inTheWay("\(error)")
         }
+    } catch let error as DrillError {
+        throw Outcome.inTheWay("\(error)")
     }
 }
 
