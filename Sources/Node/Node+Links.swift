@@ -8,11 +8,14 @@ import Primitives
 extension Node {
     mutating func openLinks() {
         senders.removeAll()
+        // The cursors may be of revisions above the local frontier: no change before has seen them (G4).
+        let home = Int(Coordinator.cursorHome(map).rawValue) - 1
+        let at = max(localFrontier, partitions[home].state.highestRevision)
         for other in configuration.otherRegions {
             var link = LinkSender(region: configuration.region, destination: other.region)
             var ignored: [LinkSender.Effect] = []
             link.step(.frontier(localFrontier), at: clock, into: &ignored)
-            link.step(.seen(cursors(), at: localFrontier), at: clock, into: &ignored)
+            link.step(.seen(cursors(), at: at), at: clock, into: &ignored)
             senders[other.region] = Sender(link: link, peer: .none)
         }
     }
