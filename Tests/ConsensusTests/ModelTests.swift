@@ -19,17 +19,17 @@ import Testing
     }
 
     @Test func `three acceptors agree under faults and converge without`() {
-        let worlds = check(0..<30, .init())
+        let worlds = check(0..<24, .init())
         #expect(worlds.allSatisfy { $0.chosen.count > 20 })
         // The runs must see what they are about.
-        #expect(worlds.reduce(0) { $0 + $1.leaderships } > 90)
+        #expect(worlds.reduce(0) { $0 + $1.leaderships } > 70)
         #expect(worlds.contains { $0.chosen.contains { $0.skipped } })
         #expect(worlds.reduce(0) { $0 + $1.snapshots } > 10)
         #expect(worlds.reduce(0) { $0 + $1.handOvers } > 10)
     }
 
     @Test func `five acceptors agree under faults and converge without`() {
-        _ = check(1000..<1006, .init(nodes: 5))
+        _ = check(1000..<1004, .init(nodes: 5))
     }
 
     @Test func `one acceptor needs nobody`() {
@@ -38,8 +38,8 @@ import Testing
 
     @Test func `two nodes never hold the lease together`() {
         let options = World.Options(lease: true, clockSteps: false)
-        let worlds = check(3000..<3015, options)
-            + check(4000..<4003, .init(nodes: 5, lease: true, clockSteps: false))
+        let worlds = check(3000..<3010, options)
+            + check(4000..<4002, .init(nodes: 5, lease: true, clockSteps: false))
         #expect(worlds.allSatisfy { $0.leaseSeen > 0 })
     }
 
