@@ -42,7 +42,7 @@ struct FaultPlan {
             let chance = random.below(10)
             for kind in Kind.allCases where random.chance(chance, in: 18) { kinds.insert(kind) }
         }
-        period = .milliseconds(200 + random.below(1_500))
+        period = .milliseconds(40 + random.below(900))
         var network = NetworkFaults()
         let scale = 1 + random.below(20)
         if kinds.contains(.loss) { network.lossPerMille = scale }

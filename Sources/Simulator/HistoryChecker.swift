@@ -147,7 +147,7 @@ package struct HistoryChecker {
             if expected != result.visible {
                 fail(
                     "a write answers from its revision",
-                    "\(writer.brief) at \(revision) on \(model.brief(rows)): \(result.visible), not \(expected)")
+                    "\(writer.brief) at \(revision) on \(model.brief(rows)): \(result.visible.results.map(\.brief)), not \(expected.results.map(\.brief))")
             }
         default: fail("a write does what was asked", "\(writer.brief) at \(revision): \(rows.brief)")
         }
@@ -160,7 +160,7 @@ package struct HistoryChecker {
             if !changes.isEmpty || expected != result.visible {
                 fail(
                     "an answer is the state at its revision",
-                    "\(reader.brief) at \(revision): \(result.visible), not \(expected)")
+                    "\(reader.brief) at \(revision): \(result.visible.results.map(\.brief)), not \(expected.results.map(\.brief))")
             }
         case (.read(let query), .range(let result, let revision)):
             let expected = model.answer(query)
@@ -207,6 +207,31 @@ extension Operation {
 
     var brief: String {
         "operation \(number) of client \(client) at \(region)/\(node) \(invokedAt)...\(returnedAt) \(call.brief)"
+    }
+}
+
+extension Operation.Outcome {
+    var brief: String {
+        switch self {
+        case .nothing: "nothing done"
+        case .unknown: "unknown"
+        case .failed(let error): "\(error)"
+        case .range(let result, let revision): "at \(revision) \(result.brief)"
+        case .response(.transaction(let result, let revision)):
+            "at \(revision) \(result.succeeded) \(result.results.map(\.brief))"
+        case .response(let response): "\(response)"
+        }
+    }
+}
+
+extension OperationResult {
+    var brief: String {
+        switch self {
+        case .put(let previous): "put over \(previous.map { [$0].brief } ?? "?")"
+        case .delete(let deleted, let previous): "deleted \(deleted) \(previous.brief)"
+        case .range(let range): range.brief
+        case .transaction(let nested): "\(nested.succeeded) \(nested.results.map(\.brief))"
+        }
     }
 }
 

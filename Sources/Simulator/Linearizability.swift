@@ -171,40 +171,66 @@ package enum Linearizability {
 extension Linearizability {
     /// What each operation does to, or sees of, each key: linearizability is local, so a transaction
     /// over several keys counts as one operation on each (its atomicity is checked elsewhere).
+    ///
+    /// Of changes that nobody was told of (unknown outcomes that came true, leases that ended, other
+    /// regions' writes) it is known when they were first seen; they took effect at most `window` before.
     static func project(
-        _ operations: [Operation], timeline: RegionTimeline, region: RegionID
+        _ operations: [Operation], timeline: RegionTimeline, window: TimeSpan
     ) -> [Bytes: [RegisterOperation]] {
         var keys: [Bytes: [RegisterOperation]] = [:]
-        func add(_ key: Bytes, _ kind: RegisterOperation.Kind, _ operation: Operation, known: Bool) {
+        func add(_ key: Bytes, _ kind: RegisterOperation.Kind, _ operation: Operation) {
             keys[key, default: []].append(
-                RegisterOperation(
-                    kind, operation.invokedAt, known ? operation.returnedAt : .never))
+                RegisterOperation(kind, operation.invokedAt, operation.returnedAt))
         }
         var written: Set<Revision> = []
         for operation in operations where !operation.isSerializable && operation.readsAt == nil {
             switch (operation.call, operation.outcome) {
             case (.read(let query), .range(let result, _)):
                 guard query.range.isSingle, !query.keysOnly, !query.countOnly else { continue }
-                add(query.range.key, .read(result.rows.first?.value), operation, known: true)
+                add(query.range.key, .read(result.rows.first?.value), operation)
             case (.request(.transaction), .response(.transaction(_, let revision)))
             where operation.wrote:
                 written.insert(revision)
                 for row in timeline.changes[revision] ?? [] {
-                    add(row.key, .write(row.isDeletion ? nil : row.value), operation, known: true)
+                    add(row.key, .write(row.isDeletion ? nil : row.value), operation)
                 }
             default: continue
             }
         }
-        // What nobody was told of: unknown outcomes that came true, leases that ended, other regions'
-        // changes. They took effect some time before they were first seen.
-        for (revision, rows) in timeline.changes where !written.contains(revision) {
-            for row in rows {
+        for revision in timeline.revisions where !written.contains(revision) {
+            let seen = timeline.firstSeen[revision] ?? .never
+            let from =
+                seen.nanoseconds > window.nanoseconds
+                ? Instant(nanoseconds: seen.nanoseconds - window.nanoseconds) : .zero
+            for row in timeline.changes[revision] ?? [] {
                 keys[row.key, default: []].append(
-                    RegisterOperation(
-                        .write(row.isDeletion ? nil : row.value), .zero,
-                        timeline.firstSeen[revision] ?? .never))
+                    RegisterOperation(.write(row.isDeletion ? nil : row.value), from, seen))
             }
         }
         return keys
+    }
+
+    /// Keys whose history is broken, and how many could not be decided.
+    static func check(
+        _ operations: [Operation], timeline: RegionTimeline
+    ) -> (broken: [Bytes], undecided: Int) {
+        // An order that is found within a narrow window is one for the wide window too, and found fast.
+        let narrow = project(operations, timeline: timeline, window: .milliseconds(10))
+        var suspects: [Bytes] = []
+        for key in narrow.keys.sorted() {
+            if check(narrow[key] ?? [], stepsMax: 50_000) != .linearizable { suspects.append(key) }
+        }
+        if suspects.isEmpty { return ([], 0) }
+        let wide = project(operations, timeline: timeline, window: .seconds(4))
+        var broken: [Bytes] = []
+        var undecided = 0
+        for key in suspects {
+            switch check(wide[key] ?? [], stepsMax: 300_000) {
+            case .linearizable: break
+            case .broken: broken.append(key)
+            case .undecided: undecided += 1
+            }
+        }
+        return (broken, undecided)
     }
 }

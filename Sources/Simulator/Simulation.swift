@@ -60,7 +60,7 @@ package enum Simulation {
                 + "\(counts.answered) answers, \(counts.unknown) unknown, \(counts.failed) errors, "
                 + "\(counts.revisions) revisions, \(counts.voids) void, \(counts.crashes) crashes, "
                 + "\(counts.leaderships) leaderships, \(counts.epochs) epochs, "
-                + "\(counts.conflicts) conflicts, \(counts.snapshots) snapshots, \(counts.messages) messages"
+                + "\(counts.conflicts) conflicts, \(counts.snapshots) snapshots, \(counts.messages) messages, \(counts.turns) turns"
         }
     }
 

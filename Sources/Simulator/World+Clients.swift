@@ -57,6 +57,7 @@ extension World {
         if case .failed(.stopped) = outcome { outcome = .unknown }
         operations[i].returnedAt = queue.now
         operations[i].outcome = outcome
+        say("\(operations[i].brief): \(outcome.brief)")
         trace.add(token)
         if let revision = operations[i].revision {
             trace.add(UInt64(revision.rawValue))

@@ -35,6 +35,7 @@ extension World {
         send(effects.sends, from: address)
         for (region, node, message) in effects.linkSends {
             let to = NodeAddress(region: region, node: node)
+            say("\(address) to \(to): \(message.brief)")
             transmit(.link(message.encoded()), from: address, to: to)
         }
         emit(effects, at: address)
@@ -315,5 +316,15 @@ extension SimulatedStore.Snapshot {
     var withoutRows: Self {
         .init(
             group: group, applied: applied, rows: [], records: records, floor: floor, digest: digest)
+    }
+}
+
+extension LinkMessage {
+    var brief: String {
+        switch self {
+        case .batch(let batch, _, _):
+            "batch of \(batch.origin) (\(batch.from), \(batch.through)] \(batch.changes.brief)"
+        case .hello, .acknowledge, .idle, .resume: "\(self)"
+        }
     }
 }
