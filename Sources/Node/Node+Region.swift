@@ -127,11 +127,10 @@ extension Node {
                 message, from: peer, at: now, leaders: leaders(), resolve: Self.resolve, into: &region)
         case .forward(let token, let request, let within):
             onForward(RequestID(node: peer, token: token), request, within: within)
-        case .forwarded(let token, let response):
-            finish(token ^ tokenMask, response, into: &effects)
-        case .redirect(let token):
-            guard waiting[token ^ tokenMask]?.place == .at(peer) else { return }
-            reroute(token ^ tokenMask)
+        case .forwarded(let number, let response):
+            if let token = forwarded(number, by: peer) { finish(token, response, into: &effects) }
+        case .redirect(let number):
+            if let token = forwarded(number, by: peer) { reroute(token) }
         case .cancelForward(let token): cancelRemote(RequestID(node: peer, token: token))
         }
     }

@@ -26,13 +26,28 @@ extension Node {
         readsWanted.removeAll { $0.token == token }
         readsWaiting.removeAll { $0.token == token }
         held.removeAll { $0.token == token }
-        guard let request = waiting.removeValue(forKey: token) else { return }
+        guard let request = forget(token) else { return }
         switch request.place {
         case .parked: parked.removeAll { $0 == token }
         case .here: cancelHere(RequestID(node: node, token: token), request.request)
-        case .at(let peer):
-            effects.sends.append((peer, .region(.cancelForward(token: token ^ tokenMask))))
+        case .at(let peer, let number):
+            effects.sends.append((peer, .region(.cancelForward(token: number))))
         }
+    }
+
+    private mutating func forget(_ token: UInt64) -> Waiting? {
+        guard let request = waiting.removeValue(forKey: token) else { return nil }
+        if case .at(_, let number) = request.place { forwards[number] = nil }
+        return request
+    }
+
+    /// The request that was sent to `peer` under this number, if it still waits there: an answer to an
+    /// earlier attempt counts for nothing.
+    func forwarded(_ number: UInt64, by peer: NodeID) -> UInt64? {
+        guard let token = forwards[number],
+            waiting[token]?.place == .at(peer, forward: number)
+        else { return nil }
+        return token
     }
 
     private mutating func cancelHere(_ id: RequestID, _ request: Request) {
@@ -119,11 +134,12 @@ extension Node {
             waiting[token]?.place = .here
             execute(RequestID(node: node, token: token), request.request, route, deadline: request.deadline)
         } else {
-            waiting[token]?.place = .at(to)
+            let number = nextForward
+            nextForward &+= 1
+            forwards[number] = token
+            waiting[token]?.place = .at(to, forward: number)
             region.send(
-                .forward(
-                    token: token ^ tokenMask, request.request, within: request.deadline.since(now)),
-                to: to)
+                .forward(token: number, request.request, within: request.deadline.since(now)), to: to)
         }
     }
 
@@ -192,8 +208,8 @@ extension Node {
     }
 
     mutating func onForward(_ id: RequestID, _ request: Request, within: TimeSpan) {
-        // A repetition: once is enough.
-        if remote[id] != nil { return }
+        // A repetition, perhaps of one that is long done: once is enough.
+        guard seenForwards.insert(id) else { return }
         if case .leaseList = request {
             region.send(.forwarded(token: id.token, .leases(leases, revision: revision)), to: id.node)
             return
@@ -225,7 +241,8 @@ extension Node {
 
     /// Not executed there: once more, after a pause in which leaders become known.
     mutating func reroute(_ token: UInt64) {
-        guard waiting[token] != nil else { return }
+        guard let place = waiting[token]?.place else { return }
+        if case .at(_, let number) = place { forwards[number] = nil }
         waiting[token]?.place = .parked
         parked.append(token)
         parkedUntil = min(parkedUntil, now.advanced(by: configuration.limits.rerouteAfter))
@@ -255,7 +272,7 @@ extension Node {
     }
 
     mutating func finish(_ token: UInt64, _ response: Response, into effects: inout NodeEffects) {
-        guard waiting.removeValue(forKey: token) != nil else { return }
+        guard forget(token) != nil else { return }
         if let request = internalTokens.removeValue(forKey: token) {
             finishInternal(request, response, into: &effects)
             return
@@ -307,7 +324,8 @@ extension Node {
 
     /// What was sent to that node may or may not have happened there.
     mutating func lostTouch(with peer: NodeID, into effects: inout NodeEffects) {
-        for (token, request) in waiting.sorted(by: { $0.key < $1.key }) where request.place == .at(peer) {
+        for (token, request) in waiting.sorted(by: { $0.key < $1.key }) {
+            guard case .at(peer, _) = request.place else { continue }
             switch request.request {
             case .leaseKeepAlive, .leaseTimeToLive, .leaseList, .replicate, .compact: reroute(token)
             case .transaction, .leaseGrant, .leaseRevoke:
@@ -359,6 +377,23 @@ extension Node {
         case .replicate(let region):
             stepReceiver(region, .applied(response), into: &effects)
         }
+    }
+}
+
+/// What other nodes have forwarded here lately. A network may deliver twice; a request that is not
+/// idempotent must not be executed twice.
+struct SeenForwards: Sendable {
+    private var order: Deque<RequestID> = []
+    private var known: Set<RequestID> = []
+    /// Far above what is under way on all links at once.
+    private static let countMax = 16_384
+
+    /// False: it was here before.
+    mutating func insert(_ id: RequestID) -> Bool {
+        guard known.insert(id).inserted else { return false }
+        order.append(id)
+        if order.count > Self.countMax, let oldest = order.popFirst() { known.remove(oldest) }
+        return true
     }
 }
 

@@ -56,9 +56,12 @@ package struct Node: Sendable {
     var remote: [RequestID: Instant] = [:]
     var internalTokens: [UInt64: InternalRequest] = [:]
     var nextInternal: UInt64 = 1 << 63
-    /// Tokens start alike in every boot. Other nodes see them mixed with this, so that an answer to
-    /// what the node asked before a restart finds nobody (S16).
-    let tokenMask: UInt64
+    /// Forwarded requests by the number under which they were sent. Numbers begin anywhere in each boot,
+    /// so that an answer to what the node asked before a restart, or to an earlier attempt, finds
+    /// nobody (S16).
+    var forwards: [UInt64: UInt64] = [:]
+    var nextForward: UInt64
+    var seenForwards = SeenForwards()
     var sweepAt = Instant.zero
 
     var readsWanted: [(token: UInt64, deadline: Instant)] = []
@@ -86,7 +89,8 @@ package struct Node: Sendable {
         enum Place: Equatable, Sendable {
             case parked
             case here
-            case at(NodeID)
+            /// Under a number of its own for every time it is sent.
+            case at(NodeID, forward: UInt64)
         }
     }
 
@@ -130,7 +134,7 @@ package struct Node: Sendable {
         self.map = map
         let now = clock.instant
         var draw = SplitMix(seed: configuration.boot)
-        tokenMask = draw.next()
+        nextForward = draw.next()
         // Above every question of an earlier boot, whose answers may still come.
         nextQuestion = max(1, clock.wallMicroseconds)
         groups = []

@@ -10,13 +10,18 @@ extension World {
 
     private func wait(_ span: TimeSpan) { run(until: queue.now.advanced(by: span)) }
 
+    private func wait(atMost span: TimeSpan, until isDone: () -> Bool) {
+        let end = queue.now.advanced(by: span)
+        while violations.isEmpty, queue.now < end, !isDone() { wait(.milliseconds(20)) }
+    }
+
     func settle() {
         endFaults()
         faultsEndedAt = queue.now.advanced(by: .milliseconds(2_000))
         // Clients go on; what began in bad times may end badly.
         wait(.milliseconds(2_500))
         stopClients()
-        wait(Self.patience + .milliseconds(300))
+        wait(atMost: Self.patience + .milliseconds(300)) { !isAnythingUnderWay }
         guard violations.isEmpty else { return }
         probe()
         guard violations.isEmpty else { return }
@@ -35,7 +40,9 @@ extension World {
             asked.append(operations.count)
             ask(.read(RangeQuery(range: Workload.allKeys)), client: -1, at: address)
         }
-        wait(Self.patience + .milliseconds(500))
+        wait(atMost: Self.patience + .milliseconds(500)) {
+            asked.allSatisfy { operations[$0].returnedAt != .never }
+        }
         for i in asked {
             switch operations[i].outcome {
             case .response, .range: break
