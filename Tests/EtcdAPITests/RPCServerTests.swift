@@ -228,6 +228,54 @@ import Testing
         #expect(wire.client.answers[stream]?.messages == [Bytes](repeating: part, count: 20))
     }
 
+    @Test func `a large answer does not hold up the small ones behind it`() throws {
+        let wire = try Wire()
+        let large = wire.client.call("/etcdserverpb.KV/Range", ["large"])
+        let small = wire.client.call("/etcdserverpb.KV/Range", ["small"])
+        try wire.pump()
+        wire.server.send([UInt8](repeating: 1, count: 900_000), to: wire.handler.calls[0])
+        wire.server.send("x", to: wire.handler.calls[1])
+        for call in wire.handler.calls { wire.server.finish(call) }
+        wire.loop.run()
+        let bytes = try wire.fromServer()
+        let start = try #require(bytes.getSlice(at: 0, length: 40_000))
+        _ = start.withUnsafeReadableBytes { wire.client.session.feed($0) }
+        #expect(wire.client.answers[small]?.status == 0)
+        #expect(wire.client.answers[large]?.status == nil)
+        let rest = try #require(bytes.getSlice(at: 40_000, length: bytes.readableBytes - 40_000))
+        _ = rest.withUnsafeReadableBytes { wire.client.session.feed($0) }
+        #expect(wire.client.answers[large]?.messages.first?.count == 900_000)
+    }
+
+    @Test func `a connection may be flushed from another's callback`() throws {
+        var small = HTTP2Settings()
+        small.streamWindowBytes = 65535
+        var limits = RPCLimits()
+        limits.bufferedBytesHigh = 70_000
+        limits.bufferedBytesLow = 60_000
+        let wire = try Wire(limits, client: small)
+        let other = EmbeddedChannel(loop: wire.loop)
+        try wire.server.configure(other)
+        try other.connect(to: SocketAddress(unixDomainSocketPath: "/other")).wait()
+        let second = RecordingClient()
+        let stream = second.call("/etcdserverpb.Watch/Watch", ["y"], ends: false)
+        try other.writeInbound(second.bytes())
+        _ = wire.client.call("/etcdserverpb.Watch/Watch", ["x"], ends: false)
+        try wire.pump()
+        wire.handler.onWritable = { [handler = wire.handler, server = wire.server] _ in
+            server.send("told", to: handler.calls[0])
+            server.flush()
+        }
+        wire.server.send([UInt8](repeating: 1, count: 100_000), to: wire.handler.calls[1])
+        try wire.pump()
+        while let part = try other.readOutbound(as: ByteBuffer.self) {
+            _ = part.withUnsafeReadableBytes { second.session.feed($0) }
+        }
+        #expect(second.answers[stream]?.messages == ["told"])
+        _ = try other.finish()
+        second.session.close()
+    }
+
     @Test func `a full socket is not written to`() throws {
         let wire = try Wire()
         _ = wire.client.call("/etcdserverpb.Watch/Watch", ["x"], ends: false)

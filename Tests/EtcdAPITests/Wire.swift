@@ -19,6 +19,7 @@ final class RecordingHandler: RPCHandler {
     var calls: [CallReference] = []
     var metadata: [CallMetadata] = []
     var onMessage: ((CallReference, Bytes) -> Void)?
+    var onWritable: ((CallReference) -> Void)?
     var onHTTP: ((HTTPRequest, HTTPResponder) -> Void)?
 
     func onCall(_ call: CallReference, method: RPCMethod, metadata: CallMetadata) {
@@ -32,7 +33,10 @@ final class RecordingHandler: RPCHandler {
     }
     func onHalfClose(_ call: CallReference) { events.append(.halfClose) }
     func onCancelled(_ call: CallReference) { events.append(.cancelled) }
-    func onWritable(_ call: CallReference) { events.append(.writable) }
+    func onWritable(_ call: CallReference) {
+        events.append(.writable)
+        onWritable?(call)
+    }
     func onHTTP(_ request: HTTPRequest, _ responder: HTTPResponder) {
         events.append(.http("\(request.method) \(request.target)"))
         onHTTP?(request, responder)

@@ -179,6 +179,8 @@ package final class HTTP2Session {
         delegate = nil
     }
 
+    private static let frameBytes = 16384
+
     /// Not one of HTTP/2's codes: the connection ended before the stream.
     package static let connectionLost = UInt32.max
 
@@ -241,6 +243,13 @@ package final class HTTP2Session {
         stream.pointee.bufferedBytes += piece.count
         bufferedBytes += piece.count
         if stream.pointee.bufferedBytes > settings.bufferedBytesHigh { stream.pointee.isAbove = true }
+        if role == .server, !stream.pointee.isShared, stream.pointee.bufferedBytes > Self.frameBytes {
+            // By default (RFC 9218) a stream keeps the connection until it has nothing to send: what
+            // takes more than a frame takes turns with the others.
+            stream.pointee.isShared = true
+            var turns = nghttp2_extpri(urgency: UInt32(NGHTTP2_EXTPRI_DEFAULT_URGENCY), inc: 1)
+            nghttp2_session_change_extpri_stream_priority(session, id, &turns, 1)
+        }
         resume(stream)
     }
 
@@ -319,6 +328,8 @@ package final class HTTP2Session {
         var hasPeerEnded = false
         /// nghttp2 waits for `nghttp2_session_resume_data`.
         var isDeferred = false
+        /// Takes turns with other streams, frame by frame.
+        var isShared = false
         /// Went above the high mark; `onWritable` is owed.
         var isAbove = false
     }

@@ -4,8 +4,8 @@ import NIOPosix
 package import TLS
 
 extension RPCServer {
-    /// Listens; port 0 takes a free one. With `tls` the client chooses by ALPN, and either way the
-    /// first bytes tell HTTP/2 from HTTP/1.1.
+    /// Listens; port 0 takes a free one. The first bytes tell HTTP/2 from HTTP/1.1, with TLS too; `tls`
+    /// should offer "h2" and "http/1.1" by ALPN (gRPC clients insist on it).
     package func bind(
         to address: SocketAddress, tls: TLSContext? = nil
     ) -> EventLoopFuture<SocketAddress> {
