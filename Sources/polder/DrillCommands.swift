@@ -54,8 +54,8 @@ struct DrillCommandLine: ParsableCommand {
         var fault: String?
         @Option(help: "The longest gap allowed, such as 150ms. (default: the drill's own)")
         var maxGap: String?
-        @Option(help: "How many operations may fail.")
-        var maxErrors = 0
+        @Option(help: "How many operations may fail. (default: the drill's own)")
+        var maxErrors: Int?
 
         func run() throws {
             var options = DrillOptions(

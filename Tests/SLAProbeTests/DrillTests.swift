@@ -159,3 +159,11 @@ import Testing
             DrillCommand.list().map(\.name) == ["leader-crash", "node-crash", "region-isolation"])
     }
 }
+
+@Suite struct DrillCatalogueTests {
+    @Test func `what may fail is what was due within the budget, and nothing where nobody dies`() {
+        #expect(Drill.leaderCrash.errorsAllowed(rate: 1000) == 150)
+        #expect(Drill.nodeCrash.errorsAllowed(rate: 1000) == 50)
+        #expect(Drill.regionIsolation.errorsAllowed(rate: 1000) == 0)
+    }
+}

@@ -14,8 +14,8 @@ package struct DrillOptions: Sendable {
     package var faultSeconds: Double?
     /// Instead of the drill's own budget.
     package var maximumGapMilliseconds: Double?
-    /// Operations that may fail, instead of none.
-    package var errorsAllowed = 0
+    /// Operations that may fail, instead of the drill's own number.
+    package var errorsAllowed: Int?
     package var registers = 64
     /// The `polder` that restarts nodes: this one.
     package var executable = "/proc/self/exe"

@@ -41,7 +41,8 @@ final class DrillRun {
             name: description.name, hypothesis: description.hypothesis,
             budgetGapMs: options.maximumGapMilliseconds ?? description.budgetGapMs,
             rate: options.rate, startedAt: Double(wall) / 1e6)
-        document.errorsAllowed = options.errorsAllowed
+        document.errorsAllowed =
+            options.errorsAllowed ?? drill.errorsAllowed(rate: options.rate)
     }
 
     func run() async throws -> DrillDocument {

@@ -16,6 +16,8 @@ package enum ProbeCommand {
         let lines = Task {
             while !Task.isCancelled {
                 try await Task.sleep(for: .seconds(5))
+                // What is not recorded is not worth sending; `run` throws the reason.
+                if runner.isLogBroken { work.cancel() }
                 let now = runner.progress
                 let seconds = SystemClock.now().since(started).nanoseconds / 1_000_000_000
                 progress("\(seconds) s: \(now.probes) probes, \(now.failures) failed")

@@ -68,6 +68,7 @@ package final class ProbeRunner: Sendable {
         start = SystemClock.now()
     }
 
+    package var isLogBroken: Bool { log.failure != nil }
     package var progress: Progress { counters.withLock { $0 } }
 
     package func run() async throws {
