@@ -157,6 +157,9 @@ package struct RPCLimits: Sendable {
     package var headerBytesMax = 256 << 10
     /// Half-received messages of one connection, together.
     package var partialBytesMax = 64 << 20
+    /// Answers of one connection that it has not read: above this it gets no new calls. Generous, since
+    /// one list may be large, and there is only one connection for all that a client does.
+    package var unreadBytesMax = 1 << 30
     /// `onWritable` comes when a call's buffered bytes fall below `low` after they were above `high`.
     package var bufferedBytesHigh = 1 << 20
     package var bufferedBytesLow = 256 << 10

@@ -100,6 +100,52 @@ import Testing
         #expect(wire.server.openConnections == 0)
     }
 
+    @Test func `damaged bytes never trap, and every call that began also ends`() throws {
+        var random = SplitMix(seed: 0xBAD)
+        for _ in 0..<300 {
+            let wire = try Wire()
+            wire.handler.onMessage = { [server = wire.server] call, message in
+                server.send(message, to: call)
+                if message.count % 2 == 0 { server.finish(call) }
+            }
+            for _ in 0..<(1 + random.below(5)) {
+                let message = Bytes([UInt8](repeating: 1, count: Int(random.below(50))))
+                _ = wire.client.call("/etcdserverpb.Watch/Watch", [message], ends: random.below(2) == 0)
+            }
+            var bytes = Array(wire.client.bytes().readableBytesView)
+            for _ in 0..<random.below(4) {
+                // Mostly behind the preface, or there would be nothing to see.
+                let at = 24 + Int(random.below(UInt64(bytes.count - 24)))
+                switch random.below(3) {
+                case 0: bytes[at] = UInt8(random.below(256))
+                case 1: bytes.remove(at: at)
+                default: bytes.insert(UInt8(random.below(256)), at: at)
+                }
+            }
+            let half = Int(random.below(UInt64(bytes.count)))
+            try wire.channel.writeInbound(ByteBuffer(bytes: bytes[..<half]))
+            if wire.channel.isActive { try wire.channel.writeInbound(ByteBuffer(bytes: bytes[half...])) }
+            wire.loop.run()
+            _ = try wire.channel.finish(acceptAlreadyClosed: true)
+            #expect(wire.server.openCalls == 0)
+            #expect(wire.handler.calls.allSatisfy { !wire.server.isOpen($0) })
+        }
+    }
+
+    @Test func `a broken rule is answered with GOAWAY before the end`() throws {
+        let wire = try Wire()
+        _ = wire.client.call("/etcdserverpb.Watch/Watch", ["x"], ends: false)
+        try wire.pump()
+        // DATA on stream 0.
+        try wire.channel.writeInbound(ByteBuffer(bytes: [0, 0, 1, 0, 0, 0, 0, 0, 0, 9]))
+        let bytes = try wire.fromServer()
+        _ = bytes.withUnsafeReadableBytes { wire.client.session.feed($0) }
+        wire.loop.run()
+        #expect(wire.client.goAways.map(\.code) == [1])
+        #expect(!wire.channel.isActive)
+        #expect(wire.handler.cancelled == 1)
+    }
+
     @Test func `HTTP/1 and HTTP/2 share a port`() throws {
         let wire = try Wire()
         wire.handler.onHTTP = { request, responder in

@@ -93,16 +93,13 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     }
 
     package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard !isClosing else { return }
+        guard !isClosing, !closesAfterFlush else { return }
         let buffer = unwrapInboundIn(data)
         if !isReading {
             isReading = true
             lastRead = context.eventLoop.now
         }
-        if !buffer.withUnsafeReadableBytes({ session.feed($0) }) {
-            flush()
-            close()
-        }
+        if !buffer.withUnsafeReadableBytes({ session.feed($0) }) { closesAfterFlush = true }
     }
 
     package func channelReadComplete(context: ChannelHandlerContext) {

@@ -68,11 +68,11 @@ final class RPCConnection: HTTP2ConnectionDelegate {
             server.setState(context, .ended)
             return session.reset(stream, code: 1)
         }
-        guard session.bufferedBytes < server.limits.partialBytesMax else {
-            // Asks and asks, and reads no answer.
+        guard session.bufferedBytes < server.limits.unreadBytesMax else {
+            // Asks and asks, and reads no answer: REFUSED_STREAM, which may be tried again.
             server.counters.callsRefused &+= 1
             server.setState(context, .ended)
-            return session.reset(stream, code: 11)
+            return session.reset(stream, code: 7)
         }
         guard head.isGRPC else { return beginExchange(stream, context) }
         guard head.isPost else {
