@@ -16,6 +16,8 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
     let side: Side
     private let transport: PeerTransport
     private var decoder: FrameDecoder
+    private var unread = CircularBuffer<ByteBuffer>()
+    private var isReading = false
     private(set) var channel: (any Channel)?
     private var certificate: TLSPeer?
     private(set) var isClosed = false
@@ -72,8 +74,17 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         guard !isClosed else { return }
-        let buffer = unwrapInboundIn(data)
+        unread.append(unwrapInboundIn(data))
         if !isSilenced { heardAt = .now() }
+        // A write that fails makes NIO read what is left, and that may happen inside `onFrame`: later
+        // bytes wait until the earlier ones are decoded.
+        guard !isReading else { return }
+        isReading = true
+        defer { isReading = false }
+        while let buffer = unread.popFirst() { read(buffer) }
+    }
+
+    private func read(_ buffer: ByteBuffer) {
         buffer.withUnsafeReadableBytes { raw in
             var rest = raw
             do throws(FrameError) {
