@@ -168,7 +168,7 @@ package struct Node: Sendable {
         coordinator = Coordinator(node: configuration.node, boot: configuration.boot, map: map)
         detector = FailureDetector(
             node: configuration.node, peers: configuration.nodes.filter { $0 != configuration.node },
-            limits: DetectorLimits(), at: now)
+            limits: configuration.limits.detector, at: now)
         compactRevision = directory.compactRevision
         merge = TimelineMerge(
             emitted: heard, lostThrough: highest, rowsMax: configuration.limits.mergeRowsMax)

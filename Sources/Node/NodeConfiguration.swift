@@ -1,3 +1,4 @@
+package import Consensus
 package import Primitives
 
 /// Who this node is and with whom it works. Fixed for the life of the process.
@@ -51,6 +52,7 @@ package struct NodeLimits: Sendable {
     /// Rows of revisions above the frontier that the watch merge holds before it gives up and lets
     /// watchers catch up from the store.
     package var mergeRowsMax = 200_000
+    package var detector = DetectorLimits()
     package init() {}
 }
 

@@ -106,9 +106,7 @@ extension HostConfiguration {
         }
         try set(\.requestBytesMax, "requestBytesMax", 1_024...(64 << 20))
         try set(\.transactionOperationsMax, "transactionOperationsMax", 1...10_000)
-        try set(\.storeBytesMax, "storeBytesMax", (16 << 20)...(1 << 50))
         try set(\.blockCacheBytes, "blockCacheBytes", (1 << 20)...(1 << 40))
-        try set(\.connectionsMax, "connectionsMax", 1...1_000_000)
         try set(\.logBytesBeforeFlush, "logBytesBeforeFlush", (1 << 20)...(1 << 40))
         try reader.finish()
     }

@@ -59,9 +59,7 @@ package struct HostConfiguration: Equatable, Sendable {
         /// etcd's defaults (etcd-surface.md).
         package var requestBytesMax = 1_572_864
         package var transactionOperationsMax = 128
-        package var storeBytesMax = 2 << 30
         package var blockCacheBytes = 64 << 20
-        package var connectionsMax = 10_000
         /// The store is flushed, and the log cut, after so much was written.
         package var logBytesBeforeFlush = 64 << 20
         package init() {}

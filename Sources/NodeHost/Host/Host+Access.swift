@@ -1,5 +1,6 @@
 import EtcdAPI
 import EtcdFacade
+import Consensus
 import GeoReplication
 import Logging
 import Node
@@ -209,10 +210,14 @@ extension ConflictReport {
 
 extension HostConfiguration {
     func node(boot: UInt64) -> NodeConfiguration {
-        NodeConfiguration(
+        var limits = NodeLimits()
+        // A killed process is noticed by its refused connection, at once. Silence is for frozen ones
+        // and lost machines; a busy machine's scheduler can make a healthy process wait for 100 ms.
+        limits.detector.silence = .milliseconds(250)
+        return NodeConfiguration(
             region: regionID, node: nodeID, nodes: members.map(\.id).sorted(),
             otherRegions: remoteRegions.map { .init(region: $0.id, nodes: $0.nodes.map(\.id)) },
-            partitions: partitions, boot: boot)
+            partitions: partitions, boot: boot, limits: limits)
     }
 
     var peers: [PeerID: PeerAddress] {
