@@ -104,6 +104,11 @@ struct WatchStream {
         self.life = life
     }
 
+    mutating func begin(after revision: Revision) {
+        start = revision
+        through = revision
+    }
+
     mutating func add(_ changes: [RevisionChanges], through new: Revision) throws(Violation) {
         if start == nil {
             let first = changes.first.map { Revision($0.revision.rawValue - 1) } ?? new

@@ -224,16 +224,19 @@ extension World {
         if let lost = effects.changesLost {
             // Watchers catch up from the store; what they find there is checked like the rest.
             guard let node = nodes[address], var stream = node.stream else { return }
+            if stream.through < node.store.floor {
+                // These watchers are cancelled: what they missed is compacted.
+                streams.append(stream)
+                stream = WatchStream(address: address, life: node.life)
+                stream.begin(after: node.store.floor)
+            }
             if let page = try? node.store.changes(
                 after: stream.through, through: lost, maxRows: .max)
             {
                 check { () throws(Violation) in try stream.add(page.changes, through: lost) }
                 for change in page.changes { learn(change, region) }
-                nodes[address]?.stream = stream
-            } else {
-                streams.append(stream)
-                nodes[address]?.stream = WatchStream(address: address, life: node.life)
             }
+            node.stream = stream
             reached(lost, region)
         }
         for change in effects.changes {
