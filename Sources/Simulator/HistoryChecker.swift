@@ -10,20 +10,32 @@ package struct HistoryChecker {
     private var violations: [Violation] = []
     /// Everything above here is only partly known to the timeline.
     private let through: Revision
+    private let leases: LeaseChecker
+    private let errors: ErrorChecker
 
     package static func check(
-        region: RegionID, timeline: RegionTimeline, operations: [Operation], through: Revision
+        region: RegionID, timeline: RegionTimeline, operations: [Operation], through: Revision,
+        healthyFrom: Instant = .never
     ) -> [Violation] {
         var checker = HistoryChecker(
-            region: region, timeline: timeline, operations: operations, through: through)
+            region: region, timeline: timeline, operations: operations, through: through,
+            healthyFrom: healthyFrom)
+        for operation in operations {
+            if let violation = checker.errors.check(operation) {
+                checker.fail(violation.rule, violation.what)
+            }
+        }
         checker.checkRealTime()
         checker.replay()
         return checker.violations
     }
 
     private init(
-        region: RegionID, timeline: RegionTimeline, operations: [Operation], through: Revision
+        region: RegionID, timeline: RegionTimeline, operations: [Operation], through: Revision,
+        healthyFrom: Instant
     ) {
+        leases = LeaseChecker(operations)
+        errors = ErrorChecker(operations, healthyFrom: healthyFrom)
         self.region = region
         self.timeline = timeline
         self.operations = operations
@@ -128,8 +140,21 @@ package struct HistoryChecker {
             }
         }
         // Leases end by themselves, and revocations are not told apart from expiry here.
-        let leases = Set(rows.map { model.state[$0.key]?.lease ?? .none })
-        if rows.allSatisfy(\.isDeletion), leases.count == 1, !leases.contains(.none) { return }
+        let ended = Set(rows.map { model.state[$0.key]?.lease ?? .none })
+        if rows.allSatisfy(\.isDeletion), ended.count == 1, let lease = ended.first, lease != .none {
+            let seen = timeline.firstSeen[revision] ?? .never
+            if let violation = leases.check(expiryOf: lease, seen: seen, at: revision) {
+                fail(violation.rule, violation.what)
+            }
+            // All of its keys at once: the end of a lease is one revision.
+            let others = model.state.values.filter { row in
+                row.lease == lease && !rows.contains { $0.key == row.key }
+            }
+            if !others.isEmpty {
+                fail("a lease ends in one revision", "\(revision) leaves \(others.count) keys of \(lease)")
+            }
+            return
+        }
         fail("every change was asked for", "\(revision): \(rows.brief) on \(model.brief(rows))")
     }
 

@@ -257,6 +257,10 @@ extension World {
 
     private func learn(_ change: RevisionChanges, _ region: RegionID) {
         check { () throws(Violation) in try timelines[region]?.add(change, at: queue.now) }
+        for row in change.rows {
+            if let known = latest[region]?[row.key], known.modRevision >= row.modRevision { continue }
+            latest[region, default: [:]][row.key] = row
+        }
     }
 
     private func reached(_ revision: Revision, _ region: RegionID) {

@@ -26,6 +26,33 @@ extension World {
         probe()
         guard violations.isEmpty else { return }
         waitForRest()
+        if violations.isEmpty, workload.leases { waitForLeases() }
+    }
+
+    /// Nobody keeps the short leases alive any more: no key outlives one by more than the bound.
+    private func waitForLeases() {
+        func left() -> [Row] {
+            regions.flatMap { region in
+                (latest[region] ?? [:]).values.filter { row in
+                    shortLeases.contains(row.lease) && !row.isDeletion
+                }
+            }
+        }
+        wait(atMost: .seconds(12)) { left().isEmpty }
+        let rest = left()
+        if violations.isEmpty, !rest.isEmpty {
+            fail(Violation("no key outlives its lease", rest.brief))
+        }
+    }
+
+    private var shortLeases: Set<LeaseID> {
+        var found: Set<LeaseID> = []
+        for operation in operations {
+            if case .request(.leaseGrant(let lease, let ttl)) = operation.call, ttl <= 2 {
+                found.insert(lease)
+            }
+        }
+        return found
     }
 
     /// Every node takes writes of every partition, and reads.
@@ -75,17 +102,8 @@ extension World {
                 if nodes[address]?.stream?.through != frontier { return false }
             }
         }
-        return visibleValues.allSatisfy { $0 == visibleValues[0] }
-    }
-
-    private var visibleValues: [[Bytes: Origin]] {
-        regions.map { region in
-            var model: [Bytes: Origin] = [:]
-            for change in timelines[region]?.between(.zero, Revision(.max)) ?? [] {
-                for row in change.rows { model[row.key] = row.isDeletion ? nil : row.origin }
-            }
-            return model
-        }
+        let values = regions.map { (latest[$0] ?? [:]).filter { !$0.value.isDeletion }.mapValues(\.origin) }
+        return values.allSatisfy { $0 == values[0] }
     }
 
     // MARK: Checks of the whole
@@ -98,7 +116,8 @@ extension World {
             guard let timeline = timelines[region] else { continue }
             let own = operations.filter { $0.region == region }
             for violation in HistoryChecker.check(
-                region: region, timeline: timeline, operations: own, through: timeline.through)
+                region: region, timeline: timeline, operations: own, through: timeline.through,
+                healthyFrom: faultsEndedAt)
             {
                 fail(violation)
             }

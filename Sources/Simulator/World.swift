@@ -45,6 +45,8 @@ final class World {
     /// The highest revision that anybody has been told of.
     var told: [RegionID: Revision] = [:]
     var streams: [WatchStream] = []
+    /// The newest version of every key, as the timelines have it.
+    var latest: [RegionID: [Bytes: Row]] = [:]
     /// The highest frontier that each epoch's sequencer has published.
     var published: [RegionID: [Epoch: Revision]] = [:]
     var digests: [DigestKey: Digest] = [:]

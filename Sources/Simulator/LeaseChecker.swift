@@ -1,0 +1,113 @@
+import Primitives
+
+/// Leases in one region's history: an acknowledged keep-alive (or grant) at `t` implies no expiry before
+/// `t + TTL`; and what may fail does so only for a reason.
+struct LeaseChecker {
+    private struct Touch {
+        let invokedAt: Instant
+        let ttlSeconds: Int64
+    }
+    private var touches: [LeaseID: [Touch]] = [:]
+    /// A revocation that may have happened: from then on the lease's end says nothing.
+    private var revokedFrom: [LeaseID: Instant] = [:]
+
+    init(_ operations: [Operation]) {
+        for operation in operations {
+            switch (operation.call, operation.outcome) {
+            case (.request(.leaseGrant), .response(.leaseGranted(let lease, let ttl, _))),
+                (.request(.leaseKeepAlive), .response(.leaseKeptAlive(let lease, let ttl, _))):
+                if ttl > 0 {
+                    touches[lease, default: []].append(
+                        Touch(invokedAt: operation.invokedAt, ttlSeconds: ttl))
+                }
+            case (.request(.leaseRevoke(let lease)), let outcome):
+                if case .nothing = outcome { continue }
+                revokedFrom[lease] = min(revokedFrom[lease] ?? .never, operation.invokedAt)
+            default: continue
+            }
+        }
+    }
+
+    /// The keys of `lease` were deleted by nobody's request, and that was first seen at `seen`.
+    func check(expiryOf lease: LeaseID, seen: Instant, at revision: Revision) -> Violation? {
+        if let revoked = revokedFrom[lease], revoked <= seen { return nil }
+        guard let touched = touches[lease] else { return nil }
+        for touch in touched where touch.invokedAt <= seen {
+            // Clocks may run wrong by as much as the protocol allows for.
+            let ttl = TimeSpan(nanoseconds: UInt64(touch.ttlSeconds) * 990_000_000)
+            if touch.invokedAt.advanced(by: ttl) > seen {
+                return Violation(
+                    "a lease that was kept alive does not expire",
+                    "lease \(lease) touched at \(touch.invokedAt) for \(touch.ttlSeconds) s, gone at \(seen) (revision \(revision))")
+            }
+        }
+        return nil
+    }
+}
+
+/// Errors are answers too: each only where the history gives a reason for it.
+struct ErrorChecker {
+    /// The highest revision that anybody asked to compact.
+    private let compacted: Revision
+    /// From then on nothing is wrong that a client could see.
+    private let healthyFrom: Instant
+
+    init(_ operations: [Operation], healthyFrom: Instant) {
+        var compacted = Revision.zero
+        for operation in operations {
+            if case .request(.compact(let revision)) = operation.call {
+                compacted = max(compacted, revision)
+            }
+        }
+        self.compacted = compacted
+        self.healthyFrom = healthyFrom
+    }
+
+    func check(_ operation: Operation) -> Violation? {
+        guard case .failed(let error) = operation.outcome else { return nil }
+        if isExplained(error, operation) { return nil }
+        return Violation("an error has its reason", "\(operation.brief): \(error)")
+    }
+
+    private func isExplained(_ error: RequestError, _ operation: Operation) -> Bool {
+        switch error {
+        case .noLeader, .timedOut, .stopped: return operation.returnedAt < healthyFrom
+        case .tooManyRequests, .requestTooLarge, .noSpace, .leaseTTLTooLarge, .keyNotFound: return false
+        case .compacted:
+            switch operation.call {
+            case .read(let query): return query.revision > .zero && query.revision < compacted
+            case .request(.compact(let revision)): return revision <= compacted
+            case .request: return false
+            }
+        case .futureRevision:
+            switch operation.call {
+            case .read(let query): return query.revision > operation.toldBefore
+            case .request(.compact(let revision)): return revision > operation.toldBefore
+            case .request: return false
+            }
+        case .leaseNotFound:
+            switch operation.call {
+            case .request(.transaction(let t)): return !Footprints.leases(t).isEmpty
+            case .request(.leaseRevoke), .request(.leaseKeepAlive), .request(.leaseTimeToLive):
+                return true
+            case .request, .read: return false
+            }
+        case .leaseExists:
+            if case .request(.leaseGrant) = operation.call { return true }
+            return false
+        case .cursorMismatch: return false
+        }
+    }
+}
+
+private enum Footprints {
+    static func leases(_ transaction: Transaction) -> [LeaseID] {
+        (transaction.success + transaction.failure).flatMap { operation -> [LeaseID] in
+            switch operation {
+            case .put(let put): put.lease == .none ? [] : [put.lease]
+            case .transaction(let nested): leases(nested)
+            case .range, .delete: []
+            }
+        }
+    }
+}
