@@ -172,7 +172,8 @@ extension Facade: RPCHandler {
         guard let open = calls[call] else { return }
         switch open.state {
         case .expectsMessage: fail(call, .noMessage)
-        case .watch: complete(call)
+        // etcd goes on sending events to a client that has no more to ask.
+        case .watch: break
         case .keepAlive(let stream):
             stream.isHalfClosed = true
             if stream.isIdle { complete(call) }

@@ -21,7 +21,8 @@ package protocol NodeAccess: AnyObject {
     func range(_ query: RangeQuery, at revision: Revision) throws(RequestError) -> RangeResult
     /// The version of `key` that was current at `revision`, deletions left out: for `prev_kv`.
     func row(_ key: Bytes, at revision: Revision) throws(RequestError) -> Row?
-    /// Whole revisions in `(after, through]`, in order; may stop early (the last one is complete).
+    /// Whole revisions in `(after, through]`, in order, at least one if there is any; may stop early
+    /// (the last one is complete). `.compacted` if `after` is below the compaction.
     func changes(after: Revision, through: Revision, maxRows: Int) throws(RequestError)
         -> [RevisionChanges]
     /// etcd's HashKV: equal on all members of a region for the same revision.
@@ -33,6 +34,8 @@ package protocol NodeAccess: AnyObject {
     var status: NodeStatus { get }
     /// As in `status`, without building the whole picture: every answer's header carries it.
     var epochRound: UInt64 { get }
+    /// As in `status`: asked at each step of catching up.
+    var compactRevision: Revision { get }
     var now: Instant { get }
     /// For lease ids that the server chooses: positive, never 0.
     func randomLeaseID() -> LeaseID
@@ -40,6 +43,7 @@ package protocol NodeAccess: AnyObject {
 
 extension NodeAccess {
     package var epochRound: UInt64 { status.epochRound }
+    package var compactRevision: Revision { status.compactRevision }
     package func conflicts(limit: Int) -> [ConflictReport] { [] }
 }
 

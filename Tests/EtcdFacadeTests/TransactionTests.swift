@@ -198,6 +198,28 @@ import Testing
             })
     }
 
+    @Test func `what a compare does not know is equal, and related by nothing else`() throws {
+        let client = Client()
+        try client.put("a")
+        for (target, result, expected) in [
+            (7, 0, true), (7, 1, false), (7, 2, false), (7, 3, false), (7, 9, true), (0, 9, true),
+        ] {
+            let answer: Etcdserverpb_TxnResponse = try client.call(
+                .txn,
+                Transaction.with {
+                    $0.compare = [
+                        .with {
+                            $0.key = data("a")
+                            $0.target = .init(rawValue: target) ?? .version
+                            $0.result = .init(rawValue: result) ?? .equal
+                            $0.version = 5
+                        }
+                    ]
+                })
+            #expect(answer.succeeded == expected, "\(target) \(result)")
+        }
+    }
+
     @Test func `lists longer than the limit are refused, and the limit shrinks inside`() {
         let many = (0..<129).map { put("k\($0)") }
         #expect(text(many) == tooMany)

@@ -188,12 +188,14 @@ import Testing
         client.watch(call, "a") { $0.startRevision = 3 }
         client.watch(call, "a") { $0.startRevision = 4 }
         let responses = try client.responses(call)
-        #expect(responses.map(\.watchID) == [0, 1, 0, 1])
-        #expect(responses.map(\.created) == [true, true, false, false])
+        #expect(responses.map(\.watchID).prefix(3) == [0, 1, 0])
+        #expect(responses.map(\.created).prefix(3) == [true, true, false])
         #expect(responses[2].canceled)
         #expect(responses[2].compactRevision == 4)
         #expect(responses[2].events.isEmpty)
-        #expect(responses[3].shown == ["4 put a=v", "5 put a=v", "6 put a=v"])
+        #expect(
+            responses.filter { $0.watchID == 1 }.flatMap(\.shown)
+                == ["4 put a=v", "5 put a=v", "6 put a=v"])
         try client.put("a")
         #expect(try client.responses(call).map(\.watchID) == [1])
     }
@@ -216,18 +218,20 @@ import Testing
         #expect(client.facade.watches.watchersCount == 1)
     }
 
-    @Test func `a stream that its client ends ends well, one that goes is freed`() throws {
+    @Test func `a half-closed stream goes on, one that is gone is freed`() throws {
         let client = Client()
-        let ended = client.open(.watch), gone = client.open(.watch)
-        client.watch(ended, "a")
+        let halfClosed = client.open(.watch), gone = client.open(.watch)
+        client.watch(halfClosed, "a")
         client.watch(gone, "a")
-        client.facade.onHalfClose(ended)
-        #expect(client.output.outcomes[ended]?.status == .ok)
+        client.facade.onHalfClose(halfClosed)
         client.facade.onCancelled(gone)
-        #expect(client.facade.watches.watchersCount == 0)
-        #expect(client.facade.watches.streamsCount == 0)
+        #expect(client.facade.watches.watchersCount == 1)
+        #expect(client.facade.watches.streamsCount == 1)
         try client.put("a")
         #expect(try client.responses(gone).map(\.created) == [true])
+        #expect(try client.responses(halfClosed).map(\.created) == [true, false])
+        client.facade.onCancelled(halfClosed)
+        #expect(client.facade.watches.watchersCount == 0)
     }
 
     // MARK: Progress

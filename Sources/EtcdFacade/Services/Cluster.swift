@@ -25,7 +25,7 @@ extension Facade {
     /// Authentication is off, as a cluster begins.
     func onAuthStatus(_ call: CallReference) {
         var builder = WireBuilder()
-        builder.message(1, headers.at(.zero).message)
+        builder.message(1, headers.at(node.status.revision).message)
         builder.field(3, UInt64(1))
         answer(call, builder.bytes)
     }

@@ -145,7 +145,10 @@ extension Compare {
                 wanted = .value(.empty)
             }
         case 4: wanted = .lease(operand.number(8))
-        default: return Compare(range: range, relation: .greater, target: .version(-1))
+        default:
+            // All are equal in what is not known; versions are never negative.
+            let isTrue = relation == 0 || !(0...3).contains(relation)
+            return Compare(range: range, relation: isTrue ? .greater : .less, target: .version(-1))
         }
         guard let relation = UInt8(exactly: relation).flatMap(Relation.init(rawValue:)) else {
             return Compare(range: range, relation: .greater, target: .version(-1))

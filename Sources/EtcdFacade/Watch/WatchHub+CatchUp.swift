@@ -60,11 +60,12 @@ extension WatchHub {
     /// False: the store could not be read now.
     private func step(for watcher: Watcher) -> Bool {
         let from = watcher.nextRevision
-        let compactRevision = node.status.compactRevision
+        let compactRevision = node.compactRevision
         if from < compactRevision {
             cancelCompacted(watcher, compactRevision: compactRevision)
             return true
         }
+        if from == compactRevision, from <= emitted { return showCompactRevision(to: watcher) }
         var through = emitted
         if from <= emitted {
             let changes: [RevisionChanges]
@@ -73,7 +74,7 @@ extension WatchHub {
                     after: from.previous, through: emitted, maxRows: catchUpRows)
             } catch {
                 guard error == .compacted else { return false }
-                cancelCompacted(watcher, compactRevision: node.status.compactRevision)
+                cancelCompacted(watcher, compactRevision: node.compactRevision)
                 return true
             }
             if let last = changes.last { through = last.revision }
@@ -81,6 +82,30 @@ extension WatchHub {
             deliver(changes, from: from)
         }
         advance(from: from, through: through, watcher)
+        return true
+    }
+
+    /// A watch may start at the compact revision itself, and sees what that revision put and is still
+    /// there, as in etcd; the list of changes no longer reaches so far.
+    private func showCompactRevision(to watcher: Watcher) -> Bool {
+        let revision = watcher.nextRevision
+        let query = RangeQuery(
+            range: watcher.range, minModRevision: revision.rawValue,
+            maxModRevision: revision.rawValue)
+        do throws(RequestError) {
+            let rows = try node.range(query, at: revision).rows.sorted { $0.sub < $1.sub }
+            var batch = EventBatch()
+            for row in rows where watcher.accepts(row) {
+                watcher.hits.append(Int32(batch.rows.count))
+                batch.append(row, previous: nil)
+            }
+            if !watcher.hits.isEmpty { send(to: watcher, &batch, revision: emitted) }
+        } catch {
+            guard error == .compacted else { return false }
+            cancelCompacted(watcher, compactRevision: node.compactRevision)
+            return true
+        }
+        pass(watcher, from: revision, through: revision)
         return true
     }
 

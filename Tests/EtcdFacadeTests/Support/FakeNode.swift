@@ -210,6 +210,7 @@ final class FakeNode: NodeAccess {
                         deleted: Int64(victims.count), previous: delete.wantsPrevious ? victims : []
                     ))
             case .range(let query):
+                if query.revision > revision { throw .futureRevision }
                 results.append(.range(query.answer(fromAll: live(query.range, effects))))
             case .transaction(let nested):
                 results.append(.transaction(try evaluate(nested, into: &effects)))
@@ -282,7 +283,7 @@ final class FakeNode: NodeAccess {
     func changes(
         after: Revision, through: Revision, maxRows: Int
     ) throws(RequestError) -> [RevisionChanges] {
-        if after.next < picture.compactRevision { throw .compacted }
+        if after < picture.compactRevision { throw .compacted }
         var found: [RevisionChanges] = []
         var rows = 0
         // Revisions are dense: the first is 2.
