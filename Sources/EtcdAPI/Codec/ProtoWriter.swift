@@ -30,7 +30,7 @@ package struct ProtoWriter: ~Copyable {
     }
 
     private mutating func byte(_ value: UInt8) {
-        invariant(at < buffer.count)
+        precondition(at < buffer.count)
         buffer[at] = value
         at &+= 1
     }
@@ -46,8 +46,8 @@ package struct ProtoWriter: ~Copyable {
     package mutating func bool(_ field: UInt32, _ value: Bool) { uint64(field, value ? 1 : 0) }
 
     package mutating func bytes(_ field: UInt32, _ value: Bytes) {
-        guard !value.isEmpty else { return }
-        message(field, value.count)
+        guard value.length != 0 else { return }
+        message(field, value.length)
         raw(value)
     }
     package mutating func string(_ field: UInt32, _ value: String) {
@@ -62,12 +62,12 @@ package struct ProtoWriter: ~Copyable {
     }
     /// Bytes that are encoded already.
     package mutating func raw(_ value: Bytes) {
-        invariant(value.count <= buffer.count - at)
-        value.withUnsafeBytes { source in
+        precondition(value.length <= buffer.count - at)
+        value.withRaw { source in
             UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(rebasing: buffer[at...]))
                 .copyMemory(from: source)
         }
-        at &+= value.count
+        at &+= value.length
     }
 }
 

@@ -39,7 +39,7 @@ package enum RequestCodec {
 
     /// LeaseKeepAliveRequest.
     package static func keepAlive(_ message: Bytes) throws(CodecError) -> LeaseID {
-        LeaseID(try onlyInt64(ProtoReader(message)))
+        LeaseID(rawValue: try onlyInt64(ProtoReader(message)))
     }
 
     /// WatchRequest.
@@ -69,7 +69,7 @@ package enum RequestCodec {
             case 0x0A: key = try reader.bytes()
             case 0x12: end = try reader.bytes()
             case 0x18: query.limit = try reader.int64()
-            case 0x20: query.revision = Revision(try reader.int64())
+            case 0x20: query.revision = Revision(rawValue: try reader.int64())
             case 0x28: order = try reader.number()
             case 0x30: target = try reader.number()
             case 0x38: query.serializable = try reader.bool()
@@ -105,7 +105,7 @@ package enum RequestCodec {
             switch tag {
             case 0x0A: put.key = try reader.bytes()
             case 0x12: put.value = try reader.bytes()
-            case 0x18: put.lease = LeaseID(try reader.int64())
+            case 0x18: put.lease = LeaseID(rawValue: try reader.int64())
             case 0x20: put.wantsPrevious = try reader.bool()
             case 0x28: put.keepsValue = try reader.bool()
             case 0x30: put.keepsLease = try reader.bool()

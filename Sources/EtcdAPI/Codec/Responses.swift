@@ -129,7 +129,7 @@ package enum ResponseCodec {
         size += ProtoSize.int64(5, answer.compactRevision)
         size += ProtoSize.bytes(6, answer.cancelReason.utf8.count)
         size += ProtoSize.bool(7, answer.fragment)
-        for event in events { size += event.count }
+        for event in events { size += event.length }
         return ProtoWriter.build(size) {
             header.write(&$0)
             $0.int64(2, answer.watchID)
@@ -145,9 +145,9 @@ package enum ResponseCodec {
     // MARK: KeyValue
 
     package static func size(_ row: Row) -> Int {
-        ProtoSize.bytes(1, row.key.count) + ProtoSize.int64(2, row.createRevision.rawValue)
+        ProtoSize.bytes(1, row.key.length) + ProtoSize.int64(2, row.createRevision.rawValue)
             + ProtoSize.int64(3, row.modRevision.rawValue) + ProtoSize.int64(4, row.version)
-            + ProtoSize.bytes(5, row.value.count) + ProtoSize.int64(6, row.lease.rawValue)
+            + ProtoSize.bytes(5, row.value.length) + ProtoSize.int64(6, row.lease.rawValue)
     }
 
     private static func write(_ row: Row, _ field: UInt32, _ writer: inout ProtoWriter) {
@@ -167,7 +167,7 @@ package enum ResponseCodec {
     /// A deletion's event has only its key and the revision that deleted.
     private static func size(event row: Row) -> Int {
         guard row.isDeletion else { return size(row) }
-        return ProtoSize.bytes(1, row.key.count) + ProtoSize.int64(3, row.modRevision.rawValue)
+        return ProtoSize.bytes(1, row.key.length) + ProtoSize.int64(3, row.modRevision.rawValue)
     }
 
     private static func write(event row: Row, _ writer: inout ProtoWriter) {

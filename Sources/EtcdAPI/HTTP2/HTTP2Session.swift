@@ -306,7 +306,7 @@ package final class HTTP2Session {
     fileprivate struct Piece {
         let bytes: Bytes
         let prefixBytes: Int
-        var count: Int { bytes.count + prefixBytes }
+        var count: Int { bytes.length + prefixBytes }
     }
 
     fileprivate struct Stream {
@@ -645,14 +645,14 @@ extension HTTP2Session {
             let from = stream.pointee.offset
             let to = min(total, from + limit)
             if from < prefixBytes {
-                let length = UInt32(truncatingIfNeeded: pieces[first].bytes.count).bigEndian
+                let length = UInt32(truncatingIfNeeded: pieces[first].bytes.length).bigEndian
                 withUnsafeBytes(of: (UInt64(UInt32(littleEndian: length)) << 8).littleEndian) { prefix in
                     _ = output.writeBytes(
                         UnsafeRawBufferPointer(rebasing: prefix[from..<min(to, prefixBytes)]))
                 }
             }
             if to > prefixBytes {
-                pieces[first].bytes.withUnsafeBytes { bytes in
+                pieces[first].bytes.withRaw { bytes in
                     _ = output.writeBytes(
                         UnsafeRawBufferPointer(
                             rebasing: bytes[(max(from, prefixBytes) - prefixBytes)..<(to - prefixBytes)]))

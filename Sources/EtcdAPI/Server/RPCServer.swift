@@ -64,7 +64,7 @@ package final class RPCServer: @unchecked Sendable {
             connection.session.respond(stream, Self.answer, hasBody: true)
         }
         connection.session.send(stream, message, isMessage: true)
-        counters.messageBytesSent &+= UInt64(message.count)
+        counters.messageBytesSent &+= UInt64(message.length)
         wrote(connection)
     }
 
@@ -187,7 +187,7 @@ package final class RPCServer: @unchecked Sendable {
             do throws(MessageReader.Failure) {
                 let next = try calls[slot].reader.next(data, &offset, limit: limits.messageBytesMax)
                 guard let message = next else { break }
-                counters.messageBytesReceived &+= UInt64(message.count)
+                counters.messageBytesReceived &+= UInt64(message.length)
                 handler?.onMessage(call, message)
             } catch {
                 refuse(slot, error)
