@@ -23,8 +23,8 @@ struct HeaderSource {
         self.node = node
     }
 
-    func at(_ revision: Revision) -> ResponseHeader {
-        ResponseHeader(
-            clusterID: clusterID, memberID: memberID, revision: revision, term: node.epochRound)
+    func at(_ revision: Revision) -> HeaderFields {
+        HeaderFields(
+            clusterID: clusterID, memberID: memberID, revision: revision, raftTerm: node.epochRound)
     }
 }

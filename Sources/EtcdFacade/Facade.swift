@@ -156,8 +156,10 @@ extension Facade: RPCHandler {
             switch open.state {
             case .expectsMessage: try onUnary(open.method, call, message)
             case .watch(let stream):
-                let request = try WatchRequest(message: message)
-                watches.onRequest(request, on: stream)
+                let command = try decoding { () throws(CodecError) in
+                    try RequestCodec.watch(message)
+                }
+                watches.onCommand(command, on: stream)
                 if stream.isClosed { calls[call] = nil }
             case .keepAlive(let stream): try onKeepAlive(message, on: stream)
             // gRPC: one message of a unary call. What comes after it is passed over.

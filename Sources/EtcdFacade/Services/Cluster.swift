@@ -8,9 +8,8 @@ extension Facade {
     }
 
     func memberList() -> [UInt8] {
-        var builder = WireBuilder()
         // etcd's member answers carry no revision.
-        builder.message(1, headers.at(.zero).message)
+        var builder = MessageBuilder(headers.at(.zero))
         for member in node.status.members {
             builder.message(2) { inner in
                 inner.field(1, member.id)
@@ -24,8 +23,7 @@ extension Facade {
 
     /// Authentication is off, as a cluster begins.
     func onAuthStatus(_ call: CallReference) {
-        var builder = WireBuilder()
-        builder.message(1, headers.at(node.status.revision).message)
+        var builder = MessageBuilder(headers.at(node.status.revision))
         builder.field(3, UInt64(1))
         answer(call, builder.bytes)
     }

@@ -38,9 +38,11 @@ extension Facade {
     }
 
     func onCompact(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
-        let compaction = try CompactionMessage(message: message)
-        guard compaction.revision >= .zero else { throw EtcdError.compacted.failure }
-        submit(.compact(compaction.revision), call, as: .compaction)
+        // `physical` asks to wait until the space is free; compaction here never blocks anybody, and
+        // its answer is the same.
+        let revision = Revision(try NumberFields(message)[1])
+        guard revision >= .zero else { throw EtcdError.compacted.failure }
+        submit(.compact(revision), call, as: .compaction)
     }
 
     /// What would not fit a log entry of etcd. Reads may be larger, up to the server's message limit.
@@ -55,20 +57,21 @@ extension Facade {
         switch (kind, response) {
         case (.put, .transaction(let result, let revision)):
             guard case .put(let previous)? = result.results.first else { return nil }
-            return KVResponse.put(previous: previous, headers.at(revision))
+            return ResponseCodec.put(previous: previous, headers.at(revision))
         case (.delete, .transaction(let result, let revision)):
             guard case .delete(let deleted, let previous)? = result.results.first else {
                 return nil
             }
-            return KVResponse.delete(deleted, previous, headers.at(revision))
+            return ResponseCodec.delete(deleted: deleted, previous: previous, headers.at(revision))
         case (.transaction, .transaction(let result, let revision)):
-            return KVResponse.transaction(result, headers.at(revision))
+            return ResponseCodec.transaction(result, headers.at(revision))
         case (.compaction, .compacted(let revision)):
-            return KVResponse.compaction(headers.at(revision))
+            return MessageBuilder(headers.at(revision)).bytes
+        // LeaseGrantResponse and LeaseKeepAliveResponse are alike.
         case (.leaseGrant, .leaseGranted(let id, let ttl, let revision)):
-            return LeaseResponse.grant(id, ttlSeconds: ttl, headers.at(revision))
+            return ResponseCodec.keepAlive(id, ttlSeconds: ttl, headers.at(revision))
         case (.leaseRevoke, .leaseRevoked(let revision)):
-            return KVResponse.compaction(headers.at(revision))
+            return MessageBuilder(headers.at(revision)).bytes
         case (
             .leaseTimeToLive,
             .leaseTimeToLive(let id, let granted, let remaining, let keys, let revision)
@@ -83,13 +86,13 @@ extension Facade {
 
     func read(_ query: RangeQuery, _ index: ReadIndex) throws(RequestError) -> [UInt8] {
         let result = try node.range(query, at: try revision(of: query, index))
-        return KVResponse.range(result, headers.at(index.revision))
+        return ResponseCodec.range(result, headers.at(index.revision))
     }
 
     func read(_ transaction: Transaction, _ index: ReadIndex) throws(RequestError) -> [UInt8] {
         var reader = TransactionReader(node: node, index: index)
         let result = try reader.evaluate(transaction)
-        return KVResponse.transaction(result, headers.at(index.revision))
+        return ResponseCodec.transaction(result, headers.at(index.revision))
     }
 }
 

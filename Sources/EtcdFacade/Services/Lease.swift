@@ -48,7 +48,7 @@ extension Facade {
         switch response {
         case .leaseKeptAlive(let id, let ttl, let revision):
             stream.entries[Int(position - stream.first)].answer =
-                LeaseResponse.keepAlive(id, ttlSeconds: ttl, headers.at(revision))
+                ResponseCodec.keepAlive(id, ttlSeconds: ttl, headers.at(revision))
         case .failed(let error): return fail(stream.call, error.failure)
         default:
             return fail(

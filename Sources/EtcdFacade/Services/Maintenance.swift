@@ -14,8 +14,7 @@ package struct ServedVersions: Sendable {
 extension Facade {
     func onStatus(_ call: CallReference) {
         let status = node.status
-        var builder = WireBuilder()
-        builder.message(1, headers.at(status.revision).message)
+        var builder = MessageBuilder(headers.at(status.revision))
         builder.field(2, versions.etcd)
         builder.field(3, status.storeBytes)
         builder.field(4, status.sequencerMemberID)
@@ -33,8 +32,7 @@ extension Facade {
 
     func onHash(_ call: CallReference) throws(CallFailure) {
         let revision = node.status.revision
-        var builder = WireBuilder()
-        builder.message(1, headers.at(revision).message)
+        var builder = MessageBuilder(headers.at(revision))
         builder.field(2, UInt64(try hash(at: revision)))
         answer(call, builder.bytes)
     }
@@ -45,8 +43,7 @@ extension Facade {
         if asked > .zero, asked < status.compactRevision { throw EtcdError.compacted.failure }
         if asked > status.revision { throw EtcdError.futureRevision.failure }
         let revision = asked > .zero ? asked : status.revision
-        var builder = WireBuilder()
-        builder.message(1, headers.at(status.revision).message)
+        var builder = MessageBuilder(headers.at(status.revision))
         builder.field(2, UInt64(try hash(at: revision)))
         // etcd: -1 before the first compaction.
         builder.field(
@@ -67,7 +64,7 @@ extension Facade {
     func onAlarm(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
         let action = try NumberFields(message)[1]
         guard action == 0 || action == 2 else { throw .notYetSupported("raising alarms by hand") }
-        answer(call, KVResponse.compaction(headers.at(node.status.revision)))
+        answer(call, MessageBuilder(headers.at(node.status.revision)).bytes)
     }
 
     // MARK: gRPC health
@@ -91,11 +88,15 @@ extension Facade {
     private static let serving: [UInt8] = [8, 1]
 
     private func serviceName(_ message: Bytes) throws(CallFailure) -> String {
-        try unmarshalling { () throws(Malformed) in
+        try decoding { () throws(CodecError) in
             var name = ""
-            var reader = WireReader(message)
-            while let field = try reader.next() {
-                if field == 1 { name = try reader.string() } else { try reader.skip() }
+            var reader = ProtoReader(message)
+            while let tag = try reader.tag() {
+                if tag == 0x0A {
+                    name = String(decoding: try reader.bytes().slice, as: UTF8.self)
+                } else {
+                    try reader.skip(tag)
+                }
             }
             return name
         }

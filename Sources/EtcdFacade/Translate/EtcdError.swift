@@ -6,9 +6,6 @@ struct CallFailure: Error, Equatable {
     let status: GRPCStatus
     let text: String
 
-    static let malformed = CallFailure(
-        status: .internal,
-        text: "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data")
     static let noMessage = CallFailure(
         status: .internal, text: "grpc: the call carried no request message")
 

@@ -1,10 +1,11 @@
+import EtcdAPI
 import Primitives
 
 extension Transaction {
-    /// TxnRequest with all of etcd's checks: empty keys, unknown orders, empty operations, the limit on
-    /// the lists (which shrinks inside nested transactions), keys written twice.
+    /// TxnRequest with all of etcd's checks: empty keys, unknown orders, empty operations, the limit
+    /// on the lists (which shrinks inside nested transactions), keys written twice.
     init(message: Bytes, operationsMax: Int) throws(CallFailure) {
-        let (transaction, issue) = try unmarshalling { () throws(Malformed) in
+        let (transaction, issue) = try decoding { () throws(CodecError) in
             try Transaction.decode(message, budget: operationsMax)
         }
         if let issue { throw issue.failure }
@@ -12,93 +13,89 @@ extension Transaction {
         self = transaction
     }
 
-    /// The first issue in etcd's order: the size of the lists, the compares, success, failure.
-    private static func decode(
+    /// With the first issue in etcd's order: the size of the lists, the compares, success, failure.
+    fileprivate static func decode(
         _ message: Bytes, budget: Int
-    ) throws(Malformed) -> (Transaction, EtcdError?) {
+    ) throws(CodecError) -> (Transaction, EtcdError?) {
         let longest = try longestList(message)
         let isTooLong = longest > budget
         var transaction = Transaction(success: [])
         var compareIssue: EtcdError?
         var successIssue: EtcdError?
         var failureIssue: EtcdError?
-        var reader = WireReader(message)
-        while let field = try reader.next() {
-            switch field {
-            case 1:
-                let compare = try Compare.decode(try reader.bytes())
+        var reader = ProtoReader(message)
+        while let tag = try reader.tag() {
+            switch tag {
+            case 0x0A:
+                let compare = try Compare.decode(try reader.message())
                 if compare.range.key.isEmpty { compareIssue = .emptyKey }
                 transaction.compares.append(compare)
-            case 2, 3:
+            case 0x12, 0x1A:
                 let bytes = try reader.bytes()
                 // What is refused for its length anyway is not taken apart any further: nesting is
                 // bounded by the budget.
                 if isTooLong { continue }
                 let (operation, issue) = try Operation.decode(bytes, budget: budget - longest)
-                if field == 2 {
+                if tag == 0x12 {
                     transaction.success.append(operation)
                     successIssue = successIssue ?? issue
                 } else {
                     transaction.failure.append(operation)
                     failureIssue = failureIssue ?? issue
                 }
-            default: try reader.skip()
+            default: try reader.skip(tag)
             }
         }
         let issue = isTooLong ? .tooManyOperations : compareIssue ?? successIssue ?? failureIssue
         return (transaction, issue)
     }
 
-    private static func longestList(_ message: Bytes) throws(Malformed) -> Int {
+    private static func longestList(_ message: Bytes) throws(CodecError) -> Int {
         var compares = 0, success = 0, failure = 0
-        var reader = WireReader(message)
-        while let field = try reader.next() {
-            switch field {
-            case 1: compares += 1
-            case 2: success += 1
-            case 3: failure += 1
+        var reader = ProtoReader(message)
+        while let tag = try reader.tag() {
+            switch tag {
+            case 0x0A: compares += 1
+            case 0x12: success += 1
+            case 0x1A: failure += 1
             default: break
             }
-            try reader.skip()
+            try reader.skip(tag)
         }
         return max(compares, success, failure)
-    }
-
-    fileprivate static func decodeNested(
-        _ message: Bytes, budget: Int
-    ) throws(Malformed) -> (Transaction, EtcdError?) {
-        try decode(message, budget: budget)
     }
 }
 
 extension Operation {
     fileprivate static func decode(
         _ message: Bytes, budget: Int
-    ) throws(Malformed) -> (Operation, EtcdError?) {
+    ) throws(CodecError) -> (Operation, EtcdError?) {
         // etcd's answer to an operation that names nothing to do.
         var decoded: (Operation, EtcdError?) = (
             .range(RangeQuery(range: KeyRange(key: .empty))), .keyNotFound
         )
-        var reader = WireReader(message)
-        while let field = try reader.next() {
-            switch field {
-            case 1:
-                var inner = try reader.message()
-                let (query, issue) = try RangeQuery.decode(&inner)
-                decoded = (.range(query), issue)
-            case 2:
-                var inner = try reader.message()
-                let put = try Put.decode(&inner)
+        var reader = ProtoReader(message)
+        while let tag = try reader.tag() {
+            switch tag {
+            case 0x0A:
+                do throws(CodecError) {
+                    var query = try RequestCodec.range(try reader.bytes())
+                    query.normalize()
+                    decoded = (.range(query), query.issue)
+                } catch {
+                    guard error == .invalidSortOption else { throw error }
+                    decoded.1 = .invalidSortOption
+                }
+            case 0x12:
+                let put = try RequestCodec.put(try reader.bytes())
                 decoded = (.put(put), put.issue)
-            case 3:
-                var inner = try reader.message()
-                let delete = try Delete.decode(&inner)
-                decoded = (.delete(delete), delete.range.key.isEmpty ? .emptyKey : nil)
-            case 4:
-                let (nested, issue) = try Transaction.decodeNested(
-                    try reader.bytes(), budget: budget)
+            case 0x1A:
+                let delete = try RequestCodec.delete(try reader.bytes())
+                decoded = (.delete(delete), delete.issue)
+            case 0x22:
+                let (nested, issue) = try Transaction.decode(try reader.bytes(), budget: budget)
                 decoded = (.transaction(nested), issue)
-            default: try reader.skip()
+            default: try reader.skip(tag)
             }
         }
         return decoded
@@ -106,45 +103,37 @@ extension Operation {
 }
 
 extension Compare {
-    /// etcd compares with zero (or the empty value) if the operand that the target needs is not the one
-    /// that was sent, and holds to be true what it does not know how to relate.
-    fileprivate static func decode(_ message: Bytes) throws(Malformed) -> Compare {
-        enum Operand {
-            case none
-            case number(field: Int, Int64)
-            case value(Bytes)
-            func number(_ field: Int) -> Int64 {
-                if case .number(field, let value) = self { value } else { 0 }
-            }
-        }
+    /// etcd compares with zero (or the empty value) if the operand that the target needs is not the
+    /// one that was sent, and has an answer even to what it does not know: `RequestCodec` has none.
+    fileprivate static func decode(_ message: ProtoReader) throws(CodecError) -> Compare {
         var relation: Int32 = 0, target: Int32 = 0
         var key = Bytes.empty, end = Bytes.empty
-        var operand = Operand.none
-        var reader = WireReader(message)
-        while let field = try reader.next() {
-            switch field {
-            case 1: relation = try reader.int32()
-            case 2: target = try reader.int32()
-            case 3: key = try reader.bytes()
-            case 4, 5, 6, 8: operand = .number(field: field, try reader.int64())
-            case 7: operand = .value(try reader.bytes())
-            case 64: end = try reader.bytes()
-            default: try reader.skip()
+        // The union's value, and which of its fields it was.
+        var number: Int64 = 0, value = Bytes.empty, field: UInt32 = 0
+        var reader = message
+        while let tag = try reader.tag() {
+            switch tag {
+            case 0x08: relation = try reader.number()
+            case 0x10: target = try reader.number()
+            case 0x1A: key = try reader.bytes()
+            case 0x20, 0x28, 0x30, 0x40:
+                number = try reader.int64()
+                field = tag >> 3
+            case 0x3A:
+                value = try reader.bytes()
+                field = tag >> 3
+            case 0x202: end = try reader.bytes()
+            default: try reader.skip(tag)
             }
         }
         let range = KeyRange(key: key, end: end)
         let wanted: Target
         switch target {
-        case 0: wanted = .version(operand.number(4))
-        case 1: wanted = .createRevision(operand.number(5))
-        case 2: wanted = .modRevision(operand.number(6))
-        case 3:
-            if case .value(let value) = operand {
-                wanted = .value(value)
-            } else {
-                wanted = .value(.empty)
-            }
-        case 4: wanted = .lease(operand.number(8))
+        case 0: wanted = .version(field == 4 ? number : 0)
+        case 1: wanted = .createRevision(field == 5 ? number : 0)
+        case 2: wanted = .modRevision(field == 6 ? number : 0)
+        case 3: wanted = .value(field == 7 ? value : .empty)
+        case 4: wanted = .lease(field == 8 ? number : 0)
         default:
             // All are equal in what is not known; versions are never negative.
             let isTrue = relation == 0 || !(0...3).contains(relation)

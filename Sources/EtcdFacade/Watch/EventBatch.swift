@@ -1,3 +1,4 @@
+import EtcdAPI
 import Primitives
 
 /// The events of one delivery, each encoded at most twice (with and without the previous version),
@@ -5,8 +6,8 @@ import Primitives
 struct EventBatch {
     private(set) var rows: [Row] = []
     private var previous: [Row?] = []
-    private var plain: [[UInt8]] = []
-    private var full: [[UInt8]] = []
+    private var plain: [Bytes] = []
+    private var full: [Bytes] = []
 
     init() {}
 
@@ -15,17 +16,17 @@ struct EventBatch {
     mutating func append(_ row: Row, previous before: Row?) {
         rows.append(row)
         previous.append(before)
-        plain.append([])
-        full.append([])
+        plain.append(.empty)
+        full.append(.empty)
     }
 
-    mutating func field(_ index: Int32, withPrevious: Bool) -> [UInt8] {
+    mutating func field(_ index: Int32, withPrevious: Bool) -> Bytes {
         let i = Int(index)
         if withPrevious, let before = previous[i] {
-            if full[i].isEmpty { full[i] = EventMessage.field(rows[i], previous: before) }
+            if full[i].isEmpty { full[i] = ResponseCodec.event(rows[i], previous: before) }
             return full[i]
         }
-        if plain[i].isEmpty { plain[i] = EventMessage.field(rows[i], previous: nil) }
+        if plain[i].isEmpty { plain[i] = ResponseCodec.event(rows[i]) }
         return plain[i]
     }
 }

@@ -63,8 +63,8 @@ final class WatchHub {
         stream.watchers.removeAll()
     }
 
-    func onRequest(_ request: WatchRequest, on stream: WatchStream) {
-        switch request {
+    func onCommand(_ command: WatchCommand, on stream: WatchStream) {
+        switch command {
         case .create(let creation): create(creation, on: stream)
         case .cancel(let id): cancel(id, on: stream)
         case .progress:
@@ -74,32 +74,36 @@ final class WatchHub {
                 stream.hasProgressRequest = true
                 progressWaiters.append(stream)
             }
-        case .unknown: break
+        case .nothing: break
         }
     }
 
     private func create(_ creation: WatchCreation, on stream: WatchStream) {
-        if creation.startRevision < .zero { return refuse(EtcdError.compacted.text, on: stream) }
-        if creation.range.isEmpty { return refuse("mvcc: watcher range is empty", on: stream) }
+        if creation.startRevision < 0 { return refuse(EtcdError.compacted.text, on: stream) }
+        let start = Revision(creation.startRevision)
+        // The smallest key stands for none. A watch outlives its request: its range must not keep the
+        // message alive.
+        let first = creation.range.key.isEmpty ? Bytes([0]) : creation.range.key.compact()
+        let range = KeyRange(key: first, end: creation.range.end.compact())
+        if range.isEmpty { return refuse("mvcc: watcher range is empty", on: stream) }
         let id: Int64
-        if creation.id == 0 {
+        if creation.watchID == 0 {
             while stream.watchers[stream.nextID] != nil { stream.nextID += 1 }
             id = stream.nextID
             stream.nextID += 1
-        } else if stream.watchers[creation.id] != nil {
+        } else if stream.watchers[creation.watchID] != nil {
             return refuse("mvcc: duplicate watch ID provided on the WatchStream", on: stream)
         } else {
-            id = creation.id
+            id = creation.watchID
         }
-        let isPast = creation.startRevision > .zero && creation.startRevision <= emitted
+        let isPast = start > .zero && start <= emitted
         let watcher = Watcher(
-            creation, id: id, stream: stream,
-            nextRevision: isPast
-                ? creation.startRevision : max(creation.startRevision, emitted.next))
+            creation, range: range, id: id, stream: stream,
+            nextRevision: isPast ? start : max(start, emitted.next))
         stream.watchers[id] = watcher
-        var created = WatchResponse(headers.at(emitted), id: id)
-        created.isCreated = true
-        sendControl(created, on: stream)
+        var created = WatchAnswer(watchID: id)
+        created.created = true
+        sendControl(created, headers.at(emitted), on: stream)
         guard !stream.isClosed else { return }
         if watcher.wantsProgress, stream.nextProgress == .never {
             stream.nextProgress = node.now.advanced(by: limits.progressInterval)
@@ -116,20 +120,20 @@ final class WatchHub {
     }
 
     private func refuse(_ reason: String, on stream: WatchStream) {
-        var response = WatchResponse(headers.at(emitted), id: -1)
-        response.isCreated = true
-        response.isCancelled = true
-        response.cancelReason = reason
-        sendControl(response, on: stream)
+        var refusal = WatchAnswer(watchID: -1)
+        refusal.created = true
+        refusal.cancelled = true
+        refusal.cancelReason = reason
+        sendControl(refusal, headers.at(emitted), on: stream)
     }
 
     private func cancel(_ id: Int64, on stream: WatchStream) {
         // As in etcd, nothing is said of an id that is not known.
         guard let watcher = stream.watchers.removeValue(forKey: id) else { return }
         move(watcher, to: .gone)
-        var response = WatchResponse(headers.at(emitted), id: id)
-        response.isCancelled = true
-        sendControl(response, on: stream)
+        var cancelled = WatchAnswer(watchID: id)
+        cancelled.cancelled = true
+        sendControl(cancelled, headers.at(emitted), on: stream)
         answerProgressRequests()
     }
 
@@ -139,14 +143,16 @@ final class WatchHub {
         stream.watchers[watcher.id] = nil
         move(watcher, to: .gone)
         // etcd leaves the header's revision out here.
-        var response = WatchResponse(headers.at(.zero), id: watcher.id)
-        response.isCancelled = true
-        response.compactRevision = compactRevision
-        sendControl(response, on: stream)
+        var cancelled = WatchAnswer(watchID: watcher.id)
+        cancelled.cancelled = true
+        cancelled.compactRevision = compactRevision.rawValue
+        sendControl(cancelled, headers.at(.zero), on: stream)
     }
 
-    private func sendControl(_ response: WatchResponse, on stream: WatchStream) {
-        output.send(response.message(), to: stream.call)
+    private func sendControl(
+        _ answer: WatchAnswer, _ header: HeaderFields, on stream: WatchStream
+    ) {
+        output.send(ResponseCodec.watch(answer, header), to: stream.call)
         if output.bufferedBytes(of: stream.call) > limits.bufferedBytesMax {
             close(stream)
             let failure = EtcdError.tooManyRequests.failure
@@ -271,7 +277,7 @@ final class WatchHub {
     /// One response with everything that the batch has for this watcher.
     func send(to watcher: Watcher, _ batch: inout EventBatch, revision: Revision) {
         let stream = watcher.stream
-        var fields: [[UInt8]] = []
+        var fields: [Bytes] = []
         fields.reserveCapacity(watcher.hits.count)
         var bytes = 0
         for hit in watcher.hits {
@@ -282,36 +288,34 @@ final class WatchHub {
         watcher.hits.removeAll(keepingCapacity: watcher.hits.count <= 16)
         watcher.isProgressDue = false
         eventsTotal += UInt64(fields.count)
-        let response = WatchResponse(headers.at(revision), id: watcher.id)
-        if watcher.wantsFragments, fields.count > 1,
-            response.size(eventBytes: bytes) >= limits.fragmentBytes
-        {
-            sendFragments(response, fields, on: stream)
+        let header = headers.at(revision)
+        if watcher.wantsFragments, fields.count > 1, bytes + envelopeBytes >= limits.fragmentBytes {
+            sendFragments(fields, header, to: watcher)
         } else {
-            output.send(response.message(eventBytes: bytes, events: fields), to: stream.call)
+            let answer = WatchAnswer(watchID: watcher.id)
+            output.send(ResponseCodec.watch(answer, events: fields, header), to: stream.call)
         }
         if output.bufferedBytes(of: stream.call) > limits.bufferedBytesHigh {
             stream.isBlocked = true
         }
     }
 
-    private func sendFragments(_ whole: WatchResponse, _ fields: [[UInt8]], on stream: WatchStream)
-    {
-        var response = whole
-        response.isFragment = true
+    /// What a response has at most beside its events.
+    private var envelopeBytes: Int { 64 }
+
+    private func sendFragments(_ fields: [Bytes], _ header: HeaderFields, to watcher: Watcher) {
+        var answer = WatchAnswer(watchID: watcher.id)
         var start = 0
         while start < fields.count {
-            var bytes = fields[start].count
+            var bytes = fields[start].count + envelopeBytes
             var end = start + 1
-            while end < fields.count,
-                response.size(eventBytes: bytes + fields[end].count) < limits.fragmentBytes
-            {
+            while end < fields.count, bytes + fields[end].count < limits.fragmentBytes {
                 bytes += fields[end].count
                 end += 1
             }
-            response.isFragment = end < fields.count
-            output.send(
-                response.message(eventBytes: bytes, events: fields[start..<end]), to: stream.call)
+            answer.fragment = end < fields.count
+            let message = ResponseCodec.watch(answer, events: fields[start..<end], header)
+            output.send(message, to: watcher.stream.call)
             start = end
         }
     }
@@ -328,7 +332,12 @@ final class WatchHub {
     private func tellProgress(_ stream: WatchStream) {
         // etcd says nothing on a stream without watchers.
         guard !stream.watchers.isEmpty else { return }
-        output.send(WatchResponse(headers.at(emitted), id: -1).message(), to: stream.call)
+        sendProgress(-1, on: stream)
+    }
+
+    private func sendProgress(_ id: Int64, on stream: WatchStream) {
+        let answer = WatchAnswer(watchID: id)
+        output.send(ResponseCodec.watch(answer, headers.at(emitted)), to: stream.call)
     }
 
     func answerProgressRequests() {
@@ -353,8 +362,7 @@ final class WatchHub {
                 guard let watcher = stream.watchers[id], watcher.wantsProgress else { continue }
                 if watcher.isProgressDue, watcher.place == .synced, watcher.startRevision <= emitted
                 {
-                    output.send(
-                        WatchResponse(headers.at(emitted), id: id).message(), to: stream.call)
+                    sendProgress(id, on: stream)
                 }
                 watcher.isProgressDue = true
             }

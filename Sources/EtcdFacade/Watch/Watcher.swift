@@ -39,15 +39,18 @@ final class Watcher {
     /// Scratch of the delivery that is under way: indices of events in its batch.
     var hits: [Int32] = []
 
-    init(_ request: WatchCreation, id: Int64, stream: WatchStream, nextRevision: Revision) {
+    init(
+        _ creation: WatchCreation, range: KeyRange, id: Int64, stream: WatchStream,
+        nextRevision: Revision
+    ) {
         self.id = id
-        range = request.range
-        startRevision = request.startRevision
-        skipsPuts = request.skipsPuts
-        skipsDeletions = request.skipsDeletions
-        wantsPrevious = request.wantsPrevious
-        wantsProgress = request.wantsProgress
-        wantsFragments = request.wantsFragments
+        self.range = range
+        startRevision = Revision(creation.startRevision)
+        skipsPuts = creation.withoutPuts
+        skipsDeletions = creation.withoutDeletes
+        wantsPrevious = creation.wantsPrevious
+        wantsProgress = creation.progressNotify
+        wantsFragments = creation.fragment
         self.stream = stream
         self.nextRevision = nextRevision
     }
