@@ -15,6 +15,8 @@ struct FaultPlan {
         case partition
         case oneWayPartition
         case connectionReset
+        /// One group's messages to and from one node are lost: leaderships part company.
+        case groupCut
         case loss
         case duplication
         case reordering
@@ -61,7 +63,7 @@ struct FaultPlan {
         Kind.allCases.filter { kind in
             switch kind {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
-                .connectionReset, .clockJump, .regionCut:
+                .connectionReset, .groupCut, .clockJump, .regionCut:
                 kinds.contains(kind)
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
                 .compaction:

@@ -25,6 +25,8 @@ final class SimulatedNode {
     var isFrozen = false
     var isSyncing = false
     var isFlushing = false
+    /// Crash in the middle of a turn: after so many turns, at which step of the host's work.
+    var armed: (turns: Int, step: Int)?
     var wakeDue = Instant.never
     var stream: WatchStream?
     var effects = NodeEffects()
@@ -77,6 +79,7 @@ final class SimulatedNode {
         isFrozen = false
         isSyncing = false
         isFlushing = false
+        armed = nil
         wakeDue = .never
         log.crash(random: &random)
         store = flushed

@@ -21,23 +21,29 @@ extension World {
         core.finishTurn(at: reading, into: &effects)
         counts.turns += 1
         node.core = core
+        let life = node.life
         carryOut(&effects, at: address)
+        guard node.life == life else { return }
         effects.removeAll()
         node.effects = effects
     }
 
     private func carryOut(_ effects: inout NodeEffects, at address: NodeAddress) {
+        if crashes(address, at: 0) { return }
         for change in effects.store { apply(change, at: address) }
+        if crashes(address, at: 1) { return }
         if !effects.persist.isEmpty {
             nodes[address]?.log.append(effects.persist, ticket: effects.ticket)
             beginSync(address)
         }
+        if crashes(address, at: 2) { return }
         send(effects.sends, from: address)
         for (region, node, message) in effects.linkSends {
             let to = NodeAddress(region: region, node: node)
             say("\(address) to \(to): \(message.brief)")
             transmit(.link(message.encoded()), from: address, to: to)
         }
+        if crashes(address, at: 3) { return }
         emit(effects, at: address)
         for (token, response) in effects.responses { finish(token, .response(response), at: address) }
         for (token, answer) in effects.readIndexes { serve(token, answer, at: address) }
@@ -179,12 +185,18 @@ extension World {
         if sends.isEmpty { return }
         for other in addresses where other.region == address.region && other != address {
             let messages = sends.filter { $0.to == other.node }.map(\.message)
+                .filter { !isCut($0, address, other) }
             if messages.isEmpty { continue }
             watch(messages, from: address)
             var writer = ByteWriter(capacity: 256)
             PeerFrame.encode(messages, keyspace: .standard, into: &writer)
             transmit(.peer(Bytes(writer.bytes)), from: address, to: other)
         }
+    }
+
+    private func isCut(_ message: PeerMessage, _ a: NodeAddress, _ b: NodeAddress) -> Bool {
+        guard !groupCuts.isEmpty, case .group(let partition, _) = message else { return false }
+        return groupCuts.contains { $0.partition == partition && ($0.node == a || $0.node == b) }
     }
 
     /// Every published frontier, over all sequencers, never goes back.

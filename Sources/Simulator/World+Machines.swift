@@ -57,6 +57,17 @@ extension World {
         queue.schedule(.boot(address), after: restartAfter)
     }
 
+    /// A crash that was armed for this step of the host's work in a turn.
+    func crashes(_ address: NodeAddress, at step: Int) -> Bool {
+        guard let node = nodes[address], let armed = node.armed, armed.step == step else { return false }
+        if armed.turns > 0 {
+            node.armed?.turns -= 1
+            return false
+        }
+        kill(address, silent: false, restartAfter: span(20, 1_500))
+        return true
+    }
+
     func freeze(_ address: NodeAddress, for span: TimeSpan) {
         guard let node = nodes[address], node.isUp, !node.isFrozen else { return }
         say("\(address) freezes for \(span)")
@@ -123,8 +134,19 @@ extension World {
         counts.faults += 1
         let address = random.pick(addresses)
         switch random.pick(plan.momentary) {
-        case .crash: kill(address, silent: false, restartAfter: span(20, 1_500))
+        case .crash:
+            if random.chance(1, in: 2) {
+                nodes[address]?.armed = (Int(random.below(40)), Int(random.below(4)))
+            } else {
+                kill(address, silent: false, restartAfter: span(20, 1_500))
+            }
         case .machineLoss: kill(address, silent: true, restartAfter: span(100, 2_500))
+        case .groupCut:
+            let partition = PartitionID(UInt32(random.below(UInt64(map.entries.count + 1))))
+            let cut = GroupCut(node: address, partition: partition)
+            say("messages of group \(partition) to and from \(address) are lost")
+            groupCuts.append(cut)
+            queue.schedule(.healGroup(cut), after: span(100, 1_500))
         case .powerLoss:
             for other in addresses where other.region == address.region {
                 kill(other, silent: true, restartAfter: span(20, 800))
@@ -178,7 +200,9 @@ extension World {
         faultsAreOn = false
         network.faults = NetworkFaults()
         network.unblockAll()
+        groupCuts.removeAll()
         for address in addresses {
+            nodes[address]?.armed = nil
             unfreeze(address)
             if nodes[address]?.isUp == false { boot(address) }
         }

@@ -21,7 +21,7 @@ final class World {
         case unfreeze(NodeAddress)
         case fault
         case heal(NodeAddress, NodeAddress)
-        case healRegion
+        case healGroup(GroupCut)
         case clientNext(Int)
         case clientTimeout(Int, operation: Int)
     }
@@ -56,6 +56,12 @@ final class World {
     /// Requests sent after this are answered within their deadline.
     var faultsEndedAt = Instant.never
     var counts = Simulation.Counts()
+
+    struct GroupCut: Equatable {
+        let node: NodeAddress
+        let partition: PartitionID
+    }
+    var groupCuts: [GroupCut] = []
 
     struct DigestKey: Hashable {
         let region: RegionID
@@ -176,7 +182,8 @@ final class World {
                 .fault,
                 after: TimeSpan(nanoseconds: 1 + random.below(2 * plan.period.nanoseconds)))
         case .heal(let a, let b): network.unblock(from: a, to: b)
-        case .healRegion: network.unblockAll()
+        case .healGroup(let cut):
+            if let i = groupCuts.firstIndex(of: cut) { groupCuts.remove(at: i) }
         case .clientNext(let client): clientNext(client)
         case .clientTimeout(let client, let operation): clientTimeout(client, operation)
         }
