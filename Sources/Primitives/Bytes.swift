@@ -3,49 +3,49 @@
 /// Keys and values travel as slices of the buffer they arrived in, so passing one on costs a
 /// reference count and slicing costs no copy. A slice keeps its whole buffer alive: whoever keeps
 /// bytes for long (a cache, an index) takes a `compact()` copy first.
-package struct Bytes: Sendable {
-    package let storage: [UInt8]
-    package let start: UInt32
-    package let end: UInt32
+public struct Bytes: Sendable {
+    public let storage: [UInt8]
+    public let start: UInt32
+    public let end: UInt32
 
-    @inlinable package init(storage: [UInt8], start: Int, end: Int) {
+    @inlinable public init(storage: [UInt8], start: Int, end: Int) {
         invariant(0 <= start && start <= end && end <= storage.count, "\(start)..<\(end)")
         self.storage = storage
         self.start = UInt32(truncatingIfNeeded: start)
         self.end = UInt32(truncatingIfNeeded: end)
     }
 
-    @inlinable package init(_ array: [UInt8]) {
+    @inlinable public init(_ array: [UInt8]) {
         self.init(storage: array, start: 0, end: array.count)
     }
 
-    @inlinable package init(_ bytes: some Sequence<UInt8>) {
+    @inlinable public init(_ bytes: some Sequence<UInt8>) {
         self.init(Array(bytes))
     }
 
-    @inlinable package init(_ raw: UnsafeRawBufferPointer) {
+    @inlinable public init(_ raw: UnsafeRawBufferPointer) {
         self.init(Array(raw))
     }
 
-    @inlinable package init(_ text: String) {
+    @inlinable public init(_ text: String) {
         self.init(Array(text.utf8))
     }
 
-    package static let empty = Bytes([])
+    public static let empty = Bytes([])
 
-    @inlinable package var count: Int { Int(end &- start) }
-    @inlinable package var isEmpty: Bool { end == start }
+    @inlinable public var count: Int { Int(end &- start) }
+    @inlinable public var isEmpty: Bool { end == start }
 
-    @inlinable package subscript(index: Int) -> UInt8 { storage[Int(start) + index] }
+    @inlinable public subscript(index: Int) -> UInt8 { storage[Int(start) + index] }
 
     /// A window on this window; offsets count from this window's first byte. No copy.
-    @inlinable package subscript(range: Range<Int>) -> Bytes {
+    @inlinable public subscript(range: Range<Int>) -> Bytes {
         Bytes(
             storage: storage, start: Int(start) + range.lowerBound,
             end: Int(start) + range.upperBound)
     }
 
-    @inlinable package func withUnsafeBytes<R, E: Error>(
+    @inlinable public func withUnsafeBytes<R, E: Error>(
         _ body: (UnsafeRawBufferPointer) throws(E) -> R
     ) throws(E) -> R {
         let lower = Int(start), upper = Int(end)
@@ -61,36 +61,36 @@ package struct Bytes: Sendable {
     }
 
     /// The same bytes in a buffer of their own, if this is a window on a larger one.
-    @inlinable package func compact() -> Bytes {
+    @inlinable public func compact() -> Bytes {
         count == storage.count ? self : Bytes(array)
     }
 
-    @inlinable package var array: [UInt8] {
+    @inlinable public var array: [UInt8] {
         count == storage.count ? storage : Array(storage[Int(start)..<Int(end)])
     }
 
-    @inlinable package var slice: ArraySlice<UInt8> { storage[Int(start)..<Int(end)] }
+    @inlinable public var slice: ArraySlice<UInt8> { storage[Int(start)..<Int(end)] }
 
-    package func starts(with prefix: Bytes) -> Bool {
+    public func starts(with prefix: Bytes) -> Bool {
         count >= prefix.count && self[0..<prefix.count] == prefix
     }
 
     /// This key and a zero byte: the smallest key after it.
-    package var successor: Bytes { Bytes(array + [0]) }
+    public var successor: Bytes { Bytes(array + [0]) }
 }
 
 extension Bytes: Hashable, Comparable {
-    @inlinable package static func == (a: Bytes, b: Bytes) -> Bool {
+    @inlinable public static func == (a: Bytes, b: Bytes) -> Bool {
         guard a.count == b.count else { return false }
         return a.withUnsafeBytes { x in b.withUnsafeBytes { y in x.elementsEqualMemory(y) } }
     }
 
     /// Bytewise, unsigned; a prefix comes before what it is a prefix of (etcd's key order).
-    @inlinable package static func < (a: Bytes, b: Bytes) -> Bool {
+    @inlinable public static func < (a: Bytes, b: Bytes) -> Bool {
         a.withUnsafeBytes { x in b.withUnsafeBytes { y in x.precedes(y) } }
     }
 
-    @inlinable package func hash(into hasher: inout Hasher) {
+    @inlinable public func hash(into hasher: inout Hasher) {
         withUnsafeBytes { hasher.combine(bytes: $0) }
     }
 }
@@ -129,8 +129,8 @@ extension UnsafeRawBufferPointer {
 }
 
 extension Bytes: ExpressibleByStringLiteral, CustomStringConvertible {
-    package init(stringLiteral value: String) { self.init(value) }
+    public init(stringLiteral value: String) { self.init(value) }
 
     /// For people who debug: text where it is text. Never logged in production (style.md).
-    package var description: String { String(decoding: slice, as: UTF8.self) }
+    public var description: String { String(decoding: slice, as: UTF8.self) }
 }

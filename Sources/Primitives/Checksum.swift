@@ -1,5 +1,5 @@
 /// CRC-32C (Castagnoli, RFC 3720 appendix B.4), reflected, slicing by eight.
-package enum CRC32C {
+public enum CRC32C {
     private static let tables: [UInt32] = {
         var t = [UInt32](repeating: 0, count: 8 * 256)
         for i in 0..<256 {
@@ -16,7 +16,7 @@ package enum CRC32C {
         return t
     }()
 
-    package static func checksum(_ bytes: UnsafeRawBufferPointer, seed: UInt32 = 0) -> UInt32 {
+    public static func checksum(_ bytes: UnsafeRawBufferPointer, seed: UInt32 = 0) -> UInt32 {
         tables.withUnsafeBufferPointer { t in
             var crc = ~seed
             var i = 0
@@ -41,7 +41,7 @@ package enum CRC32C {
         }
     }
 
-    package static func checksum(_ bytes: [UInt8]) -> UInt32 {
+    public static func checksum(_ bytes: [UInt8]) -> UInt32 {
         bytes.withUnsafeBytes { checksum($0) }
     }
 }

@@ -1,25 +1,25 @@
 /// Appends values to a byte array: fixed integers little-endian, lengths and counts as LEB128 varints.
-package struct ByteWriter: Sendable {
-    package private(set) var bytes: [UInt8]
+public struct ByteWriter: Sendable {
+    public private(set) var bytes: [UInt8]
 
-    @inlinable package init(capacity: Int = 64) {
+    @inlinable public init(capacity: Int = 64) {
         self.init(reserving: capacity)
     }
-    @usableFromInline package init(reserving capacity: Int) {
+    public init(reserving capacity: Int) {
         bytes = []
         bytes.reserveCapacity(capacity)
     }
 
-    package var count: Int { bytes.count }
-    package mutating func reset() { bytes.removeAll(keepingCapacity: true) }
+    public var count: Int { bytes.count }
+    public mutating func reset() { bytes.removeAll(keepingCapacity: true) }
 
-    package mutating func byte(_ value: UInt8) { bytes.append(value) }
-    package mutating func bool(_ value: Bool) { bytes.append(value ? 1 : 0) }
-    package mutating func fixed16(_ value: UInt16) { little(value) }
-    package mutating func fixed32(_ value: UInt32) { little(value) }
-    package mutating func fixed64(_ value: UInt64) { little(value) }
+    public mutating func byte(_ value: UInt8) { bytes.append(value) }
+    public mutating func bool(_ value: Bool) { bytes.append(value ? 1 : 0) }
+    public mutating func fixed16(_ value: UInt16) { little(value) }
+    public mutating func fixed32(_ value: UInt32) { little(value) }
+    public mutating func fixed64(_ value: UInt64) { little(value) }
 
-    package mutating func varint(_ value: UInt64) {
+    public mutating func varint(_ value: UInt64) {
         var rest = value
         while rest >= 0x80 {
             bytes.append(UInt8(truncatingIfNeeded: rest) | 0x80)
@@ -27,30 +27,30 @@ package struct ByteWriter: Sendable {
         }
         bytes.append(UInt8(truncatingIfNeeded: rest))
     }
-    package mutating func varint(_ value: Int) { varint(UInt64(value)) }
+    public mutating func varint(_ value: Int) { varint(UInt64(value)) }
 
     /// Zigzag, so that small negative numbers stay short.
-    package mutating func signed(_ value: Int64) {
+    public mutating func signed(_ value: Int64) {
         varint(UInt64(bitPattern: (value << 1) ^ (value >> 63)))
     }
 
     /// Length, then the bytes.
-    package mutating func bytes(_ value: Bytes) {
+    public mutating func bytes(_ value: Bytes) {
         varint(UInt64(value.count))
         value.withUnsafeBytes { bytes.append(contentsOf: $0) }
     }
-    package mutating func bytes(_ value: [UInt8]) {
+    public mutating func bytes(_ value: [UInt8]) {
         varint(UInt64(value.count))
         bytes.append(contentsOf: value)
     }
-    package mutating func string(_ value: String) { bytes(Array(value.utf8)) }
+    public mutating func string(_ value: String) { bytes(Array(value.utf8)) }
     /// Without a length.
-    package mutating func raw(_ value: Bytes) {
+    public mutating func raw(_ value: Bytes) {
         value.withUnsafeBytes { bytes.append(contentsOf: $0) }
     }
-    package mutating func raw(_ value: [UInt8]) { bytes.append(contentsOf: value) }
+    public mutating func raw(_ value: [UInt8]) { bytes.append(contentsOf: value) }
 
-    package mutating func patch32(at offset: Int, _ value: UInt32) {
+    public mutating func patch32(at offset: Int, _ value: UInt32) {
         for i in 0..<4 { bytes[offset + i] = UInt8(truncatingIfNeeded: value >> (8 * UInt32(i))) }
     }
 
@@ -58,22 +58,22 @@ package struct ByteWriter: Sendable {
         withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
     }
 
-    package mutating func id<I: Identifier>(_ id: I) {
+    public mutating func id<I: Identifier>(_ id: I) {
         varint(UInt64(truncatingIfNeeded: id.rawValue))
     }
-    package mutating func ballot(_ b: Ballot) {
+    public mutating func ballot(_ b: Ballot) {
         varint(b.round)
         varint(UInt64(b.node.rawValue))
     }
-    package mutating func group(_ g: GroupID) {
+    public mutating func group(_ g: GroupID) {
         id(g.keyspace)
         id(g.partition)
     }
-    package mutating func stamp(_ s: Stamp) {
+    public mutating func stamp(_ s: Stamp) {
         varint(s.ticks)
         id(s.region)
     }
-    package mutating func name(_ n: RequestName) {
+    public mutating func name(_ n: RequestName) {
         id(n.node)
         fixed64(n.boot)
         varint(n.sequence)
@@ -81,38 +81,38 @@ package struct ByteWriter: Sendable {
 }
 
 /// Damaged or foreign bytes. Whoever reads from a peer or a disk turns it into that place's error.
-package struct DecodingError: Error, Equatable {
-    package let what: String
-    package init(_ what: String) { self.what = what }
+public struct DecodingError: Error, Equatable {
+    public let what: String
+    public init(_ what: String) { self.what = what }
 }
 
 /// Takes values from bytes, never past their end; byte strings come out as windows, not copies.
-package struct ByteReader: Sendable {
-    package let source: Bytes
-    package private(set) var offset = 0
+public struct ByteReader: Sendable {
+    public let source: Bytes
+    public private(set) var offset = 0
 
-    package init(_ source: Bytes) { self.source = source }
+    public init(_ source: Bytes) { self.source = source }
 
-    package var remaining: Int { source.count - offset }
-    package var isAtEnd: Bool { remaining == 0 }
+    public var remaining: Int { source.count - offset }
+    public var isAtEnd: Bool { remaining == 0 }
 
-    package mutating func byte() throws(DecodingError) -> UInt8 {
+    public mutating func byte() throws(DecodingError) -> UInt8 {
         guard remaining >= 1 else { throw DecodingError("unexpected end") }
         offset += 1
         return source[offset - 1]
     }
-    package mutating func bool() throws(DecodingError) -> Bool {
+    public mutating func bool() throws(DecodingError) -> Bool {
         switch try byte() {
         case 0: return false
         case 1: return true
         case let other: throw DecodingError("bool \(other)")
         }
     }
-    package mutating func fixed16() throws(DecodingError) -> UInt16 { try little() }
-    package mutating func fixed32() throws(DecodingError) -> UInt32 { try little() }
-    package mutating func fixed64() throws(DecodingError) -> UInt64 { try little() }
+    public mutating func fixed16() throws(DecodingError) -> UInt16 { try little() }
+    public mutating func fixed32() throws(DecodingError) -> UInt32 { try little() }
+    public mutating func fixed64() throws(DecodingError) -> UInt64 { try little() }
 
-    package mutating func varint() throws(DecodingError) -> UInt64 {
+    public mutating func varint() throws(DecodingError) -> UInt64 {
         var value: UInt64 = 0
         var shift: UInt64 = 0
         while true {
@@ -127,28 +127,28 @@ package struct ByteReader: Sendable {
 
     /// A count of things that take at least `atLeast` bytes each: more than fit is damage, so a
     /// reader never reserves memory that the bytes do not back.
-    package mutating func count(atLeast: Int = 1) throws(DecodingError) -> Int {
+    public mutating func count(atLeast: Int = 1) throws(DecodingError) -> Int {
         let n = try varint()
         guard n <= UInt64(remaining / max(1, atLeast)) else { throw DecodingError("count \(n)") }
         return Int(n)
     }
 
-    package mutating func signed() throws(DecodingError) -> Int64 {
+    public mutating func signed() throws(DecodingError) -> Int64 {
         let z = try varint()
         return Int64(bitPattern: (z >> 1) ^ (0 &- (z & 1)))
     }
 
-    package mutating func bytes() throws(DecodingError) -> Bytes {
+    public mutating func bytes() throws(DecodingError) -> Bytes {
         let n = try varint()
         guard n <= UInt64(remaining) else { throw DecodingError("length \(n) of \(remaining)") }
         return try raw(Int(n))
     }
-    package mutating func raw(_ n: Int) throws(DecodingError) -> Bytes {
+    public mutating func raw(_ n: Int) throws(DecodingError) -> Bytes {
         guard n >= 0, n <= remaining else { throw DecodingError("length \(n) of \(remaining)") }
         offset += n
         return source[(offset - n)..<offset]
     }
-    package mutating func string() throws(DecodingError) -> String {
+    public mutating func string() throws(DecodingError) -> String {
         String(decoding: try bytes().slice, as: UTF8.self)
     }
 
@@ -160,25 +160,25 @@ package struct ByteReader: Sendable {
         return source.withUnsafeBytes { T(littleEndian: $0.loadUnaligned(fromByteOffset: at, as: T.self)) }
     }
 
-    package mutating func id<I: Identifier>() throws(DecodingError) -> I {
+    public mutating func id<I: Identifier>() throws(DecodingError) -> I {
         let raw = try varint()
         let value = I.RawValue(truncatingIfNeeded: raw)
         guard UInt64(truncatingIfNeeded: value) == raw else { throw DecodingError("id \(raw)") }
         return I(rawValue: value)
     }
-    package mutating func ballot() throws(DecodingError) -> Ballot {
+    public mutating func ballot() throws(DecodingError) -> Ballot {
         Ballot(round: try varint(), node: try id())
     }
-    package mutating func group() throws(DecodingError) -> GroupID {
+    public mutating func group() throws(DecodingError) -> GroupID {
         GroupID(keyspace: try id(), partition: try id())
     }
-    package mutating func stamp() throws(DecodingError) -> Stamp {
+    public mutating func stamp() throws(DecodingError) -> Stamp {
         Stamp(ticks: try varint(), region: try id())
     }
-    package mutating func name() throws(DecodingError) -> RequestName {
+    public mutating func name() throws(DecodingError) -> RequestName {
         RequestName(node: try id(), boot: try fixed64(), sequence: try varint())
     }
-    package func expectEnd() throws(DecodingError) {
+    public func expectEnd() throws(DecodingError) {
         guard isAtEnd else { throw DecodingError("\(remaining) bytes too many") }
     }
 }

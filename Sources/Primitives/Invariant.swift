@@ -1,6 +1,6 @@
 /// Stops the process when one of our own rules is broken; on in release builds.
 /// For what a peer or a client may send there are errors, not invariants.
-@inlinable package func invariant(
+@inlinable public func invariant(
     _ condition: @autoclosure () -> Bool, _ why: @autoclosure () -> String = "",
     file: StaticString = #fileID, line: UInt = #line
 ) {
@@ -8,4 +8,4 @@
 }
 
 /// Both answers are legal here. Executes nothing; tells the reader, and survives refactoring.
-@inlinable package func maybe(_ condition: @autoclosure () -> Bool) {}
+@inlinable public func maybe(_ condition: @autoclosure () -> Bool) {}

@@ -1,17 +1,17 @@
 /// The hash that places a user key: XXH64 with seed 0 over the whole key.
 /// It is part of the on-disk and wire formats: never `Hasher`, whose seed changes with the process.
-package enum KeyHash {
+public enum KeyHash {
     private static let p1: UInt64 = 0x9E37_79B1_85EB_CA87
     private static let p2: UInt64 = 0xC2B2_AE3D_27D4_EB4F
     private static let p3: UInt64 = 0x1656_67B1_9E37_79F9
     private static let p4: UInt64 = 0x85EB_CA77_C2B2_AE63
     private static let p5: UInt64 = 0x27D4_EB2F_1656_67C5
 
-    package static func hash(_ key: Bytes) -> UInt64 {
+    public static func hash(_ key: Bytes) -> UInt64 {
         key.withUnsafeBytes { hash($0) }
     }
 
-    package static func hash(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+    public static func hash(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
         let n = bytes.count
         var i = 0
         var h: UInt64
@@ -61,35 +61,35 @@ package enum KeyHash {
 }
 
 /// A contiguous part of the hash space, both ends included (so that the last one can end at 2^64-1).
-package struct HashRange: Hashable, Sendable {
-    package let first: UInt64
-    package let last: UInt64
-    package init(first: UInt64, last: UInt64) {
+public struct HashRange: Hashable, Sendable {
+    public let first: UInt64
+    public let last: UInt64
+    public init(first: UInt64, last: UInt64) {
         invariant(first <= last)
         self.first = first
         self.last = last
     }
-    package static let all = HashRange(first: 0, last: .max)
-    @inlinable package func contains(_ hash: UInt64) -> Bool { first <= hash && hash <= last }
+    public static let all = HashRange(first: 0, last: .max)
+    @inlinable public func contains(_ hash: UInt64) -> Bool { first <= hash && hash <= last }
 }
 
 /// Which partition owns which part of the hash space; the directory's log holds it.
-package struct PartitionMap: Equatable, Sendable {
-    package struct Entry: Equatable, Sendable {
-        package let partition: PartitionID
-        package let range: HashRange
-        package init(partition: PartitionID, range: HashRange) {
+public struct PartitionMap: Equatable, Sendable {
+    public struct Entry: Equatable, Sendable {
+        public let partition: PartitionID
+        public let range: HashRange
+        public init(partition: PartitionID, range: HashRange) {
             self.partition = partition
             self.range = range
         }
     }
 
-    package private(set) var version: UInt64
+    public private(set) var version: UInt64
     /// In order of their ranges, without gaps.
-    package private(set) var entries: [Entry]
+    public private(set) var entries: [Entry]
 
     /// `count` equal ranges, partitions numbered from 1.
-    package init(equalPartitions count: Int) {
+    public init(equalPartitions count: Int) {
         invariant(1 <= count && count <= 4096, "\(count)")
         version = 1
         entries = []
@@ -102,9 +102,9 @@ package struct PartitionMap: Equatable, Sendable {
         }
     }
 
-    package func partition(of key: Bytes) -> PartitionID { partition(ofHash: KeyHash.hash(key)) }
+    public func partition(of key: Bytes) -> PartitionID { partition(ofHash: KeyHash.hash(key)) }
 
-    package func partition(ofHash hash: UInt64) -> PartitionID {
+    public func partition(ofHash hash: UInt64) -> PartitionID {
         var low = 0, high = entries.count - 1
         while low < high {
             let middle = (low + high) / 2
@@ -114,7 +114,7 @@ package struct PartitionMap: Equatable, Sendable {
     }
 
     /// A lease is homed in the partition of its id's hash (protocol-rules.md C4).
-    package func home(of lease: LeaseID) -> PartitionID {
+    public func home(of lease: LeaseID) -> PartitionID {
         var id = lease.rawValue.littleEndian
         return partition(ofHash: withUnsafeBytes(of: &id) { KeyHash.hash($0) })
     }

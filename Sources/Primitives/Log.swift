@@ -1,8 +1,8 @@
 /// One entry of a group's log. `term` is the ballot of the leadership that *first* proposed it and
 /// `number` its number in that leadership; a later leader re-proposes both unchanged
 /// (protocol-rules.md S1). Fillers and `begin` have number 0, everything after counts from 1.
-package struct LogEntry: Hashable, Sendable {
-    package enum Kind: UInt8, Sendable {
+public struct LogEntry: Hashable, Sendable {
+    public enum Kind: UInt8, Sendable {
         /// Fills a hole that phase 1 found.
         case filler = 0
         /// First entry of a leadership; its payload belongs to the partition (it names the epoch).
@@ -11,11 +11,11 @@ package struct LogEntry: Hashable, Sendable {
         /// A new configuration of the group. Its payload is consensus's own.
         case configuration = 3
     }
-    package let term: Term
-    package let number: UInt64
-    package let kind: Kind
-    package let payload: Bytes
-    package init(term: Term, number: UInt64, kind: Kind, payload: Bytes) {
+    public let term: Term
+    public let number: UInt64
+    public let kind: Kind
+    public let payload: Bytes
+    public init(term: Term, number: UInt64, kind: Kind, payload: Bytes) {
         self.term = term
         self.number = number
         self.kind = kind
@@ -24,7 +24,7 @@ package struct LogEntry: Hashable, Sendable {
 }
 
 /// What a node's write-ahead log holds, for all of its groups.
-package enum LogRecord: Hashable, Sendable {
+public enum LogRecord: Hashable, Sendable {
     /// This acceptor follows no lower ballot any more.
     case promise(GroupID, Ballot)
     /// Accepted at `slot` in `ballot` (which may be above the entry's own term). Replaces what was
@@ -33,7 +33,7 @@ package enum LogRecord: Hashable, Sendable {
     /// Everything through `slot` is in the flushed store and needed no longer.
     case truncate(GroupID, Slot)
 
-    package var group: GroupID {
+    public var group: GroupID {
         switch self {
         case .promise(let g, _), .accept(let g, _, _, _), .truncate(let g, _): g
         }
@@ -41,22 +41,22 @@ package enum LogRecord: Hashable, Sendable {
 }
 
 /// One group's part of a write-ahead log, read back at start.
-package struct RestoredLog: Equatable, Sendable {
-    package struct Accepted: Equatable, Sendable {
-        package let slot: Slot
-        package let ballot: Ballot
-        package let entry: LogEntry
-        package init(slot: Slot, ballot: Ballot, entry: LogEntry) {
+public struct RestoredLog: Equatable, Sendable {
+    public struct Accepted: Equatable, Sendable {
+        public let slot: Slot
+        public let ballot: Ballot
+        public let entry: LogEntry
+        public init(slot: Slot, ballot: Ballot, entry: LogEntry) {
             self.slot = slot
             self.ballot = ballot
             self.entry = entry
         }
     }
-    package var promised: Ballot
-    package var truncatedThrough: Slot
+    public var promised: Ballot
+    public var truncatedThrough: Slot
     /// In slot order, above `truncatedThrough`; slots may be missing.
-    package var accepted: [Accepted]
-    package init(
+    public var accepted: [Accepted]
+    public init(
         promised: Ballot = .zero, truncatedThrough: Slot = .zero, accepted: [Accepted] = []
     ) {
         self.promised = promised
@@ -66,7 +66,7 @@ package struct RestoredLog: Equatable, Sendable {
 }
 
 /// A change of the state store. The changes of one turn are applied in order and atomically.
-package enum StoreChange: Hashable, Sendable {
+public enum StoreChange: Hashable, Sendable {
     case putRow(KeyspaceID, Row)
     /// An aborted transaction's row goes, with its index entry (protocol-rules.md C1).
     case removeRow(KeyspaceID, key: Bytes, revision: Revision, sub: UInt32)
@@ -78,13 +78,13 @@ package enum StoreChange: Hashable, Sendable {
 }
 
 extension ByteWriter {
-    package mutating func logEntry(_ entry: LogEntry) {
+    public mutating func logEntry(_ entry: LogEntry) {
         ballot(entry.term)
         varint(entry.number)
         byte(entry.kind.rawValue)
         bytes(entry.payload)
     }
-    package mutating func logRecord(_ record: LogRecord) {
+    public mutating func logRecord(_ record: LogRecord) {
         switch record {
         case .promise(let g, let b):
             byte(1)
@@ -105,12 +105,12 @@ extension ByteWriter {
 }
 
 extension ByteReader {
-    package mutating func logEntry() throws(DecodingError) -> LogEntry {
+    public mutating func logEntry() throws(DecodingError) -> LogEntry {
         let term = try ballot(), number = try varint(), tag = try byte()
         guard let kind = LogEntry.Kind(rawValue: tag) else { throw DecodingError("entry kind \(tag)") }
         return LogEntry(term: term, number: number, kind: kind, payload: try bytes())
     }
-    package mutating func logRecord() throws(DecodingError) -> LogRecord {
+    public mutating func logRecord() throws(DecodingError) -> LogRecord {
         switch try byte() {
         case 1: return .promise(try group(), try ballot())
         case 2: return .accept(try group(), try id(), try ballot(), try logEntry())

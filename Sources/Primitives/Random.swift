@@ -1,10 +1,10 @@
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 /// The algorithm is ours to keep: a seed must mean the same run next year.
-package struct SplitMix: RandomNumberGenerator, Sendable {
-    package var state: UInt64
-    package init(seed: UInt64) { state = seed }
+public struct SplitMix: RandomNumberGenerator, Sendable {
+    public var state: UInt64
+    public init(seed: UInt64) { state = seed }
 
-    package mutating func next() -> UInt64 {
+    public mutating func next() -> UInt64 {
         state &+= 0x9E37_79B9_7F4A_7C15
         var z = state
         z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
@@ -13,15 +13,15 @@ package struct SplitMix: RandomNumberGenerator, Sendable {
     }
 
     /// A number in `0..<bound`. The bias of the remainder is below 2^-32 for the bounds used here.
-    package mutating func below(_ bound: UInt64) -> UInt64 {
+    public mutating func below(_ bound: UInt64) -> UInt64 {
         invariant(bound > 0)
         return next() % bound
     }
 
-    package mutating func chance(_ numerator: UInt64, in denominator: UInt64) -> Bool {
+    public mutating func chance(_ numerator: UInt64, in denominator: UInt64) -> Bool {
         below(denominator) < numerator
     }
 
     /// An independent generator, for one actor of a simulation.
-    package mutating func split() -> SplitMix { SplitMix(seed: next()) }
+    public mutating func split() -> SplitMix { SplitMix(seed: next()) }
 }

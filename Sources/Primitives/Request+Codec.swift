@@ -1,12 +1,12 @@
 // The form in which requests and responses travel between the nodes of a region. Version 1.
 
-package enum RequestLimits {
+public enum RequestLimits {
     /// Nesting of transactions accepted from the wire; the facade checks etcd's own limits first.
-    package static let nestingMax = 64
+    public static let nestingMax = 64
 }
 
 extension ByteWriter {
-    package mutating func request(_ request: Request) {
+    public mutating func request(_ request: Request) {
         switch request {
         case .transaction(let t):
             byte(1)
@@ -35,7 +35,7 @@ extension ByteWriter {
         }
     }
 
-    package mutating func transaction(_ t: Transaction) {
+    public mutating func transaction(_ t: Transaction) {
         varint(t.compares.count)
         for c in t.compares { compare(c) }
         varint(t.success.count)
@@ -44,7 +44,7 @@ extension ByteWriter {
         for o in t.failure { operation(o) }
     }
 
-    package mutating func compare(_ c: Compare) {
+    public mutating func compare(_ c: Compare) {
         keyRange(c.range)
         byte(c.relation.rawValue)
         switch c.target {
@@ -62,7 +62,7 @@ extension ByteWriter {
         signed(n)
     }
 
-    package mutating func operation(_ o: Operation) {
+    public mutating func operation(_ o: Operation) {
         switch o {
         case .put(let p):
             byte(1)
@@ -83,7 +83,7 @@ extension ByteWriter {
         }
     }
 
-    package mutating func rangeQuery(_ q: RangeQuery) {
+    public mutating func rangeQuery(_ q: RangeQuery) {
         keyRange(q.range)
         signed(q.limit)
         signed(q.revision.rawValue)
@@ -96,7 +96,7 @@ extension ByteWriter {
         signed(q.maxCreateRevision)
     }
 
-    package mutating func replicationBatch(_ b: ReplicationBatch) {
+    public mutating func replicationBatch(_ b: ReplicationBatch) {
         id(b.origin)
         id(b.from)
         id(b.through)
@@ -108,12 +108,12 @@ extension ByteWriter {
         rows(b.changes)
     }
 
-    package mutating func rows(_ rows: [Row]) {
+    public mutating func rows(_ rows: [Row]) {
         varint(rows.count)
         for r in rows { row(r) }
     }
 
-    package mutating func response(_ response: Response) {
+    public mutating func response(_ response: Response) {
         switch response {
         case .transaction(let result, let revision):
             byte(1)
@@ -157,7 +157,7 @@ extension ByteWriter {
         }
     }
 
-    package mutating func transactionResult(_ r: TransactionResult) {
+    public mutating func transactionResult(_ r: TransactionResult) {
         bool(r.succeeded)
         varint(r.results.count)
         for o in r.results {
@@ -180,7 +180,7 @@ extension ByteWriter {
         }
     }
 
-    package mutating func rangeResult(_ range: RangeResult) {
+    public mutating func rangeResult(_ range: RangeResult) {
         rows(range.rows)
         bool(range.more)
         signed(range.count)
@@ -188,7 +188,7 @@ extension ByteWriter {
 }
 
 extension ByteReader {
-    package mutating func request() throws(DecodingError) -> Request {
+    public mutating func request() throws(DecodingError) -> Request {
         switch try byte() {
         case 1: return .transaction(try transaction())
         case 2: return .leaseGrant(LeaseID(try signed()), ttlSeconds: try signed())
@@ -202,7 +202,7 @@ extension ByteReader {
         }
     }
 
-    package mutating func transaction(depth: Int = 0) throws(DecodingError) -> Transaction {
+    public mutating func transaction(depth: Int = 0) throws(DecodingError) -> Transaction {
         guard depth < RequestLimits.nestingMax else { throw DecodingError("nested too deeply") }
         var compares: [Compare] = []
         for _ in 0..<(try count()) { compares.append(try compare()) }
@@ -217,7 +217,7 @@ extension ByteReader {
         return list
     }
 
-    package mutating func compare() throws(DecodingError) -> Compare {
+    public mutating func compare() throws(DecodingError) -> Compare {
         let range = try keyRange()
         guard let relation = Compare.Relation(rawValue: try byte()) else {
             throw DecodingError("relation")
@@ -234,7 +234,7 @@ extension ByteReader {
         return Compare(range: range, relation: relation, target: target)
     }
 
-    package mutating func operation(depth: Int) throws(DecodingError) -> Operation {
+    public mutating func operation(depth: Int) throws(DecodingError) -> Operation {
         switch try byte() {
         case 1:
             let key = try bytes(), value = try bytes(), lease = LeaseID(try signed())
@@ -250,7 +250,7 @@ extension ByteReader {
         }
     }
 
-    package mutating func rangeQuery() throws(DecodingError) -> RangeQuery {
+    public mutating func rangeQuery() throws(DecodingError) -> RangeQuery {
         let range = try keyRange(), limit = try signed(), revision = Revision(try signed())
         guard let order = RangeQuery.Order(rawValue: try byte()),
             let target = RangeQuery.Target(rawValue: try byte())
@@ -263,7 +263,7 @@ extension ByteReader {
             minCreateRevision: try signed(), maxCreateRevision: try signed())
     }
 
-    package mutating func replicationBatch() throws(DecodingError) -> ReplicationBatch {
+    public mutating func replicationBatch() throws(DecodingError) -> ReplicationBatch {
         let origin: RegionID = try id(), from: Revision = try id(), through: Revision = try id()
         var seen: [ReplicationBatch.Cursor] = []
         for _ in 0..<(try count(atLeast: 2)) {
@@ -273,7 +273,7 @@ extension ByteReader {
             origin: origin, from: from, through: through, seen: seen, changes: try rows())
     }
 
-    package mutating func rows() throws(DecodingError) -> [Row] {
+    public mutating func rows() throws(DecodingError) -> [Row] {
         let n = try count(atLeast: 10)
         var rows: [Row] = []
         rows.reserveCapacity(n)
@@ -281,7 +281,7 @@ extension ByteReader {
         return rows
     }
 
-    package mutating func response() throws(DecodingError) -> Response {
+    public mutating func response() throws(DecodingError) -> Response {
         switch try byte() {
         case 1: return .transaction(try transactionResult(), revision: try id())
         case 2:
@@ -313,7 +313,7 @@ extension ByteReader {
         }
     }
 
-    package mutating func transactionResult(depth: Int = 0) throws(DecodingError) -> TransactionResult {
+    public mutating func transactionResult(depth: Int = 0) throws(DecodingError) -> TransactionResult {
         guard depth < RequestLimits.nestingMax else { throw DecodingError("nested too deeply") }
         let succeeded = try bool()
         var results: [OperationResult] = []
@@ -329,7 +329,7 @@ extension ByteReader {
         return TransactionResult(succeeded: succeeded, results: results)
     }
 
-    package mutating func rangeResult() throws(DecodingError) -> RangeResult {
+    public mutating func rangeResult() throws(DecodingError) -> RangeResult {
         RangeResult(rows: try rows(), more: try bool(), count: try signed())
     }
 }

@@ -1,5 +1,5 @@
 /// What the facade (and the inside of a region) asks of a node's core.
-package enum Request: Hashable, Sendable {
+public enum Request: Hashable, Sendable {
     case transaction(Transaction)
     case leaseGrant(LeaseID, ttlSeconds: Int64)
     case leaseRevoke(LeaseID)
@@ -12,7 +12,7 @@ package enum Request: Hashable, Sendable {
 }
 
 /// What it answers. `revision` is the header's revision (protocol-rules.md S9).
-package enum Response: Hashable, Sendable {
+public enum Response: Hashable, Sendable {
     case transaction(TransactionResult, revision: Revision)
     case leaseGranted(LeaseID, ttlSeconds: Int64, revision: Revision)
     case leaseRevoked(revision: Revision)
@@ -29,7 +29,7 @@ package enum Response: Hashable, Sendable {
 
 /// Outcomes that a caller does something different about; `EtcdFacade` turns each into etcd's
 /// status and text.
-package enum RequestError: UInt8, Error, Hashable, Sendable, CaseIterable {
+public enum RequestError: UInt8, Error, Hashable, Sendable, CaseIterable {
     case compacted = 1
     case futureRevision
     case keyNotFound
@@ -48,25 +48,25 @@ package enum RequestError: UInt8, Error, Hashable, Sendable, CaseIterable {
 }
 
 /// A stretch `(from, through]` of one region's timeline.
-package struct ReplicationBatch: Hashable, Sendable {
-    package struct Cursor: Hashable, Sendable {
-        package let region: RegionID
-        package let revision: Revision
-        package init(region: RegionID, revision: Revision) {
+public struct ReplicationBatch: Hashable, Sendable {
+    public struct Cursor: Hashable, Sendable {
+        public let region: RegionID
+        public let revision: Revision
+        public init(region: RegionID, revision: Revision) {
             self.region = region
             self.revision = revision
         }
     }
     /// The region whose stream this is (the sender); each row names the region that first wrote it.
-    package var origin: RegionID
-    package var from: Revision
-    package var through: Revision
+    public var origin: RegionID
+    public var from: Revision
+    public var through: Revision
     /// How far the sender had applied every other region as of `through`, by region (G3, G4).
-    package var seen: [Cursor]
+    public var seen: [Cursor]
     /// In the sender's revision order, at most one change a key.
-    package var changes: [Row]
+    public var changes: [Row]
 
-    package init(
+    public init(
         origin: RegionID, from: Revision, through: Revision, seen: [Cursor], changes: [Row]
     ) {
         self.origin = origin
@@ -76,7 +76,7 @@ package struct ReplicationBatch: Hashable, Sendable {
         self.changes = changes
     }
 
-    package func seen(of region: RegionID) -> Revision {
+    public func seen(of region: RegionID) -> Revision {
         seen.first { $0.region == region }?.revision ?? .zero
     }
 }

@@ -1,48 +1,48 @@
 /// What a client wants done atomically: etcd's Txn. A lone Put or DeleteRange is a transaction with
 /// no compares and one operation; the facade remembers which answer its client expects.
-package struct Transaction: Hashable, Sendable {
-    package var compares: [Compare]
-    package var success: [Operation]
-    package var failure: [Operation]
+public struct Transaction: Hashable, Sendable {
+    public var compares: [Compare]
+    public var success: [Operation]
+    public var failure: [Operation]
 
-    package init(compares: [Compare] = [], success: [Operation], failure: [Operation] = []) {
+    public init(compares: [Compare] = [], success: [Operation], failure: [Operation] = []) {
         self.compares = compares
         self.success = success
         self.failure = failure
     }
 
     /// No put and no delete on any branch (etcd's IsTxnReadonly): a read, needs no leader (C3).
-    package var isReadOnly: Bool {
+    public var isReadOnly: Bool {
         success.allSatisfy(\.isReadOnly) && failure.allSatisfy(\.isReadOnly)
     }
 }
 
-package struct Compare: Hashable, Sendable {
-    package enum Relation: UInt8, Sendable { case equal = 0, greater, less, notEqual }
-    package enum Target: Hashable, Sendable {
+public struct Compare: Hashable, Sendable {
+    public enum Relation: UInt8, Sendable { case equal = 0, greater, less, notEqual }
+    public enum Target: Hashable, Sendable {
         case version(Int64)
         case createRevision(Int64)
         case modRevision(Int64)
         case value(Bytes)
         case lease(Int64)
     }
-    package var range: KeyRange
-    package var relation: Relation
-    package var target: Target
-    package init(range: KeyRange, relation: Relation, target: Target) {
+    public var range: KeyRange
+    public var relation: Relation
+    public var target: Target
+    public init(range: KeyRange, relation: Relation, target: Target) {
         self.range = range
         self.relation = relation
         self.target = target
     }
 }
 
-package enum Operation: Hashable, Sendable {
+public enum Operation: Hashable, Sendable {
     case put(Put)
     case range(RangeQuery)
     case delete(Delete)
     case transaction(Transaction)
 
-    package var isReadOnly: Bool {
+    public var isReadOnly: Bool {
         switch self {
         case .put, .delete: false
         case .range: true
@@ -51,16 +51,16 @@ package enum Operation: Hashable, Sendable {
     }
 }
 
-package struct Put: Hashable, Sendable {
-    package var key: Bytes
-    package var value: Bytes
-    package var lease: LeaseID
-    package var wantsPrevious: Bool
+public struct Put: Hashable, Sendable {
+    public var key: Bytes
+    public var value: Bytes
+    public var lease: LeaseID
+    public var wantsPrevious: Bool
     /// Keep the current value (etcd: ignore_value); the key must exist.
-    package var keepsValue: Bool
+    public var keepsValue: Bool
     /// Keep the current lease (etcd: ignore_lease); the key must exist.
-    package var keepsLease: Bool
-    package init(
+    public var keepsLease: Bool
+    public init(
         key: Bytes, value: Bytes, lease: LeaseID = .none, wantsPrevious: Bool = false,
         keepsValue: Bool = false, keepsLease: Bool = false
     ) {
@@ -73,36 +73,36 @@ package struct Put: Hashable, Sendable {
     }
 }
 
-package struct Delete: Hashable, Sendable {
-    package var range: KeyRange
-    package var wantsPrevious: Bool
-    package init(range: KeyRange, wantsPrevious: Bool = false) {
+public struct Delete: Hashable, Sendable {
+    public var range: KeyRange
+    public var wantsPrevious: Bool
+    public init(range: KeyRange, wantsPrevious: Bool = false) {
         self.range = range
         self.wantsPrevious = wantsPrevious
     }
 }
 
-package struct RangeQuery: Hashable, Sendable {
-    package enum Order: UInt8, Sendable { case none = 0, ascending, descending }
-    package enum Target: UInt8, Sendable { case key = 0, version, createRevision, modRevision, value }
+public struct RangeQuery: Hashable, Sendable {
+    public enum Order: UInt8, Sendable { case none = 0, ascending, descending }
+    public enum Target: UInt8, Sendable { case key = 0, version, createRevision, modRevision, value }
 
-    package var range: KeyRange
+    public var range: KeyRange
     /// 0 = no limit.
-    package var limit: Int64
+    public var limit: Int64
     /// 0 = the newest.
-    package var revision: Revision
-    package var order: Order
-    package var target: Target
-    package var serializable: Bool
-    package var keysOnly: Bool
-    package var countOnly: Bool
+    public var revision: Revision
+    public var order: Order
+    public var target: Target
+    public var serializable: Bool
+    public var keysOnly: Bool
+    public var countOnly: Bool
     /// 0 = no bound, for these four.
-    package var minModRevision: Int64
-    package var maxModRevision: Int64
-    package var minCreateRevision: Int64
-    package var maxCreateRevision: Int64
+    public var minModRevision: Int64
+    public var maxModRevision: Int64
+    public var minCreateRevision: Int64
+    public var maxCreateRevision: Int64
 
-    package init(
+    public init(
         range: KeyRange, limit: Int64 = 0, revision: Revision = .zero, order: Order = .none,
         target: Target = .key, serializable: Bool = false, keysOnly: Bool = false,
         countOnly: Bool = false, minModRevision: Int64 = 0, maxModRevision: Int64 = 0,
@@ -122,37 +122,37 @@ package struct RangeQuery: Hashable, Sendable {
         self.maxCreateRevision = maxCreateRevision
     }
 
-    package var hasFilter: Bool {
+    public var hasFilter: Bool {
         minModRevision != 0 || maxModRevision != 0 || minCreateRevision != 0 || maxCreateRevision != 0
     }
     /// The store's own order: `limit` can stop the walk.
-    package var isInKeyOrder: Bool { order == .none || (order == .ascending && target == .key) }
+    public var isInKeyOrder: Bool { order == .none || (order == .ascending && target == .key) }
 }
 
 // MARK: Results
 
-package struct TransactionResult: Hashable, Sendable {
-    package var succeeded: Bool
-    package var results: [OperationResult]
-    package init(succeeded: Bool, results: [OperationResult]) {
+public struct TransactionResult: Hashable, Sendable {
+    public var succeeded: Bool
+    public var results: [OperationResult]
+    public init(succeeded: Bool, results: [OperationResult]) {
         self.succeeded = succeeded
         self.results = results
     }
 }
 
-package enum OperationResult: Hashable, Sendable {
+public enum OperationResult: Hashable, Sendable {
     case put(previous: Row?)
     case range(RangeResult)
     case delete(deleted: Int64, previous: [Row])
     case transaction(TransactionResult)
 }
 
-package struct RangeResult: Hashable, Sendable {
-    package var rows: [Row]
-    package var more: Bool
+public struct RangeResult: Hashable, Sendable {
+    public var rows: [Row]
+    public var more: Bool
     /// Of the whole range at that revision, neither limit nor filters applied (etcd).
-    package var count: Int64
-    package init(rows: [Row] = [], more: Bool = false, count: Int64 = 0) {
+    public var count: Int64
+    public init(rows: [Row] = [], more: Bool = false, count: Int64 = 0) {
         self.rows = rows
         self.more = more
         self.count = count
@@ -162,7 +162,7 @@ package struct RangeResult: Hashable, Sendable {
 // MARK: Range semantics, shared by the store's walk and the evaluator
 
 extension RangeQuery {
-    package func passesFilter(_ row: Row) -> Bool {
+    public func passesFilter(_ row: Row) -> Bool {
         let mod = row.modRevision.rawValue, create = row.createRevision.rawValue
         return (minModRevision == 0 || mod >= minModRevision)
             && (maxModRevision == 0 || mod <= maxModRevision)
@@ -173,7 +173,7 @@ extension RangeQuery {
     /// The answer, given every live row of the range in key order. As in etcd: `count` is of the whole
     /// range; filters, then sort, then limit; sorting is stable; ORDER none with a target sorts nothing
     /// but the default key order.
-    package func answer(fromAll rows: [Row]) -> RangeResult {
+    public func answer(fromAll rows: [Row]) -> RangeResult {
         var result = RangeResult(count: Int64(rows.count))
         if countOnly { return result }
         var kept = hasFilter ? rows.filter(passesFilter) : rows
