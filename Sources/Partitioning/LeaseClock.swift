@@ -34,7 +34,7 @@ package struct LeaseClock: Sendable {
 
     /// nil: no such lease here.
     package func remainingSeconds(_ lease: LeaseID, at now: Instant) -> Int64? {
-        deadlines[lease].map { Int64(($0.since(now).nanoseconds + 999_999_999) / 1_000_000_000) }
+        deadlines[lease].map { Int64($0.since(now).nanoseconds / 1_000_000_000) }
     }
 
     /// The sequencer was heard. A silence longer than `stoppedBeyond` did not count for anybody.
