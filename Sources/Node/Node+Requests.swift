@@ -78,8 +78,8 @@ extension Node {
             }
             if participants.count <= 1 { return .partition(index(participants.first)) }
             return .several(participants)
-        case .leaseGrant(let lease, _), .leaseRevoke(let lease), .leaseKeepAlive(let lease),
-            .leaseTimeToLive(let lease, _):
+        case .leaseGrant(let lease, _), .leaseRevoke(let lease), .leaseExpire(let lease),
+            .leaseKeepAlive(let lease), .leaseTimeToLive(let lease, _):
             return .partition(index(map.home(of: lease)))
         case .replicate(let batch):
             var participants = [Coordinator.cursorHome(map)]
@@ -199,8 +199,12 @@ extension Node {
 
     mutating func coordinate(_ id: RequestID, _ request: Request, deadline: Instant) {
         var spread: [PartitionID] = []
-        if case .leaseRevoke(let lease) = request {
+        switch request {
+        case .leaseRevoke(let lease), .leaseExpire(let lease):
             spread = partitions[index(map.home(of: lease))].state.leases[lease]?.known ?? []
+        case .transaction, .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
+            .replicate:
+            break
         }
         coordinator.start(
             id, request, spread: spread, deadline: deadline, at: clock, leaders: leaders(),
@@ -328,7 +332,7 @@ extension Node {
             guard case .at(peer, _) = request.place else { continue }
             switch request.request {
             case .leaseKeepAlive, .leaseTimeToLive, .leaseList, .replicate, .compact: reroute(token)
-            case .transaction, .leaseGrant, .leaseRevoke:
+            case .transaction, .leaseGrant, .leaseRevoke, .leaseExpire:
                 finish(token, .failed(.timedOut), into: &effects)
             }
         }
@@ -358,7 +362,7 @@ extension Node {
     }
 
     mutating func expire(_ lease: LeaseID) {
-        submit(.leaseRevoke(lease), .expiry(lease), within: .seconds(5))
+        submit(.leaseExpire(lease), .expiry(lease), within: .seconds(5))
     }
 
     mutating func submit(_ request: Request, _ what: InternalRequest, within: TimeSpan) {

@@ -45,8 +45,8 @@ package struct NodeConfiguration: Sendable {
 package struct NodeLimits: Sendable {
     /// Requests of this node's clients that wait for an answer; more are refused (too many requests).
     package var requestsMax = 20_000
-    /// How long a request waits for a leader to be found before its own deadline ends it.
-    package var rerouteAfter = TimeSpan.milliseconds(5)
+    /// A request without a known leader looks again after this; news of a leader makes it look at once.
+    package var rerouteAfter = TimeSpan.milliseconds(20)
     /// The timeline is repeated this often when nothing happens.
     package var timelinePeriod = TimeSpan.milliseconds(30)
     /// Rows of revisions above the frontier that the watch merge holds before it gives up and lets

@@ -106,7 +106,7 @@ package struct Coordinator: Sendable {
         case .transaction(let transaction):
             found.formUnion(map.participants(of: transaction))
             for lease in Footprint(transaction).sharedLeases { found.insert(map.home(of: lease)) }
-        case .leaseRevoke(let lease):
+        case .leaseRevoke(let lease), .leaseExpire(let lease):
             found.insert(map.home(of: lease))
             found.formUnion(spread)
         case .replicate(let batch):
@@ -159,7 +159,8 @@ package struct Coordinator: Sendable {
             request.plan.ranges = plan.ranges
             // History is the same on every node: one participant reads it.
             if p == t.participants.first { request.plan.historic = plan.historic }
-        case .leaseRevoke(let lease):
+        case .leaseRevoke(let lease), .leaseExpire(let lease):
+            if case .leaseExpire = t.request { request.onlyExpired = true }
             request.footprint.exclusiveLeases = [lease]
             request.leasesEnding = [lease]
         case .replicate(let batch):
@@ -298,7 +299,7 @@ package struct Coordinator: Sendable {
                 let spread = LeaseSpread(lease: lease, partition: p)
                 part(home) { if !$0.leasesSpread.contains(spread) { $0.leasesSpread.append(spread) } }
             }
-        case .leaseRevoke(let lease):
+        case .leaseRevoke(let lease), .leaseExpire(let lease):
             let home = map.home(of: lease)
             let known = t.locked[home]?.rows.leaseSpread.map(\.partition) ?? []
             if t.locked[home]?.rows.leasesAlive.contains(lease) != true {
@@ -453,7 +454,7 @@ package struct Coordinator: Sendable {
         if let failure = t.failure { return .failed(failure) }
         switch t.request {
         case .transaction: return .transaction(t.evaluation.result, revision: revision)
-        case .leaseRevoke: return .leaseRevoked(revision: revision)
+        case .leaseRevoke, .leaseExpire: return .leaseRevoked(revision: revision)
         case .replicate(let batch): return .replicated(cursor: batch.through)
         case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact:
             return .failed(.timedOut)

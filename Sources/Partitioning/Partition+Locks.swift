@@ -178,7 +178,9 @@ extension Partition {
         found.rows = table.rows
         found.historic = read.historic
         let leases = request.footprint.sharedLeases + request.footprint.exclusiveLeases
-        found.leasesAlive = leases.filter { state.leases[$0] != nil }
+        found.leasesAlive = leases.filter {
+            state.leases[$0] != nil && (!request.onlyExpired || lead.leaseClock.isEnding($0))
+        }
         found.leasesKnown = leases.filter { state.knownLeases.contains($0) }
         for lease in request.leasesEnding {
             for p in state.leases[lease]?.known ?? [] {

@@ -24,7 +24,7 @@ extension Partition {
             footprint.add(transaction)
             plan.add(transaction)
         case .leaseKeepAlive(let lease): footprint.sharedLeases = [lease]
-        case .leaseRevoke(let lease): footprint.exclusiveLeases = [lease]
+        case .leaseRevoke(let lease), .leaseExpire(let lease): footprint.exclusiveLeases = [lease]
         case .leaseGrant, .leaseTimeToLive: break
         case .leaseList, .compact, .replicate:
             invariant(false, "\(request) is not for one partition")
@@ -55,6 +55,8 @@ extension Partition {
             grant(token, lease, ttl, into: &effects)
         } else if case .leaseRevoke(let lease) = item.request {
             revoke(token, lease, into: &effects)
+        } else if case .leaseExpire(let lease) = item.request {
+            expire(token, lease, into: &effects)
         } else if item.plan.isEmpty {
             lead.items[token]?.answer = ReadAnswer(applied: state.applied, rows: [])
             evaluate(token, into: &effects)
@@ -281,7 +283,7 @@ extension Partition {
                 state.leases[lease] == nil || item.number == 0
                 ? .failed(.leaseExists) : .leaseGranted(lease, ttlSeconds: ttl, revision: frontier)
             effects.answers.append((item.id, response))
-        case .leaseRevoke:
+        case .leaseRevoke, .leaseExpire:
             let response: Response =
                 item.number == 0 ? .failed(.leaseNotFound) : .leaseRevoked(revision: frontier)
             effects.answers.append((item.id, response))
@@ -367,6 +369,19 @@ extension Partition {
         lead.items[token]?.number = lead.proposed
     }
 
+    /// An expiry that an earlier leader of the home began is not this leader's: its clock has started
+    /// anew, and the lease may have been renewed since (S11).
+    private mutating func expire(
+        _ token: UInt64, _ lease: LeaseID, into effects: inout RegionEffects
+    ) {
+        guard lead.leaseClock.isEnding(lease) else {
+            guard let item = lead.items.removeValue(forKey: token) else { return }
+            effects.answers.append((item.id, .failed(.leaseNotFound)))
+            return
+        }
+        revoke(token, lease, into: &effects)
+    }
+
     /// A lease without keys ends in this log alone and takes no revision (U8); any other is a
     /// transaction over all partitions that know it.
     private mutating func revoke(
@@ -411,10 +426,25 @@ extension Partition {
         askForConfirmation(at: now, retry: retry, into: &effects)
         report(at: now, retry: retry, into: &effects)
         tickLatches(at: now, into: &effects)
+        sweep(at: now)
         for lease in lead.leaseClock.expired(at: now, contactMax: limits.contactMax) {
             effects.expired.append(lease)
         }
         effects.wake(at: lead.leaseClock.nextLook)
+    }
+
+    /// Requests whose callers have been told that time is up are not executed any more, as long as
+    /// they have no effect yet.
+    private mutating func sweep(at now: Instant) {
+        guard now >= lead.sweepAt else { return }
+        lead.sweepAt = now.advanced(by: .seconds(1))
+        let late = lead.items.filter {
+            $0.value.deadline <= now && $0.value.stage != .allocating && $0.value.stage != .proposed
+        }.keys
+        for token in late {
+            lead.items[token] = nil
+            finishRead(token)
+        }
     }
 
     private mutating func askForRevisions(

@@ -120,6 +120,7 @@ package struct Partition: Sendable {
 
         var leaseClock = LeaseClock()
         var granting: Set<LeaseID> = []
+        var sweepAt = Instant.zero
         /// Their revocation is in the log's pipeline: nothing can be attached any more.
         var revoking: Set<LeaseID> = []
     }

@@ -207,6 +207,7 @@ extension ByteWriter {
         list(r.plan.ranges) { $0.keyRange($1) }
         list(r.plan.historic) { $0.rangeQuery($1) }
         list(r.leasesEnding) { $0.signed($1.rawValue) }
+        bool(r.onlyExpired)
         bool(r.cursorOf != nil)
         if let region = r.cursorOf { id(region) }
     }
@@ -364,6 +365,7 @@ extension ByteReader {
         r.plan.ranges = try keyRanges()
         for _ in 0..<(try count(atLeast: 8)) { r.plan.historic.append(try rangeQuery()) }
         r.leasesEnding = try leases()
+        r.onlyExpired = try bool()
         if try bool() { r.cursorOf = try id() }
         return r
     }

@@ -130,6 +130,8 @@ package struct LockRequest: Hashable, Sendable {
     package var plan: ReadPlan
     /// Read the keys attached to these leases too (revocation).
     package var leasesEnding: [LeaseID]
+    /// They count as gone unless their time is up by their home's clock.
+    package var onlyExpired = false
     /// Read this region's cursor too.
     package var cursorOf: RegionID?
 }

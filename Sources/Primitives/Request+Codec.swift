@@ -18,6 +18,9 @@ extension ByteWriter {
         case .leaseRevoke(let lease):
             byte(3)
             signed(lease.rawValue)
+        case .leaseExpire(let lease):
+            byte(9)
+            signed(lease.rawValue)
         case .leaseKeepAlive(let lease):
             byte(4)
             signed(lease.rawValue)
@@ -193,6 +196,7 @@ extension ByteReader {
         case 1: return .transaction(try transaction())
         case 2: return .leaseGrant(LeaseID(try signed()), ttlSeconds: try signed())
         case 3: return .leaseRevoke(LeaseID(try signed()))
+        case 9: return .leaseExpire(LeaseID(try signed()))
         case 4: return .leaseKeepAlive(LeaseID(try signed()))
         case 5: return .leaseTimeToLive(LeaseID(try signed()), wantsKeys: try bool())
         case 6: return .leaseList

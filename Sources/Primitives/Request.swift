@@ -3,6 +3,8 @@ public enum Request: Hashable, Sendable {
     case transaction(Transaction)
     case leaseGrant(LeaseID, ttlSeconds: Int64)
     case leaseRevoke(LeaseID)
+    /// Ends the lease if its time is up by its home's clock: a renewal in between wins.
+    case leaseExpire(LeaseID)
     case leaseKeepAlive(LeaseID)
     case leaseTimeToLive(LeaseID, wantsKeys: Bool)
     case leaseList

@@ -180,7 +180,8 @@ extension Request {
         switch self {
         case .transaction(let transaction): transaction.puts
         case .leaseGrant, .replicate: true
-        case .leaseRevoke, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact: false
+        case .leaseRevoke, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact:
+            false
         }
     }
 }
