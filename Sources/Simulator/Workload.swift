@@ -19,7 +19,7 @@ struct Workload {
     init(random: inout SplitMix, compaction: Bool) {
         keys = Int(2 + random.below(20))
         clientsPerRegion = Int(2 + random.below(6))
-        think = .milliseconds(1 + random.below(30))
+        think = .milliseconds(3 + random.below(40))
         leases = random.chance(1, in: 2)
         self.compaction = compaction
         weights = []
