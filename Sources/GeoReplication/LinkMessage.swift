@@ -10,7 +10,8 @@ package enum LinkMessage: Hashable, Sendable {
     case batch(ReplicationBatch, frontier: Revision, wallMicroseconds: UInt64)
     case acknowledge(origin: RegionID, through: Revision)
     /// Nothing of the origin's own up to `frontier` is unsent; the last batch sent ended at `sent`
-    /// (protocol-rules.md G10: bounded staleness needs it).
+    /// (protocol-rules.md G10: bounded staleness needs it). A frontier of zero: the sender is new and
+    /// asks for the hello.
     case idle(origin: RegionID, sent: Revision, frontier: Revision, wallMicroseconds: UInt64)
     /// The destination misses something: the origin sends again from here.
     case resume(origin: RegionID, cursor: Revision)

@@ -125,6 +125,9 @@ package struct LinkReceiver: Sendable {
         case .batch(let batch, let frontier, let wall):
             onBatch(batch, at: now, into: &effects)
             mark(cursor: batch.through, frontier: batch.through, wall: wall, told: frontier)
+        case .idle(_, _, .zero, _):
+            // A sender that has not heard our hello; the first one may have been lost.
+            sayHello(at: now, into: &effects)
         case .idle(_, let sent, let frontier, let wall):
             // Something was sent that never came. (A cursor above `sent` is a sender that does not
             // know us yet: hello again tells it.)

@@ -156,7 +156,7 @@ extension Node {
                     (
                         region, sender.peer,
                         .idle(
-                            origin: configuration.region, sent: .zero, frontier: localFrontier,
+                            origin: configuration.region, sent: .zero, frontier: .zero,
                             wallMicroseconds: clock.wallMicroseconds)
                     ))
             } else if sender.link.isReady || sender.peer == .none {

@@ -170,10 +170,7 @@ extension Node {
         if timeline.epoch > epoch { heard(epoch: timeline.epoch) }
         heardAt = now
         compactRevision = max(compactRevision, timeline.compactRevision)
-        if timeline.floor > floor {
-            floor = timeline.floor
-            effects.floor = floor
-        }
+        floorWanted = max(floorWanted, timeline.floor)
         // The timeline is the commit notice (L8).
         for (i, tail) in timeline.tails.enumerated()
         where tail.slot > groups[i + 1].decided && tail.term > .zero {
@@ -186,6 +183,7 @@ extension Node {
             pendingTimelines.append((timeline.frontier, timeline.tails))
         }
         advanceLocalFrontier(into: &effects)
+        raiseFloor(into: &effects)
         for i in partitions.indices {
             partitions[i].onFrontier(
                 timeline.frontier, tail: timeline.tails[i].slot, epoch: timeline.epoch, at: now,
@@ -218,7 +216,17 @@ extension Node {
         if localFrontier > before { reached(into: &effects) }
     }
 
+    /// History goes only where everything at or below it is decided and applied here (S17): a node that
+    /// lags still serves its older frontier, and what it applies later must not come in below the floor.
+    private mutating func raiseFloor(into effects: inout NodeEffects) {
+        let due = min(floorWanted, localFrontier)
+        guard due > floor else { return }
+        floor = due
+        effects.floor = due
+    }
+
     private mutating func reached(into effects: inout NodeEffects) {
+        raiseFloor(into: &effects)
         switch merge.advance(to: localFrontier) {
         case .changes(let changes):
             effects.changes.append(contentsOf: changes)

@@ -46,7 +46,9 @@ package struct Node: Sendable {
     var localFrontier = Revision.zero
     var pendingTimelines: Deque<(frontier: Revision, tails: [Timeline.Tail])> = []
     var compactRevision = Revision.zero
+    /// As the store has it, and as the sequencer allows.
     var floor = Revision.zero
+    var floorWanted = Revision.zero
     var merge: TimelineMerge
 
     var waiting: [UInt64: Waiting] = [:]

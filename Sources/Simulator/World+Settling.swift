@@ -43,6 +43,7 @@ extension World {
         if violations.isEmpty, !rest.isEmpty {
             fail(Violation("no key outlives its lease", rest.brief))
         }
+        waitForRest()
     }
 
     private var shortLeases: Set<LeaseID> {
