@@ -56,39 +56,12 @@ package struct Evaluator {
     // MARK: Compares
 
     private func choosePath(_ transaction: Transaction, into path: inout [Bool]) {
-        let succeeded = transaction.compares.allSatisfy(holds)
+        let succeeded = transaction.compares.allSatisfy {
+            $0.holds(of: table.live(in: $0.range))
+        }
         path.append(succeeded)
         for case .transaction(let nested) in succeeded ? transaction.success : transaction.failure {
             choosePath(nested, into: &path)
-        }
-    }
-
-    private func holds(_ compare: Compare) -> Bool {
-        let rows = table.live(in: compare.range)
-        if rows.isEmpty {
-            // etcd: without a key there is no value to compare; the numbers are all zero.
-            if case .value = compare.target { return false }
-            return Self.holds(compare, nil)
-        }
-        return rows.allSatisfy { Self.holds(compare, $0) }
-    }
-
-    private static func holds(_ compare: Compare, _ row: Row?) -> Bool {
-        switch compare.target {
-        case .version(let n): relate(row?.version ?? 0, compare.relation, n)
-        case .createRevision(let n): relate(row?.createRevision.rawValue ?? 0, compare.relation, n)
-        case .modRevision(let n): relate(row?.modRevision.rawValue ?? 0, compare.relation, n)
-        case .value(let v): relate(row?.value ?? .empty, compare.relation, v)
-        case .lease(let n): relate(row?.lease.rawValue ?? 0, compare.relation, n)
-        }
-    }
-
-    private static func relate<T: Comparable>(_ a: T, _ relation: Compare.Relation, _ b: T) -> Bool {
-        switch relation {
-        case .equal: a == b
-        case .notEqual: a != b
-        case .greater: a > b
-        case .less: a < b
         }
     }
 

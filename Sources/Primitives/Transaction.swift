@@ -36,6 +36,39 @@ public struct Compare: Hashable, Sendable {
     }
 }
 
+extension Compare {
+    /// Whether it holds of the live rows of its range. Without a row the numbers are all zero and
+    /// there is no value to compare (etcd's applyCompare).
+    public func holds(of rows: [Row]) -> Bool {
+        if rows.isEmpty {
+            if case .value = target { return false }
+            return holds(of: nil)
+        }
+        return rows.allSatisfy { holds(of: $0) }
+    }
+
+    private func holds(of row: Row?) -> Bool {
+        switch target {
+        case .version(let n): relation.holds(row?.version ?? 0, n)
+        case .createRevision(let n): relation.holds(row?.createRevision.rawValue ?? 0, n)
+        case .modRevision(let n): relation.holds(row?.modRevision.rawValue ?? 0, n)
+        case .value(let v): relation.holds(row?.value ?? .empty, v)
+        case .lease(let n): relation.holds(row?.lease.rawValue ?? 0, n)
+        }
+    }
+}
+
+extension Compare.Relation {
+    fileprivate func holds<T: Comparable>(_ a: T, _ b: T) -> Bool {
+        switch self {
+        case .equal: a == b
+        case .notEqual: a != b
+        case .greater: a > b
+        case .less: a < b
+        }
+    }
+}
+
 public enum Operation: Hashable, Sendable {
     case put(Put)
     case range(RangeQuery)
@@ -125,8 +158,6 @@ public struct RangeQuery: Hashable, Sendable {
     public var hasFilter: Bool {
         minModRevision != 0 || maxModRevision != 0 || minCreateRevision != 0 || maxCreateRevision != 0
     }
-    /// The store's own order: `limit` can stop the walk.
-    public var isInKeyOrder: Bool { order == .none || (order == .ascending && target == .key) }
 }
 
 // MARK: Results

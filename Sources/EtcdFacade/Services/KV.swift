@@ -132,32 +132,7 @@ struct TransactionReader {
 
     private func holds(_ compare: Compare) throws(RequestError) -> Bool {
         let rows = try node.range(RangeQuery(range: compare.range), at: index.revision).rows
-        if rows.isEmpty {
-            // Without a key there is no value to compare; the numbers are all zero.
-            if case .value = compare.target { return false }
-            return Self.holds(compare, nil)
-        }
-        return rows.allSatisfy { Self.holds(compare, $0) }
-    }
-
-    private static func holds(_ compare: Compare, _ row: Row?) -> Bool {
-        switch compare.target {
-        case .version(let n): relate(row?.version ?? 0, compare.relation, n)
-        case .createRevision(let n): relate(row?.createRevision.rawValue ?? 0, compare.relation, n)
-        case .modRevision(let n): relate(row?.modRevision.rawValue ?? 0, compare.relation, n)
-        case .value(let value): relate(row?.value ?? .empty, compare.relation, value)
-        case .lease(let n): relate(row?.lease.rawValue ?? 0, compare.relation, n)
-        }
-    }
-
-    private static func relate<T: Comparable>(_ a: T, _ relation: Compare.Relation, _ b: T) -> Bool
-    {
-        switch relation {
-        case .equal: a == b
-        case .notEqual: a != b
-        case .greater: a > b
-        case .less: a < b
-        }
+        return compare.holds(of: rows)
     }
 }
 
