@@ -1,5 +1,6 @@
 import EtcdAPI
 import EtcdFacade
+import Glibc
 import Logging
 import NIOCore
 import Node
@@ -185,7 +186,8 @@ final class Host: @unchecked Sendable {
         let client = configuration.clientAddress
         return transport.start().flatMapErrorThrowing { error in
             throw HostFailure(
-                code: 3, "cannot listen on \(self.configuration.peerAddress) for peers: \(error)")
+                code: 3,
+                "cannot listen on \(self.configuration.peerAddress) for peers: \(Host.text(error))")
         }.flatMapThrowing { _ in
             do {
                 return try SocketAddress.makeAddressResolvingHost(client.host, port: client.port)
@@ -194,7 +196,8 @@ final class Host: @unchecked Sendable {
             }
         }.flatMap { address in
             self.server.bind(to: address, tls: self.clientTLS).flatMapErrorThrowing { error in
-                throw HostFailure(code: 3, "cannot listen on \(client) for clients: \(error)")
+                throw HostFailure(
+                    code: 3, "cannot listen on \(client) for clients: \(Host.text(error))")
             }
         }.map { address in
             self.logger.info(
@@ -204,6 +207,12 @@ final class Host: @unchecked Sendable {
             self.enqueue(.wake)
             self.startHousekeeping()
         }
+    }
+
+    /// The system's words, without NIO's around them.
+    private static func text(_ error: any Error) -> String {
+        guard let error = error as? IOError else { return "\(error)" }
+        return String(cString: strerror(error.errnoCode))
     }
 
     /// SIGHUP: new certificates for new connections.

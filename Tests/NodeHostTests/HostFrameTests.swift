@@ -1,0 +1,86 @@
+import Primitives
+import Testing
+
+@testable import NodeHost
+
+@Suite struct HostFrameTests {
+    private let group = GroupID(keyspace: .standard, partition: PartitionID(3))
+
+    @Test func `snapshot messages survive the wire`() throws {
+        let messages: [SnapshotMessage] = [
+            .offer(group, number: 7, applied: Slot(99)),
+            .chunk(group, number: 7, index: 0, Bytes(Array(repeating: 5, count: 300))),
+            .end(group, number: 7, chunks: 1), .next(group, number: 7, next: 8),
+            .refused(group, number: .max),
+        ]
+        for message in messages {
+            var reader = ByteReader(message.encoded())
+            #expect(try HostFrame.kind(&reader) == .snapshot)
+            #expect(try SnapshotMessage(&reader) == message)
+        }
+    }
+
+    @Test func `a cut or lengthened snapshot message is an error, never a trap`() throws {
+        let whole = SnapshotMessage.chunk(group, number: 1, index: 2, "payload").encoded()
+        for length in 0..<whole.count {
+            #expect(throws: DecodingError.self) {
+                var reader = ByteReader(whole[0..<length])
+                _ = try HostFrame.kind(&reader)
+                _ = try SnapshotMessage(&reader)
+            }
+        }
+        var longer = ByteReader(Bytes(whole.array + [0]))
+        _ = try HostFrame.kind(&longer)
+        #expect(throws: DecodingError.self) { _ = try SnapshotMessage(&longer) }
+    }
+
+    @Test func `unknown kinds and versions are told apart from damage`() throws {
+        var unknown = ByteReader(Bytes([99, HostFrame.version]))
+        #expect(try HostFrame.kind(&unknown) == nil)
+        var newer = ByteReader(Bytes([1, HostFrame.version + 1]))
+        #expect(try HostFrame.kind(&newer) == nil)
+        #expect(throws: DecodingError.self) {
+            var empty = ByteReader(.empty)
+            _ = try HostFrame.kind(&empty)
+        }
+    }
+
+    @Test func `the log's thread wakes the loop once for many tickets`() {
+        let mark = DurableMark()
+        #expect(mark.raise(1))
+        #expect(!mark.raise(2))
+        #expect(mark.take() == 2)
+        #expect(mark.raise(3))
+        #expect(mark.take() == 3)
+    }
+
+    @Test func `the first reason why a node cannot go on is the one that counts`() {
+        let end = HostEnd()
+        #expect(!end.hasFailed)
+        end.fail(HostFailure(code: 6, "first"))
+        end.fail(HostFailure(code: 5, "second"))
+        guard case .failed(let reason) = end.wait(orSignal: -1) else {
+            Issue.record("no failure")
+            return
+        }
+        #expect(reason == HostFailure(code: 6, "first"))
+    }
+
+    @Test func `endpoints read as etcdctl reads them`() {
+        #expect(Endpoint("127.0.0.1:2379")?.description == "http://127.0.0.1:2379")
+        #expect(Endpoint("https://h:1/")?.description == "https://h:1")
+        #expect(Endpoint("ftp://h:1") == nil)
+        #expect(Endpoint("https://") == nil)
+    }
+
+    @Test func `JSON is escaped`() {
+        let text = JSON.object([("a\"b", .string("x\n\u{1}é")), ("n", .null)]).text
+        #expect(text == #"{"a\"b":"x\n\u0001é","n":null}"#)
+    }
+
+    @Test func `wall time prints as RFC 3339`() {
+        #expect(
+            WallTime.text(secondsSince1970: 1_764_100_158, microseconds: 42)
+                == "2025-11-25T19:49:18.000042Z")
+    }
+}
