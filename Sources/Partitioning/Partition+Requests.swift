@@ -459,7 +459,8 @@ extension Partition {
             }
             effects.send(
                 .allocate(
-                    epoch, id, lead.term, lapses: lead.lapses, first: lead.askedBase + UInt64(from), replaced: Array(stamps)),
+                    epoch, id, lead.term, lapses: lead.lapses, first: lead.askedBase + UInt64(from),
+                    replaced: Array(stamps)),
                 to: epoch.node)
             // Progress moves the time of repetition, more questions do not: a lost one is noticed.
             if isDue || lead.askedSent == 0 { lead.askAt = retry }

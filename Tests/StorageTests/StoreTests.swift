@@ -30,7 +30,8 @@ struct Model {
         return keys.sorted().compactMap { versions[$0]?.last { $0.modRevision <= revision } }
     }
     func answer(_ query: RangeQuery, at revision: Revision, _ hashes: HashRange) -> RangeResult {
-        if query.range.isEmpty || query.range.isSingle && !hashes.contains(KeyHash.hash(query.range.key)) { return query.answer(fromAll: []) }
+        let isElsewhere = query.range.isSingle && !hashes.contains(KeyHash.hash(query.range.key))
+        if query.range.isEmpty || isElsewhere { return query.answer(fromAll: []) }
         return query.answer(
             fromAll: newest(query.range, at: revision, hashes).filter { !$0.isDeletion })
     }

