@@ -144,7 +144,7 @@ final class FakeNode: NodeAccess {
             guard leases[id] == nil else { return .failed(.leaseExists) }
             leases[id] = ttl
             return .leaseGranted(id, ttlSeconds: ttl, revision: revision)
-        case .leaseRevoke(let id):
+        case .leaseRevoke(let id), .leaseExpire(let id):
             guard leases[id] != nil else { return .failed(.leaseNotFound) }
             leases[id] = nil
             let attached = live(.everything, at: revision).filter { $0.lease == id }
