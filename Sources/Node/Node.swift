@@ -218,6 +218,8 @@ package struct Node: Sendable {
             }
         case .snapshotInstalled(let group, let records):
             onSnapshot(group, records, into: &effects)
+        case .campaign(let partition):
+            stepGroup(Int(partition.rawValue), .campaign, into: &effects)
         case .linkConnected(let region, let peer): onLink(region, peer, up: true, into: &effects)
         case .linkDisconnected(let region, let peer): onLink(region, peer, up: false, into: &effects)
         case .linkMessage(let region, let peer, let message):

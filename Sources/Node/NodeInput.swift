@@ -27,6 +27,9 @@ package enum NodeInput: Sendable {
     /// A snapshot of the group was installed in the store; its records are these.
     case snapshotInstalled(GroupID, records: [(key: Bytes, value: Bytes)])
 
+    /// Take the leadership of this group over now, whoever has it: for drills and simulation.
+    case campaign(PartitionID)
+
     /// Links between regions.
     case linkConnected(RegionID, NodeID)
     case linkDisconnected(RegionID, NodeID)

@@ -17,6 +17,8 @@ struct FaultPlan {
         case connectionReset
         /// One group's messages to and from one node are lost: leaderships part company.
         case groupCut
+        /// A node takes a group's leadership from a healthy leader.
+        case takeover
         case loss
         case duplication
         case reordering
@@ -63,7 +65,7 @@ struct FaultPlan {
         Kind.allCases.filter { kind in
             switch kind {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
-                .connectionReset, .groupCut, .clockJump, .regionCut:
+                .connectionReset, .groupCut, .takeover, .clockJump, .regionCut:
                 kinds.contains(kind)
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
                 .compaction:

@@ -173,6 +173,12 @@ extension World {
                 disconnect(pair, lost: nil)
                 queue.schedule(.connect(pair), after: span(5, 40))
             }
+        case .takeover:
+            for _ in 0...random.below(3) {
+                let partition = PartitionID(UInt32(random.below(UInt64(map.entries.count + 1))))
+                let node = random.pick(addresses)
+                deliver(.campaign(partition), to: node)
+            }
         case .clockJump:
             let jump = random.within(-400_000...400_000)
             nodes[address]?.clock.jump(microseconds: jump)
