@@ -203,9 +203,18 @@ extension ConflictReport {
     fileprivate init(_ record: ConflictRecord, here: RegionID) {
         let local = record.loser.origin.region == here ? record.loser : record.winner
         self.init(
-            key: record.key, policy: "\(record.policy)", revision: local.origin.revision,
+            key: record.key, policy: record.policy.name, revision: local.origin.revision,
             winner: record.winner.origin, loser: record.loser.origin,
             loserValue: record.loser.value, loserIsDeletion: record.loser.isDeletion)
+    }
+}
+
+extension ConflictPolicy {
+    /// As in configuration, metrics and reports.
+    fileprivate var name: String {
+        switch self {
+        case .lastWriterWins: "last-writer-wins"
+        }
     }
 }
 
