@@ -56,7 +56,7 @@ private struct YAMLWriter {
     mutating func line(_ line: String) { text += line + "\n" }
     mutating func tls(_ name: String, _ files: HostConfiguration.TLSFiles) {
         line("  \(name):")
-        line("    ca: \(quoted(files.ca))")
+        if let ca = files.ca { line("    ca: \(quoted(ca))") }
         line("    cert: \(quoted(files.certificate))")
         line("    key: \(quoted(files.key))")
     }

@@ -4,19 +4,36 @@ package import Primitives
 /// deploy/examples/node.yaml for every key with its meaning.
 package struct HostConfiguration: Equatable, Sendable {
     package struct TLSFiles: Equatable, Sendable {
-        package var ca: String
+        /// Nil only for clients that are not asked for certificates.
+        package var ca: String?
         package var certificate: String
         package var key: String
         /// Refuse clients without a certificate that `ca` signed (etcd: --client-cert-auth).
         /// Between nodes always on.
         package var requiresClientCertificate: Bool
+        /// Certificates that the authority has taken back.
+        package var revocations: String?
+        package var isTLS13Required = false
         package init(
-            ca: String, certificate: String, key: String, requiresClientCertificate: Bool = true
+            ca: String?, certificate: String, key: String, requiresClientCertificate: Bool = true
         ) {
             self.ca = ca
             self.certificate = certificate
             self.key = key
             self.requiresClientCertificate = requiresClientCertificate
+        }
+    }
+
+    /// An address where clients are served.
+    package struct Listener: Equatable, Sendable {
+        package var address: NetworkAddress
+        package var isSecure: Bool
+        /// Only what watches over nodes: /metrics, /health and their like.
+        package var servesOnlyMetrics: Bool
+        package init(address: NetworkAddress, isSecure: Bool, servesOnlyMetrics: Bool = false) {
+            self.address = address
+            self.isSecure = isSecure
+            self.servesOnlyMetrics = servesOnlyMetrics
         }
     }
 
@@ -62,6 +79,9 @@ package struct HostConfiguration: Equatable, Sendable {
         package var blockCacheBytes = 64 << 20
         /// The store is flushed, and the log cut, after so much was written.
         package var logBytesBeforeFlush = 64 << 20
+        /// These two are set by etcd's flags only.
+        package var concurrentStreamsMax = UInt32.max
+        package var watchProgressInterval = TimeSpan.seconds(600)
         package init() {}
     }
 
@@ -79,6 +99,8 @@ package struct HostConfiguration: Equatable, Sendable {
     package var dataDirectory = ""
     package var clientAddress = NetworkAddress(host: "127.0.0.1", port: 2379)
     package var peerAddress = NetworkAddress(host: "127.0.0.1", port: 2380)
+    /// All addresses for clients, if there are several (etcd's flags only). Empty: `clientAddress`.
+    package var listeners: [Listener] = []
     package var members: [Member] = []
     package var remoteRegions: [RemoteRegion] = []
     package var partitions = 8
@@ -92,6 +114,11 @@ package struct HostConfiguration: Equatable, Sendable {
     package var wanDelay = TimeSpan.zero
 
     package init() {}
+
+    package var allListeners: [Listener] {
+        listeners.isEmpty
+            ? [Listener(address: clientAddress, isSecure: clientTLS != nil)] : listeners
+    }
 
     package var me: Member? { members.first { $0.id == nodeID } }
 

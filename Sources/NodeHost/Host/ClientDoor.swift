@@ -31,6 +31,40 @@ final class ClientDoor: RPCHandler {
     }
 }
 
+/// A port for those who watch over nodes: no data goes through it, so it may be open where the
+/// others are not.
+final class MetricsDoor: RPCHandler {
+    private unowned let server: RPCServer
+    private let facade: Facade
+
+    init(server: RPCServer, facade: Facade) {
+        self.server = server
+        self.facade = facade
+    }
+
+    func onCall(_ call: CallReference, method: RPCMethod, metadata: CallMetadata) {
+        server.finish(call, .unimplemented, message: "this port serves metrics and health only")
+    }
+    func onMessage(_ call: CallReference, _ message: Bytes) {}
+    func onHalfClose(_ call: CallReference) {}
+    func onCancelled(_ call: CallReference) {}
+    func onWritable(_ call: CallReference) {}
+
+    func onHTTP(_ request: HTTPRequest, _ responder: HTTPResponder) {
+        let path = request.target.prefix { $0 != "?" }
+        let isOpen = ["/metrics", "/health", "/livez", "/readyz", "/version"].contains {
+            path == $0 || path.hasPrefix($0 + "/")
+        }
+        guard isOpen else {
+            responder.respond(
+                HTTPResponse(
+                    status: 404, contentType: "text/plain; charset=utf-8", "404 page not found\n"))
+            return
+        }
+        facade.onHTTP(request, responder)
+    }
+}
+
 extension Host {
     /// `POST /polder/fault?peer=r2-n1&block=true&delay=40ms`; `peer` may be a region (`r2`) or `all`.
     /// Without block and delay the fault ends. Only where the configuration allows faults.

@@ -126,7 +126,8 @@ extension Host: NodeAccess {
         let scheme = configuration.peerTLS == nil ? "http" : "https"
         return NodeStatus.Member(
             id: configuration.memberID(of: member.id), name: member.name,
-            clientURLs: member.clientURLs, peerURLs: ["\(scheme)://\(member.peer)"],
+            clientURLs: member.clientURLs.isEmpty ? advertised[peer] ?? [] : member.clientURLs,
+            peerURLs: ["\(scheme)://\(member.peer)"],
             node: member.id, isHealthy: isMe || !node.suspects(member.id),
             version: isMe ? PolderVersion.text : versions[peer] ?? "")
     }
@@ -160,6 +161,23 @@ extension Host: NodeAccess {
 
     // MARK: The leader
 
+    /// etcd's words, in its order: tools wait for them.
+    private func announce() {
+        for listener in configuration.allListeners where !listener.servesOnlyMetrics {
+            logger.notice("ready to serve client requests")
+            let metadata: Logger.Metadata = [
+                "address": "\(listener.address)", "traffic": "grpc+http",
+            ]
+            if listener.isSecure {
+                logger.notice("serving client traffic securely", metadata: metadata)
+            } else {
+                logger.notice(
+                    "serving client traffic insecurely; this is strongly discouraged!",
+                    metadata: metadata)
+            }
+        }
+    }
+
     /// After every turn: streams that want a leader must hear when there is none.
     func noticeLeader() {
         let has = node.sequencerNode(at: Clocks.instant()) != nil
@@ -168,8 +186,7 @@ extension Host: NodeAccess {
         facade?.onLeaderChanged(hasLeader: has)
         if has, !hasServed {
             hasServed = true
-            // etcd's words: tools wait for them.
-            logger.notice("ready to serve client requests")
+            announce()
         }
     }
 }

@@ -23,6 +23,9 @@ extension Host {
         logger.info("connected", metadata: ["peer": "\(peer)"])
         var writer = HostFrame.begin(.greeting)
         writer.string(PolderVersion.text)
+        let urls = configuration.me?.clientURLs ?? []
+        writer.varint(UInt64(urls.count))
+        for url in urls { writer.string(url) }
         transport.send(Bytes(writer.bytes), to: peer)
         if peer.region == configuration.regionID {
             enqueue(.connected(peer.node))
@@ -83,6 +86,13 @@ extension Host {
             transport.flush()
         case .greeting:
             versions[peer] = String(try reader.string().prefix(64))
+            // Builds before etcd's flags say no more than their version.
+            guard reader.remaining > 0 else { return }
+            let count = try reader.varint()
+            guard count <= 64 else { throw DecodingError("\(count) client URLs") }
+            var urls: [String] = []
+            for _ in 0..<count { urls.append(String(try reader.string().prefix(256))) }
+            advertised[peer] = urls
         }
     }
 

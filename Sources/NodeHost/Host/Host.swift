@@ -26,6 +26,8 @@ final class Host: @unchecked Sendable {
     let store: Store
     let transport: PeerTransport
     let server: RPCServer
+    /// For listeners that serve metrics only.
+    let metricsServer: RPCServer
     let peers: PeerDelegate
     let courier: SnapshotCourier
     /// Set at the end of `init`; nil only within it.
@@ -66,6 +68,8 @@ final class Host: @unchecked Sendable {
     var figures = HostFigures()
     /// What the other nodes of the cluster say that they run.
     var versions: [PeerID: String] = [:]
+    /// Where they say that clients find them: asked only if the configuration does not know.
+    var advertised: [PeerID: [String]] = [:]
 
     init(
         _ configuration: HostConfiguration, loop: any EventLoop, logger: Logger, end: HostEnd
@@ -106,7 +110,9 @@ final class Host: @unchecked Sendable {
             delegate: peers)
         var limits = RPCLimits()
         limits.messageBytesMax = configuration.limits.requestBytesMax + 524_288
+        limits.concurrentStreamsMax = configuration.limits.concurrentStreamsMax
         server = RPCServer(loop: loop, limits: limits)
+        metricsServer = RPCServer(loop: loop, limits: limits)
         do throws(DecodingError) {
             node = try Node(
                 configuration: configuration.node(boot: boot), restored: restored, at: Clocks.read())
@@ -124,12 +130,14 @@ final class Host: @unchecked Sendable {
         var facadeLimits = FacadeLimits()
         facadeLimits.requestBytesMax = configuration.limits.requestBytesMax
         facadeLimits.transactionOperationsMax = configuration.limits.transactionOperationsMax
+        facadeLimits.progressInterval = configuration.limits.watchProgressInterval
         var versions = ServedVersions()
         versions.polder = PolderVersion.text
         let facade = Facade(
             node: self, server: server, limits: facadeLimits, versions: versions)
         self.facade = facade
         server.handler = ClientDoor(host: self, facade: facade)
+        metricsServer.handler = MetricsDoor(server: metricsServer, facade: facade)
     }
 
     // MARK: Parts
@@ -138,11 +146,13 @@ final class Host: @unchecked Sendable {
         _ files: HostConfiguration.TLSFiles?, alpn: [String]
     ) throws(HostFailure) -> TLSContext? {
         guard let files else { return nil }
+        var made = TLSConfiguration(
+            ca: files.ca, certificate: files.certificate, key: files.key,
+            requireClientCertificate: files.requiresClientCertificate, alpn: alpn)
+        made.revocations = files.revocations
+        if files.isTLS13Required { made.minimumVersion = .tls13 }
         do {
-            return try TLSContext(
-                TLSConfiguration(
-                    ca: files.ca, certificate: files.certificate, key: files.key,
-                    requireClientCertificate: files.requiresClientCertificate, alpn: alpn))
+            return try TLSContext(made)
         } catch {
             throw HostFailure(code: 3, "\(error)")
         }
@@ -183,30 +193,39 @@ final class Host: @unchecked Sendable {
 
     func start() -> EventLoopFuture<Void> {
         transport.setPeers(configuration.peers)
-        let client = configuration.clientAddress
         return transport.start().flatMapErrorThrowing { error in
             throw HostFailure(
                 code: 3,
                 "cannot listen on \(self.configuration.peerAddress) for peers: \(Host.text(error))")
-        }.flatMapThrowing { _ in
-            do {
-                return try SocketAddress.makeAddressResolvingHost(client.host, port: client.port)
-            } catch {
-                throw HostFailure(code: 3, "listen.client: cannot resolve \(client.host): \(error)")
-            }
-        }.flatMap { address in
-            self.server.bind(to: address, tls: self.clientTLS).flatMapErrorThrowing { error in
-                throw HostFailure(
-                    code: 3, "cannot listen on \(client) for clients: \(Host.text(error))")
-            }
-        }.map { address in
-            self.logger.info(
-                "serving client traffic",
-                metadata: ["address": "\(client)", "tls": "\(self.clientTLS != nil)"])
+        }.flatMap { _ in
+            self.listen(self.configuration.allListeners[...])
+        }.map {
             self.facade?.start()
             self.enqueue(.wake)
             self.startHousekeeping()
         }
+    }
+
+    private func listen(
+        _ listeners: ArraySlice<HostConfiguration.Listener>
+    ) -> EventLoopFuture<Void> {
+        guard let listener = listeners.first else { return loop.makeSucceededVoidFuture() }
+        let address: SocketAddress
+        do {
+            address = try SocketAddress.makeAddressResolvingHost(
+                listener.address.host, port: listener.address.port)
+        } catch {
+            return loop.makeFailedFuture(
+                HostFailure(
+                    code: 3, "listen.client: cannot resolve \(listener.address.host): \(error)"))
+        }
+        let door = listener.servesOnlyMetrics ? metricsServer : server
+        return door.bind(to: address, tls: listener.isSecure ? clientTLS : nil)
+            .flatMapErrorThrowing { error in
+                throw HostFailure(
+                    code: 3,
+                    "cannot listen on \(listener.address) for clients: \(Host.text(error))")
+            }.flatMap { _ in self.listen(listeners.dropFirst()) }
     }
 
     /// The system's words, without NIO's around them.
@@ -232,7 +251,9 @@ final class Host: @unchecked Sendable {
     /// was acknowledged can be lost: the log holds it all already.
     func stop() -> EventLoopFuture<Void> {
         isStopping = true
-        return server.shutdown(within: .milliseconds(500)).flatMap { self.transport.shutdown() }
+        return server.shutdown(within: .milliseconds(500))
+            .flatMap { self.metricsServer.shutdown(within: .milliseconds(100)) }
+            .flatMap { self.transport.shutdown() }
             .flatMapThrowing {
                 self.isStopped = true
                 self.facade?.stop()

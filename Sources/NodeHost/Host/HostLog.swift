@@ -33,13 +33,23 @@ package struct HostLogHandler: LogHandler {
         case .json:
             // etcd's names, so that what reads etcd's log reads this one.
             var members: [(String, JSON)] = [
-                ("level", .string(event.level.rawValue)), ("ts", .string(WallTime.now())),
+                ("level", .string(HostLogHandler.etcdName(event.level))), ("ts", .string(WallTime.now())),
                 ("logger", .string(label)), ("msg", .string("\(event.message)")),
             ]
             for (key, value) in sorted { members.append((key, .string("\(value)"))) }
             line = JSON.object(members).text
         }
         ControlSocket.write(HostLogHandler.oneLine(line) + "\n", to: 2)
+    }
+
+    private static func etcdName(_ level: Logger.Level) -> String {
+        switch level {
+        case .trace, .debug: "debug"
+        case .info, .notice: "info"
+        case .warning: "warn"
+        case .error: "error"
+        case .critical: "fatal"
+        }
     }
 
     private static func quotedIfNeeded(_ text: String) -> String {

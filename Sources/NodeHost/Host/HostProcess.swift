@@ -14,7 +14,9 @@ package enum HostProcess {
     }
 
     /// Returns when the node has stopped, or cannot go on.
-    package static func run(_ configuration: HostConfiguration) -> Outcome {
+    package static func run(
+        _ configuration: HostConfiguration, onStarted: () throws -> Void = {}
+    ) -> Outcome {
         let logger = configuration.makeLogger()
         guard let signals = Signals.make() else {
             return Outcome(code: 3, message: "cannot receive signals")
@@ -29,6 +31,7 @@ package enum HostProcess {
                 try Host(configuration, loop: loop, logger: logger, end: end)
             }.wait()
             try loop.flatSubmit { host.start() }.wait()
+            try onStarted()
         } catch {
             let failure = error as? HostFailure ?? HostFailure(code: 3, "\(error)")
             logger.critical("cannot start", metadata: ["reason": "\(failure.message)"])
