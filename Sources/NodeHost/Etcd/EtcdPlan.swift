@@ -1,0 +1,297 @@
+import Primitives
+
+/// etcd's flags as the configuration of one node of region `r1`, with nothing outside that region.
+package struct EtcdPlan: Equatable, Sendable {
+    package var configuration: HostConfiguration
+    package var warnings: [EtcdWarning]
+    package var members: EtcdMembers
+
+    /// `etcd`'s default is NAME.etcd in the working directory.
+    package static func dataDirectory(_ arguments: EtcdArguments) -> String {
+        arguments.nonempty("data-dir") ?? arguments.text("name") + ".etcd"
+    }
+
+    /// `restored`: what the data directory knows already; it wins over the flags, as with etcd.
+    package init(
+        _ arguments: EtcdArguments, restored: EtcdMembers? = nil
+    ) throws(ConfigurationError) {
+        var builder = Builder(arguments: arguments)
+        try builder.readMembers(restored)
+        try builder.readListeners()
+        try builder.readPeers()
+        try builder.readTLS()
+        try builder.readLimits()
+        try builder.readLog()
+        configuration = builder.configuration
+        warnings = builder.arguments.warnings
+        members = builder.members
+    }
+}
+
+private struct Builder {
+    var arguments: EtcdArguments
+    var configuration = HostConfiguration()
+    var members = EtcdMembers(
+        clusterName: "", clusterID: 0, node: NodeID(1), partitions: 8, isPeerSecure: false, members: [])
+
+    // MARK: Who
+
+    mutating func readMembers(_ restored: EtcdMembers?) throws(ConfigurationError) {
+        let state = arguments.text("initial-cluster-state")
+        guard state == "new" || state == "existing" else {
+            throw arguments.refuse("initial-cluster-state", "\"\(state)\" is not new or existing")
+        }
+        guard !arguments.text("name").isEmpty else {
+            throw arguments.refuse("name", "a member needs a name")
+        }
+        if let restored {
+            members = restored
+            noteIgnored(restored)
+        } else if state == "existing" {
+            throw arguments.refuse(
+                "initial-cluster-state",
+                "the data directory is new, and joining a running cluster is not supported yet")
+        } else {
+            members = try newMembers()
+        }
+        configuration.clusterName = members.clusterName
+        configuration.clusterID = members.clusterID
+        configuration.partitions = members.partitions
+        configuration.nodeID = members.node
+        configuration.nodeName = members.me?.name ?? arguments.text("name")
+        configuration.dataDirectory = Files.absolute(EtcdPlan.dataDirectory(arguments))
+        configuration.members = members.members.map {
+            HostConfiguration.Member(id: $0.id, name: $0.name, peer: $0.peer, clientURLs: [])
+        }
+    }
+
+    private mutating func noteIgnored(_ restored: EtcdMembers) {
+        if arguments.isGiven("name"), let name = restored.me?.name, name != arguments.text("name") {
+            arguments.warn(
+                "flag is ignored: the data directory has been initialized",
+                ["flag": "--name", "name": name])
+        }
+        guard arguments.isGiven("initial-cluster") else { return }
+        // A list that cannot be read is ignored like any other, with the same warning.
+        let given = try? arguments.initialCluster().compactMap { member in
+            member.urls.first.map { "\(member.name)=\($0.address)" }
+        }
+        if given != restored.members.map({ "\($0.name)=\($0.peer)" }) {
+            arguments.warn(
+                "flag is ignored: the data directory has been initialized",
+                ["flag": "--initial-cluster"])
+        }
+    }
+
+    private mutating func newMembers() throws(ConfigurationError) -> EtcdMembers {
+        let name = arguments.text("name"), flag = "initial-cluster"
+        let advertised = try arguments.urls("initial-advertise-peer-urls")
+        var cluster: [(name: String, urls: [EtcdURL])] = [(name: name, urls: advertised)]
+        if arguments.isGiven(flag) {
+            cluster = try arguments.initialCluster()
+            guard let me = cluster.first(where: { $0.name == name }) else {
+                throw arguments.refuse(
+                    flag, "couldn't find local name \"\(name)\" in the initial cluster configuration")
+            }
+            if arguments.isGiven("initial-advertise-peer-urls"), Set(me.urls) != Set(advertised) {
+                throw arguments.refuse(
+                    flag, "has \(name)=\(me.urls[0]), but --initial-advertise-peer-urls is "
+                        + "\(arguments.text("initial-advertise-peer-urls"))")
+            }
+        }
+        guard cluster.count <= 9 else {
+            throw arguments.refuse(flag, "\(cluster.count) members; at most 9")
+        }
+        let schemes = Set(cluster.flatMap { $0.urls.map(\.isSecure) })
+        guard schemes.count == 1, let isSecure = schemes.first else {
+            throw arguments.refuse(
+                cluster.count > 1 ? flag : "initial-advertise-peer-urls",
+                schemes.isEmpty ? "no URL is given" : "http and https must not be mixed between peers")
+        }
+        var found: [EtcdMembers.Member] = [], number: UInt16 = 0
+        for (name, urls) in cluster {
+            number += 1
+            if urls.count > 1 {
+                arguments.warn(
+                    "member has several peer URLs: only the first is used",
+                    ["member": name, "url": "\(urls[0])"])
+            }
+            found.append(.init(id: NodeID(number), name: name, peer: urls[0].address))
+        }
+        let token = arguments.text("initial-cluster-token")
+        return EtcdMembers(
+            clusterName: token.isEmpty ? "etcd-cluster" : token,
+            clusterID: EtcdMembers.clusterID(token: token, members: found),
+            node: found.first { $0.name == name }?.id ?? NodeID(1),
+            partitions: HostConfiguration().partitions, isPeerSecure: isSecure, members: found)
+    }
+
+    // MARK: Where
+
+    mutating func readListeners() throws(ConfigurationError) {
+        let client = try arguments.listenURLs("listen-client-urls")
+        guard let first = client.first else {
+            throw arguments.refuse("listen-client-urls", "no URL is given")
+        }
+        if arguments.isGiven("listen-client-urls"), !arguments.isGiven("advertise-client-urls") {
+            throw arguments.refuse(
+                "advertise-client-urls", "is required when --listen-client-urls is set explicitly")
+        }
+        let plain = try arguments.listenURLs("listen-client-http-urls")
+        let metrics = try arguments.listenURLs("listen-metrics-urls")
+        configuration.clientAddress = first.listenAddress
+        configuration.listeners =
+            (client + plain).map { .init(address: $0.listenAddress, isSecure: $0.isSecure) }
+            + metrics.map {
+                .init(address: $0.listenAddress, isSecure: $0.isSecure, servesOnlyMetrics: true)
+            }
+        let advertised = try arguments.urls("advertise-client-urls").map { "\($0)" }
+        guard !advertised.isEmpty else {
+            throw arguments.refuse("advertise-client-urls", "no URL is given")
+        }
+        for index in configuration.members.indices
+        where configuration.members[index].id == configuration.nodeID {
+            configuration.members[index].clientURLs = advertised
+        }
+    }
+
+    mutating func readPeers() throws(ConfigurationError) {
+        let flag = "listen-peer-urls"
+        let peer = try arguments.listenURLs(flag)
+        guard let first = peer.first else { throw arguments.refuse(flag, "no URL is given") }
+        guard peer.count == 1 else {
+            throw arguments.refuse(flag, "several addresses for peers are not supported yet")
+        }
+        guard first.isSecure == members.isPeerSecure else {
+            let (here, there) = first.isSecure ? ("https", "http") : ("http", "https")
+            throw arguments.refuse(
+                flag, "\(first) is \(here), but the members' advertised peer URLs are \(there)")
+        }
+        configuration.peerAddress = first.listenAddress
+        let taken = configuration.listeners.map(\.address) + [first.listenAddress]
+        guard Set(taken).count == taken.count else {
+            throw arguments.refuse(flag, "an address is used for two purposes")
+        }
+    }
+
+    // MARK: TLS
+
+    mutating func readTLS() throws(ConfigurationError) {
+        let version = arguments.text("tls-min-version")
+        guard ["", "TLS1.2", "TLS1.3"].contains(version) else {
+            throw arguments.refuse("tls-min-version", "\"\(version)\" is not TLS1.2 or TLS1.3")
+        }
+        let client = try files(prefix: "", revocations: "client-crl-file", version)
+        let secure = configuration.listeners.filter(\.isSecure)
+        if let listener = secure.first, client == nil {
+            throw arguments.refuse(
+                listener.servesOnlyMetrics ? "listen-metrics-urls" : "listen-client-urls",
+                "TLS key/cert must be provided for https://\(listener.address) "
+                    + "(--cert-file and --key-file)")
+        }
+        if secure.isEmpty, client != nil {
+            arguments.warn(
+                "scheme is http while key and cert files are present; ignoring key and cert files",
+                ["flag": "--listen-client-urls"])
+        }
+        configuration.clientTLS = secure.isEmpty ? nil : client
+        configuration.peerTLS = try peerFiles(version)
+    }
+
+    private mutating func peerFiles(
+        _ version: String
+    ) throws(ConfigurationError) -> HostConfiguration.TLSFiles? {
+        var peer = try files(prefix: "peer-", revocations: "peer-crl-file", version)
+        if !members.isPeerSecure {
+            if peer != nil {
+                arguments.warn(
+                    "scheme is http while key and cert files are present; ignoring key and cert files",
+                    ["flag": "--listen-peer-urls"])
+            } else if members.members.count > 1 {
+                arguments.warn(
+                    "peers talk without TLS; this is strongly discouraged",
+                    ["address": "\(configuration.peerAddress)"])
+            }
+            return nil
+        }
+        guard peer != nil else {
+            throw arguments.refuse(
+                "listen-peer-urls",
+                "TLS key/cert must be provided for https (--peer-cert-file and --peer-key-file)")
+        }
+        guard peer?.ca != nil else {
+            throw arguments.refuse(
+                "peer-trusted-ca-file", "is required: peers always check each other's certificates")
+        }
+        peer?.requiresClientCertificate = true
+        return peer
+    }
+
+    /// etcd asks clients for certificates as soon as it is told an authority for them.
+    private func files(
+        prefix: String, revocations: String, _ version: String
+    ) throws(ConfigurationError) -> HostConfiguration.TLSFiles? {
+        let certificate = arguments.nonempty(prefix + "cert-file")
+        let key = arguments.nonempty(prefix + "key-file")
+        guard let certificate, let key else {
+            if certificate == nil, key == nil { return nil }
+            throw arguments.refuse(
+                prefix + (certificate == nil ? "cert-file" : "key-file"),
+                "certificate and key go together")
+        }
+        let ca = arguments.nonempty(prefix + "trusted-ca-file")
+        let asks = arguments.isOn(prefix + "client-cert-auth")
+        if asks, ca == nil {
+            throw arguments.refuse(
+                prefix + "client-cert-auth", "needs --\(prefix)trusted-ca-file")
+        }
+        var files = HostConfiguration.TLSFiles(
+            ca: ca, certificate: certificate, key: key, requiresClientCertificate: ca != nil)
+        files.revocations = arguments.nonempty(revocations)
+        files.isTLS13Required = version == "TLS1.3"
+        return files
+    }
+
+    // MARK: The rest
+
+    mutating func readLimits() throws(ConfigurationError) {
+        configuration.limits.requestBytesMax = bounded("max-request-bytes", 1_024...(64 << 20))
+        configuration.limits.transactionOperationsMax = bounded("max-txn-ops", 1...10_000)
+        configuration.limits.concurrentStreamsMax =
+            UInt32(bounded("max-concurrent-streams", 1...Int(UInt32.max)))
+        let flag = "watch-progress-notify-interval"
+        let older = "experimental-" + flag
+        let chosen = arguments.isGiven(flag) ? flag : older
+        guard let interval = EtcdArguments.duration(arguments.text(chosen)),
+            interval >= .milliseconds(100)
+        else { throw arguments.refuse(chosen, "must be at least 100ms") }
+        configuration.limits.watchProgressInterval = interval
+    }
+
+    private mutating func bounded(_ name: String, _ range: ClosedRange<Int>) -> Int {
+        let value = arguments.number(name)
+        let used = min(max(value, range.lowerBound), range.upperBound)
+        if used != value {
+            arguments.warn(
+                "flag is out of range: the nearest value is used",
+                ["flag": "--" + name, "value": "\(value)", "used": "\(used)"])
+        }
+        return used
+    }
+
+    mutating func readLog() throws(ConfigurationError) {
+        switch arguments.text("log-level") {
+        case "debug": configuration.logLevel = .debug
+        case "info", "": configuration.logLevel = .info
+        case "warn": configuration.logLevel = .warning
+        case "error": configuration.logLevel = .error
+        case "dpanic", "panic", "fatal": configuration.logLevel = .critical
+        case let other: throw arguments.refuse("log-level", "unrecognized level: \"\(other)\"")
+        }
+        switch arguments.text("log-format") {
+        case "json", "": configuration.logFormat = .json
+        case "console": configuration.logFormat = .text
+        case let other: throw arguments.refuse("log-format", "unknown log format: \"\(other)\"")
+        }
+    }
+}

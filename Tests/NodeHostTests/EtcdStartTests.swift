@@ -1,0 +1,238 @@
+import Primitives
+import Testing
+
+@testable import NodeHost
+
+@Suite struct EtcdStartTests {
+    private func arguments(
+        _ words: [String], _ environment: [String: String] = [:], file: String = ""
+    ) throws(ConfigurationError) -> EtcdArguments {
+        try EtcdArguments(words, environment: environment, readFile: { _ in file })
+    }
+
+    private func plan(
+        _ words: [String], _ environment: [String: String] = [:], file: String = "",
+        restored: EtcdMembers? = nil
+    ) throws(ConfigurationError) -> EtcdPlan {
+        try EtcdPlan(try arguments(words, environment, file: file), restored: restored)
+    }
+
+    private func refusal(
+        _ words: [String], _ environment: [String: String] = [:], file: String = ""
+    ) -> String {
+        do throws(ConfigurationError) {
+            _ = try plan(words, environment, file: file)
+            return "accepted"
+        } catch {
+            return error.description
+        }
+    }
+
+    private let three = ["--initial-cluster", "c=http://h3:2380,a=http://h1:2380,b=http://h2:2380/"]
+
+    // MARK: What is made of the flags
+
+    @Test func `without flags it is etcd's single node`() throws {
+        let plan = try plan([])
+        let made = plan.configuration
+        #expect(plan.warnings.isEmpty)
+        #expect(made.nodeName == "default" && made.dataDirectory.hasSuffix("/default.etcd"))
+        #expect(made.allListeners.map { "\($0.address)" } == ["127.0.0.1:2379"])
+        #expect("\(made.peerAddress)" == "127.0.0.1:2380")
+        #expect(made.members.count == 1 && made.members[0].clientURLs == ["http://localhost:2379"])
+        #expect("\(made.members[0].peer)" == "localhost:2380")
+        #expect(made.partitions == 8 && made.remoteRegions.isEmpty && made.regionName == "r1")
+        #expect(made.clientTLS == nil && made.peerTLS == nil && made.logFormat == .json)
+    }
+
+    @Test func `node ids follow the names, whatever the order of the list`() throws {
+        let b = try plan(three + ["--name", "b"])
+        let other = "a=http://h1:2380,b=http://h2:2380,c=http://h3:2380"
+        let a = try plan(["--initial-cluster", other, "--name=a"])
+        #expect(a.configuration.members.map(\.name) == ["a", "b", "c"])
+        #expect(a.configuration.members.map(\.id) == b.configuration.members.map(\.id))
+        #expect(a.configuration.clusterID == b.configuration.clusterID)
+        #expect(a.configuration.nodeID == NodeID(1) && b.configuration.nodeID == NodeID(2))
+        #expect(b.warnings.map(\.message) == ["peers talk without TLS; this is strongly discouraged"])
+        let token = try plan(three + ["--name", "b", "--initial-cluster-token", "x"])
+        #expect(token.configuration.clusterID != b.configuration.clusterID)
+    }
+
+    @Test func `TLS files go where etcd puts them`() throws {
+        let made = try plan([
+            "--listen-client-urls", "https://0.0.0.0:2379,http://127.0.0.1:2378",
+            "--advertise-client-urls", "https://h1:2379", "--listen-metrics-urls=http://[::]:2381",
+            "--cert-file=c", "--key-file=k", "--tls-min-version", "TLS1.3",
+            "--listen-peer-urls", "https://:2380", "--initial-advertise-peer-urls", "https://h1:2380",
+            "--peer-cert-file=pc", "--peer-key-file=pk", "--peer-trusted-ca-file=pa",
+            "--peer-client-cert-auth",
+        ]).configuration
+        #expect(made.clientTLS?.ca == nil && made.clientTLS?.requiresClientCertificate == false)
+        #expect(made.clientTLS?.isTLS13Required == true)
+        #expect(made.peerTLS?.ca == "pa" && made.peerTLS?.requiresClientCertificate == true)
+        #expect(made.listeners.map(\.isSecure) == [true, false, false])
+        #expect(made.listeners.map(\.servesOnlyMetrics) == [false, false, true])
+        #expect(made.listeners.map { "\($0.address)" }
+            == ["0.0.0.0:2379", "127.0.0.1:2378", "[::]:2381"])
+        #expect("\(made.peerAddress)" == "0.0.0.0:2380")
+    }
+
+    @Test func `an authority for clients means that they need certificates`() throws {
+        let made = try plan([
+            "--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://127.0.0.1:1",
+            "--cert-file=c", "--key-file=k", "--trusted-ca-file=a",
+        ]).configuration
+        #expect(made.clientTLS?.requiresClientCertificate == true)
+    }
+
+    @Test func `limits are taken over, or brought into range with a warning`() throws {
+        let made = try plan([
+            "--max-txn-ops", "500", "--max-request-bytes=999999999", "--max-concurrent-streams=9",
+            "--experimental-watch-progress-notify-interval=1m30s", "-log-level=warn",
+            "-log-format", "console",
+        ])
+        #expect(made.configuration.limits.transactionOperationsMax == 500)
+        #expect(made.configuration.limits.requestBytesMax == 64 << 20)
+        #expect(made.configuration.limits.concurrentStreamsMax == 9)
+        #expect(made.configuration.limits.watchProgressInterval == .seconds(90))
+        #expect(made.configuration.logLevel == .warning && made.configuration.logFormat == .text)
+        #expect(made.warnings.map { $0.metadata["flag"] } == ["--max-request-bytes"])
+    }
+
+    // MARK: Precedence
+
+    @Test func `flags win over the environment, which says so`() throws {
+        let found = try arguments(
+            ["--name", "flag"], ["ETCD_NAME": "variable", "ETCD_MAX_TXN_OPS": "7", "ETCD_DATA_DIR": ""])
+        #expect(found.text("name") == "flag" && found.number("max-txn-ops") == 7)
+        #expect(!found.isGiven("data-dir"))
+        #expect(found.warnings.map(\.metadata) == [["variable": "ETCD_NAME"]])
+    }
+
+    @Test func `a configuration file stands alone`() throws {
+        let file = "name: filed\ndata-dir:\nlisten-client-urls: [http://127.0.0.1:1, 'http://127.0.0.1:2']\n"
+        let found = try arguments(
+            ["--config-file", "f", "--data-dir", "d"], ["ETCD_MAX_TXN_OPS": "7"], file: file)
+        #expect(found.text("name") == "filed" && !found.isGiven("data-dir"))
+        #expect(found.number("max-txn-ops") == 128)
+        #expect(found.list("listen-client-urls").count == 2)
+        #expect(found.warnings.map(\.metadata) == [["flags": "--data-dir"]])
+        let named = try arguments([], ["ETCD_CONFIG_FILE": "f", "ETCD_NAME": "x"], file: file)
+        #expect(named.text("name") == "filed")
+    }
+
+    @Test func `the TLS groups of a configuration file`() throws {
+        let found = try arguments(["--config-file=f"], file: """
+            client-transport-security:
+              cert-file: c
+              key-file: k
+              client-cert-auth: true
+              trusted-ca-file: a
+              auto-tls: false
+            peer-transport-security:
+              cert-file: pc
+              client-cert-auth: true
+            quota-backend-bytes: 0
+            strict-reconfig-check: true
+            some-day: soon
+            """)
+        #expect(found.text("cert-file") == "c" && found.text("peer-cert-file") == "pc")
+        #expect(found.isOn("client-cert-auth") && found.isOn("peer-client-cert-auth"))
+        #expect(found.warnings.map { $0.metadata["key"] } == ["some-day"])
+    }
+
+    @Test func `what has no meaning here is warned about, unless it is etcd's default`() throws {
+        let found = try arguments(
+            ["--snapshot-count=10000", "--heartbeat-interval", "250", "--enable-pprof",
+                "--pre-vote=true"],
+            ["ETCD_QUOTA_BACKEND_BYTES": "8589934592", "ETCD_DATA_DRI": "d", "ETCDCTL_API": "3"])
+        #expect(found.warnings.compactMap { $0.metadata["flag"] }
+            == ["--quota-backend-bytes", "--heartbeat-interval", "--enable-pprof"])
+        #expect(found.warnings[0].metadata
+            == ["variable": "ETCD_DATA_DRI", "suggestion": "ETCD_DATA_DIR"])
+    }
+
+    // MARK: Errors
+
+    @Test(arguments: [
+        (["--nmae", "x"], "etcd: --nmae: flag provided but not defined; did you mean --name?"),
+        (["--qqqqqqqqqq"], "etcd: --qqqqqqqqqq: flag provided but not defined"),
+        (["--name"], "etcd: --name: flag needs an argument"),
+        (["serve"], "etcd: \"serve\" is not a valid flag"),
+        (["--max-txn-ops", "many"], "etcd: --max-txn-ops: \"many\" is not a whole number"),
+        (["--client-cert-auth=maybe"], "etcd: --client-cert-auth: \"maybe\" is not true or false"),
+        (["--auto-tls"], "etcd: --auto-tls: not supported yet"),
+        (["--listen-client-urls", "unix://localhost:1"],
+            "etcd: --listen-client-urls: unix://localhost:1: unix:// sockets are not supported yet"),
+        (["--listen-client-urls", "http://127.0.0.1:1"],
+            "etcd: --advertise-client-urls: is required when --listen-client-urls is set explicitly"),
+        (["--listen-peer-urls", "http://example.com:1"],
+            "etcd: --listen-peer-urls: expected IP in URL for binding (http://example.com:1)"),
+        (["--listen-peer-urls", "http://127.0.0.1:2379"],
+            "etcd: --listen-peer-urls: an address is used for two purposes"),
+        (["--listen-peer-urls", "https://127.0.0.1:1"],
+            "etcd: --listen-peer-urls: https://127.0.0.1:1 is https, but the members' advertised peer "
+                + "URLs are http"),
+        (["--initial-cluster", "a=http://h:1,b=https://i:1", "--name", "a"],
+            "etcd: --initial-cluster: http and https must not be mixed between peers"),
+        (["--initial-cluster", "a=http://h:1,b=http://h:1", "--name", "a"],
+            "etcd: --initial-cluster: http://h:1 is given twice"),
+        (["--initial-cluster", "a=http://h:1"],
+            "etcd: --initial-cluster: couldn't find local name \"default\" in the initial cluster "
+                + "configuration"),
+        (["--initial-cluster-state", "existing"],
+            "etcd: --initial-cluster-state: the data directory is new, and joining a running cluster "
+                + "is not supported yet"),
+        (["--cert-file", "c"], "etcd: --key-file: certificate and key go together"),
+        (["--log-level", "loud"], "etcd: --log-level: unrecognized level: \"loud\""),
+    ])
+    func `errors name the flag`(words: [String], message: String) {
+        #expect(refusal(words) == message)
+    }
+
+    @Test func `errors of the environment and of the file name their place`() {
+        #expect(
+            refusal([], ["ETCD_MAX_TXN_OPS": "x"])
+                == "environment: ETCD_MAX_TXN_OPS: \"x\" is not a whole number")
+        #expect(
+            refusal(["--config-file=f"], file: "name: a\nmax-txn-ops: x\n")
+                == "f:2: max-txn-ops: \"x\" is not a whole number")
+        #expect(
+            refusal(["--config-file=f"], file: "nmae: a\n")
+                == "f:1: nmae: unknown key; did you mean name?")
+        #expect(refusal(["--config-file=f"], file: "- a\n") == "f:1: expected keys and values")
+    }
+
+    @Test func `version and help are answered whatever else is there`() throws {
+        #expect(try arguments(["--version"], ["ETCD_MAX_TXN_OPS": "x"]).request == .version)
+        #expect(try arguments(["-h"]).request == .help)
+        #expect(try arguments(["--version=false"]).request == .start)
+    }
+
+    // MARK: Later starts
+
+    @Test func `the members are kept, and win over the flags`() throws {
+        let first = try plan(three + ["--name", "b"])
+        let kept = try EtcdMembers(yaml: first.members.yaml, file: "members.yaml")
+        #expect(kept == first.members)
+        let again = try plan(["--initial-cluster-state", "existing"], restored: kept)
+        #expect(again.configuration.clusterID == first.configuration.clusterID)
+        #expect(again.configuration.nodeName == "b" && again.configuration.nodeID == NodeID(2))
+        #expect(again.configuration.members.map(\.name) == ["a", "b", "c"])
+        let same = try plan(three + ["--name", "b"], restored: kept)
+        #expect(same.warnings == first.warnings)
+        let other = try plan(
+            ["--name", "z", "--initial-cluster", "z=http://h9:1"], restored: kept)
+        #expect(other.configuration.nodeName == "b")
+        #expect(other.warnings.compactMap { $0.metadata["flag"] } == ["--name", "--initial-cluster"])
+    }
+
+    @Test func `Go's times`() {
+        #expect(EtcdArguments.duration("1h30m") == .seconds(5400))
+        #expect(EtcdArguments.duration("1.5s") == .milliseconds(1500))
+        #expect(EtcdArguments.duration("0") == .zero)
+        for text in ["", "5", "s", "5 s", "-1s", "1.2.3s", "9999999999h"] {
+            #expect(EtcdArguments.duration(text) == nil)
+        }
+    }
+}
