@@ -14,6 +14,9 @@ import NodeHost
             One node of a real one:
               polder serve -c /etc/polder/node.yaml
 
+            In the place of etcd, with its flags:
+              polder etcd --data-dir /tmp/polder-etcd
+
             How it is doing:
               polder status --endpoints http://127.0.0.1:2379
 
@@ -22,8 +25,8 @@ import NodeHost
             """,
         version: "polder \(PolderVersion.text)",
         subcommands: [
-            DevCommand.self, DevNodeCommand.self, ServeCommand.self, StatusCommand.self,
-            ConflictsCommand.self, ProbeCommandLine.self, ReportCommandLine.self,
+            DevCommand.self, DevNodeCommand.self, ServeCommand.self, EtcdCommand.self,
+            StatusCommand.self, ConflictsCommand.self, ProbeCommandLine.self, ReportCommandLine.self,
             DrillCommandLine.self, CertsCommand.self, SimCommandLine.self, VersionCommand.self,
         ])
 
@@ -31,6 +34,10 @@ import NodeHost
         // A reader that goes away (`polder status | head`) is no reason for a trace.
         signal(SIGPIPE, SIG_IGN)
         do {
+            if let flags = EtcdCommand.flags(in: CommandLine.arguments) {
+                try EtcdCommand.run(flags)
+                return
+            }
             var command = try parseAsRoot()
             try command.run()
         } catch {

@@ -3,7 +3,8 @@
 
 Every check prints a line; the last line is `N passed, N failed`.
 """
-import argparse, base64, json, os, shutil, signal, subprocess, sys, time, traceback
+import argparse, base64, json, os, shutil, signal, subprocess, sys, tempfile, time, traceback
+import urllib.request
 
 from cluster import Cluster, Load, eventually, free_base_port, run
 
@@ -415,17 +416,154 @@ def status(options, c):
                   for k in ("read", "write")) and "outages" in report.json and "latency" in report.json)
 
 
+# MARK: In the place of etcd
+
+class Etcd:
+    """Processes called `etcd`, started with etcd's flags."""
+
+    def __init__(self, options):
+        self.etcdctl_path = options.etcdctl[-1]
+        self.dir = tempfile.mkdtemp(prefix="polder-etcd-")
+        self.program = self.dir + "/etcd"
+        os.symlink(options.polder, self.program)
+        self.processes = {}
+
+    def start(self, name, flags, env=None, wait=True):
+        log = open(f"{self.dir}/{name}.log", "ab")
+        began = log.tell()
+        self.processes[name] = subprocess.Popen(
+            [self.program, *flags], stdout=log, stderr=log, cwd=self.dir,
+            env=dict(os.environ, **(env or {})))
+        log.close()
+        return not wait or self.said(name, "ready to serve client requests", began)
+
+    def said(self, name, message, after=0, seconds=20):
+        def found():
+            with open(f"{self.dir}/{name}.log") as f:
+                f.seek(after)
+                lines = [json.loads(l) for l in f.read().splitlines() if l.startswith("{")]
+            return next((l for l in lines if l["msg"].startswith(message)), None)
+        return eventually(found, seconds)
+
+    def etcdctl(self, *words, at, timeout=20):
+        return run([self.etcdctl_path, f"--endpoints={at}", *words], timeout=timeout)
+
+    def get(self, key, at):
+        answer = self.etcdctl("get", key, "--print-value-only", at=at)
+        return answer.out.rstrip("\n") if answer.ok else answer
+
+    def end(self, name, number=signal.SIGTERM):
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        return process.wait(20)
+
+    def remove(self):
+        for name in list(self.processes):
+            self.end(name, signal.SIGKILL)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def dropin(options):
+    e = Etcd(options)
+    try:
+        dropin_alone(e)
+        dropin_three(e)
+    finally:
+        e.remove()
+
+
+def dropin_alone(e):
+    base = free_base_port(1)
+    url = f"http://127.0.0.1:{base}"
+    flags = ["--data-dir", e.dir + "/alone", "--listen-client-urls", url,
+             "--advertise-client-urls", url, f"--listen-peer-urls=http://127.0.0.1:{base + 1}",
+             f"--listen-metrics-urls=http://127.0.0.1:{base + 2}", "--snapshot-count", "5"]
+    print("      called etcd: one node", flush=True)
+    version = run([e.program, "--version"])
+    check("etcd --version", version.ok and version.out.startswith("etcd Version: 3."), version)
+    wrong = run([e.program, "--listen-client-url", url])
+    check("a misspelt flag is exit code 2, with a suggestion",
+          wrong.code == 2 and "did you mean --listen-client-urls?" in wrong.err, wrong)
+    if not check("it comes up", e.start("alone", flags, env={"ETCD_NAME": "solo"})):
+        with open(e.dir + "/alone.log") as f:
+            print(f.read())
+    line = e.said("alone", "serving client traffic insecurely")
+    check("it says where it serves", line and line["address"] == f"127.0.0.1:{base}", line)
+    warning = e.said("alone", "flag is ignored")
+    check("a meaningless flag is warned about",
+          warning and warning["flag"] == "--snapshot-count" and warning["level"] == "warn", warning)
+    check("put", e.etcdctl("put", "a", "1", at=url).ok)
+    members = e.etcdctl("member", "list", "-w", "json", at=url).json["members"]
+    check("the member is as told", [(m["name"], m["clientURLs"], m["peerURLs"]) for m in members]
+          == [("solo", [url], ["http://localhost:2380"])], members)
+    with urllib.request.urlopen(f"http://127.0.0.1:{base + 2}/health", timeout=10) as answer:
+        check("the metrics port knows the health", b'"true"' in answer.read())
+    refused = e.etcdctl("get", "a", "--command-timeout=2s", at=f"127.0.0.1:{base + 2}")
+    check("the metrics port serves no data", not refused.ok, refused)
+    check("SIGTERM is exit code 0", e.end("alone") == 0)
+    check("it starts again", e.start("alone", flags))
+    check("with its data", e.get("a", at=url) == "1")
+    e.end("alone")
+
+
+def dropin_three(e):
+    base = free_base_port(3)
+    names = ["m-c", "m-a", "m-b"]
+    client = {n: f"http://127.0.0.1:{base + 10 * i}" for i, n in enumerate(names)}
+    peer = {n: f"http://127.0.0.1:{base + 10 * i + 1}" for i, n in enumerate(names)}
+
+    def flags(name):
+        return ["--name", name, "--data-dir", f"{e.dir}/{name}.etcd",
+                "--listen-client-urls", client[name], "--advertise-client-urls", client[name],
+                "--listen-peer-urls", peer[name], "--initial-advertise-peer-urls", peer[name],
+                "--initial-cluster", ",".join(f"{n}={peer[n]}" for n in names),
+                "--initial-cluster-token", "e2e", "--initial-cluster-state", "new"]
+
+    print("      called etcd: three nodes", flush=True)
+    for name in names:
+        e.start(name, flags(name), wait=False)
+    for name in names:
+        check(f"{name} comes up", e.said(name, "ready to serve client requests"))
+    for name in names:
+        check(f"put at {name}", e.etcdctl("put", "at/" + name, name, at=client[name]).ok)
+    for name in names:
+        seen = [e.get("at/" + n, at=client[name]) for n in names]
+        check(f"{name} reads what the others wrote", seen == names, seen)
+
+    def members():
+        found = e.etcdctl("member", "list", "-w", "json", at=client["m-a"])
+        return {m["name"]: (m["ID"], m["clientURLs"], m["peerURLs"]) for m in found.json["members"]}
+    before = members()
+    check("the members are as told", {n: m[1:] for n, m in before.items()}
+          == {n: ([client[n]], [peer[n]]) for n in names}, before)
+    e.end("m-b", signal.SIGKILL)
+    check("put without m-b", eventually(
+        lambda: e.etcdctl("put", "later", "yes", at=client["m-a"]).ok, 10))
+    # As after a first start: its own directory knows the members.
+    rest = flags("m-b")
+    check("m-b starts again", e.start("m-b", rest[:rest.index("--initial-cluster")]))
+    check("m-b has caught up", eventually(lambda: e.get("later", at=client["m-b"]) == "yes", 10))
+    for name in names:
+        check(f"SIGTERM of {name} is exit code 0", e.end(name) == 0)
+    for name in names:
+        e.start(name, flags(name), wait=False)
+    check("all start again", eventually(lambda: e.get("later", at=client["m-c"]) == "yes", 20))
+    check("the members are the same", eventually(lambda: members() == before, 10), members())
+    for name in names:
+        e.end(name)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--polder", required=True)
-    parser.add_argument("--only", help="single, region or two_regions")
+    parser.add_argument("--only", help="single, region, two_regions or dropin")
     options = parser.parse_args()
     options.polder = os.path.abspath(options.polder)
     # Debian's (3.4) and whatever else comes first on the PATH.
     options.etcdctl = sorted({p for p in ("/usr/bin/etcdctl", shutil.which("etcdctl")) if p
                               and os.path.exists(p)}, reverse=True)
     began = time.time()
-    for suite in (single, region, two_regions):
+    for suite in (single, dropin, region, two_regions):
         if options.only and options.only != suite.__name__:
             continue
         try:
