@@ -120,10 +120,10 @@ def leases(c, p):
     check("lease keep-alive", "TTL(60)" in e("lease", "keep-alive", "--once", lease).out)
     check("lease revoke takes its keys", e("lease", "revoke", lease).ok and c.get(p + "l") == "")
     check("an unknown lease", "requested lease not found" in e("lease", "revoke", lease).err)
-    short = e("lease", "grant", "2").out.split()[1]
-    e("put", p + "short", "v", f"--lease={short}")
-    check("a lease holds its key", c.get(p + "short") == "v")
-    check("a lease expires", eventually(lambda: c.get(p + "short") == "", 12, 0.3))
+    short = e("lease", "grant", "6").out.split()[1]
+    put = e("put", p + "short", "v", f"--lease={short}")
+    check("a lease holds its key", c.get(p + "short") == "v", put)
+    check("a lease expires", eventually(lambda: c.get(p + "short") == "", 20, 0.3))
 
 
 def compaction(c, p):
