@@ -101,6 +101,16 @@ final class Host: @unchecked Sendable {
         } catch {
             throw HostFailure(error)
         }
+        // Such a group has no state, and its log is cut: it must not vote, and there is no other way
+        // to take part yet. Takes a crash in the middle of an installation that is larger than a
+        // memtable.
+        guard store.incompleteImports.isEmpty else {
+            let groups = store.incompleteImports.map { "\($0)" }.joined(separator: ", ")
+            throw HostFailure(
+                code: 5,
+                "the process ended while snapshots of \(groups) were being installed; see "
+                    + "docs/runbook.md, damaged data")
+        }
         store.onFailure = { error in end.fail(HostFailure(error)) }
 
         let peers = PeerDelegate()
