@@ -246,6 +246,13 @@ package struct LinkReceiver: Sendable {
         if isReadingCursor {
             isReadingCursor = false
             retryDue = now.instant.advanced(by: limits.retryInterval)
+            // The batch did not fit what was believed: even a lower cursor is nearer to the truth. (A
+            // replica that lags only means that the next batch does not fit either.)
+            if revision < cursor, !isApplying {
+                cursor = revision
+                forgetQueue()
+                if isConnected { sayHello(at: now, into: &effects) }
+            }
         }
         if revision > cursor {
             cursor = revision

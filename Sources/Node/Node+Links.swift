@@ -22,8 +22,10 @@ extension Node {
 
     private func cursors() -> [ReplicationBatch.Cursor] {
         let home = Int(Coordinator.cursorHome(map).rawValue) - 1
-        return partitions[home].state.cursors.sorted { $0.key < $1.key }
-            .map { ReplicationBatch.Cursor(region: $0.key, revision: $0.value) }
+        let state = partitions[home].state
+        return state.cursors.keys.sorted().map {
+            ReplicationBatch.Cursor(region: $0, revision: state.decidedCursor(of: $0))
+        }
     }
 
     mutating func onLink(
@@ -72,7 +74,7 @@ extension Node {
     }
 
     private func cursor(of region: RegionID) -> Revision {
-        partitions[Int(Coordinator.cursorHome(map).rawValue) - 1].state.cursors[region] ?? .zero
+        partitions[Int(Coordinator.cursorHome(map).rawValue) - 1].state.decidedCursor(of: region)
     }
 
     mutating func tellCursors(into effects: inout NodeEffects) {

@@ -275,6 +275,15 @@ package struct PartitionState: Sendable {
         }
     }
 
+    /// How far another region's stream is applied for certain: what is prepared may still be undone.
+    package func decidedCursor(of region: RegionID) -> Revision {
+        // In order of revision: the first that touches it knows what was there before all of them.
+        for record in prepared {
+            if let before = record.cursorBefore, before.region == region { return before.revision }
+        }
+        return cursors[region] ?? .zero
+    }
+
     private mutating func setCursor(
         _ cursor: ReplicationBatch.Cursor, into changes: inout [StoreChange]
     ) {

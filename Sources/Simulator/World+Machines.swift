@@ -117,6 +117,17 @@ extension World {
         }
     }
 
+    /// `witness` sees the connection reset and a new one refused, though the other process lives and
+    /// does not notice.
+    private func bury(_ address: NodeAddress, before witness: NodeAddress) {
+        let pair = Pair(address, witness)
+        guard network[pair].isUp else { return }
+        network[pair].isUp = false
+        network[pair].generation += 1
+        deliver(disconnection(of: address, lost: true, at: witness), to: witness)
+        queue.schedule(.connect(pair), after: .milliseconds(10))
+    }
+
     private func disconnection(
         of other: NodeAddress, lost: Bool, at address: NodeAddress
     ) -> NodeInput {
@@ -154,10 +165,13 @@ extension World {
         case .freeze: freeze(address, for: span(10, 1_200))
         case .partition:
             let healAfter = span(50, 1_500)
-            say("\(address) is cut off for \(healAfter)")
+            // Sometimes its peers believe that its process is gone, and elect at once while it lives.
+            let looksDead = random.chance(1, in: 2)
+            say("\(address) is cut off for \(healAfter)\(looksDead ? ", looks dead" : "")")
             for other in addresses where other != address {
                 block(address, other, for: healAfter)
                 block(other, address, for: healAfter)
+                if looksDead, other.region == address.region { bury(address, before: other) }
             }
         case .oneWayPartition:
             let other = random.pick(addresses)
