@@ -5,6 +5,7 @@
 #   make dev     two regions of three nodes on this machine, data in ./dev-data
 #   make test    all tests: units, simulation, and real etcdctl against a real cluster
 #   make bench   Polder beside etcd, one table
+#   make chaos   SEED=n SECONDS=n: real processes killed, frozen, cut off, under load
 #   make sim     SEED=n SEEDS=n SECONDS=n: whole clusters from a seed, in one process
 #   make tidy    the rules of the house
 #   make ci      all of it
@@ -53,10 +54,10 @@ bench: build
 sim: build
 	$(POLDER) sim --seed $(SEED) --seeds $(SEEDS) --seconds $(SECONDS) $(FLAGS)
 
-chaos:
-	@echo "make chaos is not there yet. Until then: polder drill run NAME (see polder drill list)," >&2
-	@echo "and Tests/e2e/run.sh, which kills real processes under load." >&2
-	@exit 2
+# Random kills, freezes, stops and cuts of real processes under load; prints a verdict.
+chaos: build
+	@scripts/deps.sh etcd-client python3
+	python3 Tests/e2e/chaos.py --polder $(POLDER) --seed $(SEED) --seconds $(if $(filter 4,$(SECONDS)),120,$(SECONDS))
 
 fuzz:
 	@echo "make fuzz is not there yet: the parsers have bounded readers and tests, no fuzz targets." >&2
