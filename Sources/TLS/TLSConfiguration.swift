@@ -63,6 +63,13 @@ package struct TLSPeer: Sendable, Equatable {
     package func carries(_ name: String) -> Bool {
         commonName == name || dnsNames.contains(name) || ipAddresses.contains(name)
     }
+
+    /// By a wildcard: `*.b.c` covers `a.b.c`, and neither `b.c` nor `x.a.b.c`.
+    package func covers(_ name: String) -> Bool {
+        guard let dot = name.firstIndex(of: "."), dot != name.startIndex else { return false }
+        let parent = name[dot...]
+        return parent.dropFirst().contains(".") && dnsNames.contains("*" + parent)
+    }
 }
 
 /// Fired by `TLSHandler` as an inbound user event, before the first byte of application data.

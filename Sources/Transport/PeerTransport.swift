@@ -175,7 +175,7 @@ package final class PeerTransport: @unchecked Sendable {
         guard links[hello.from] != nil else { return "\(hello.from) is not a peer" }
         if usesTLS {
             let name = certificateName(of: hello.from)
-            guard let certificate, certificate.carries(name) else {
+            guard let certificate, certificate.carries(name) || certificate.covers(name) else {
                 return "no certificate for \(name)"
             }
         }
@@ -183,6 +183,7 @@ package final class PeerTransport: @unchecked Sendable {
     }
 
     func certificateName(of peer: PeerID) -> String {
+        if configuration.namesPeersByHost, let link = links[peer] { return link.address.host }
         var name = ""
         var rest = Substring(configuration.certificateName)
         let fields = [("{region}", "\(peer.region)"), ("{node}", "\(peer.node)")]

@@ -19,6 +19,14 @@ struct CertificateTests {
         #expect(stat(shop.path("ca-key.pem"), &info) == 0 && info.st_mode & 0o777 == 0o600)
     }
 
+    @Test func `A wildcard covers one label, at the front`() {
+        let peer = TLSPeer(commonName: nil, dnsNames: ["*.etcd.svc", "*.local"])
+        #expect(peer.covers("a.etcd.svc"))
+        for name in ["etcd.svc", "x.a.etcd.svc", ".etcd.svc", "a.local", "aetcd.svc", ""] {
+            #expect(!peer.covers(name))
+        }
+    }
+
     @Test func `An authority that was written and loaded again issues for the same trust`() throws {
         let shop = try Workshop()
         let again = try CertificateAuthority.load(

@@ -165,6 +165,27 @@ struct PeerTransportTests {
         }
     }
 
+    @Test func `By host, one certificate may serve all nodes, and another host's is refused`()
+        async throws
+    {
+        let keys = try Keys()
+        try await withBench { bench in
+            let shared = try keys.context("shared")
+            let a = try await bench.start(peer(1), tls: shared) { $0.namesPeersByHost = true }
+            let b = try await bench.start(peer(2), tls: shared) { $0.namesPeersByHost = true }
+            let elsewhere = try await bench.start(
+                peer(3), tls: keys.context("elsewhere", ip: "10.0.0.9")
+            ) { $0.namesPeersByHost = true }
+            try await bench.connect(a, b, elsewhere)
+            try await bench.until("a and b connected, elsewhere refused") {
+                a.transport.isConnected(b.id) && b.transport.isConnected(a.id)
+                    && elsewhere.notes.contains(
+                        .refusedByPeer(a.id, reason: "no certificate for 127.0.0.1"))
+            }
+            try await bench.on { #expect(!a.transport.isConnected(elsewhere.id)) }
+        }
+    }
+
     @Test func `Certificates of another authority, and another node's, are refused`() async throws {
         let keys = try Keys()
         try await withBench { bench in

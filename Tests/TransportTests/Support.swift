@@ -133,11 +133,13 @@ final class Keys {
 
     func path(_ name: String) -> String { folder.appending(path: name).path }
 
-    func context(_ name: String, foreign: Bool = false) throws -> TLSContext {
+    func context(
+        _ name: String, foreign: Bool = false, ip: String = "127.0.0.1"
+    ) throws -> TLSContext {
         let issuer = foreign ? try CertificateAuthority.create(name: "foreign") : authority
         let file = "\(name)\(foreign ? "-foreign" : "")"
         try issuer.issue(
-            commonName: name, dnsNames: [name, "localhost"], ipAddresses: ["127.0.0.1"]
+            commonName: name, dnsNames: [name, "localhost"], ipAddresses: [ip]
         )
         .write(certificate: path("\(file).pem"), key: path("\(file)-key.pem"))
         return try TLSContext(
