@@ -143,7 +143,7 @@ import Testing
 
     @Test func `what has no meaning here is warned about, unless it is etcd's default`() throws {
         let found = try arguments(
-            ["--snapshot-count=10000", "--heartbeat-interval", "250", "--enable-pprof",
+            ["--snapshot-count=10000", "--log-outputs=stderr", "--heartbeat-interval", "250", "--enable-pprof",
                 "--pre-vote=true"],
             ["ETCD_QUOTA_BACKEND_BYTES": "8589934592", "ETCD_DATA_DRI": "d", "ETCDCTL_API": "3"])
         #expect(found.warnings.compactMap { $0.metadata["flag"] }

@@ -426,7 +426,7 @@ class Etcd:
         self.dir = tempfile.mkdtemp(prefix="polder-etcd-")
         self.program = self.dir + "/etcd"
         os.symlink(options.polder, self.program)
-        self.processes = {}
+        self.polder, self.processes, self.tls_flags = options.polder, {}, []
 
     def start(self, name, flags, env=None, wait=True):
         log = open(f"{self.dir}/{name}.log", "ab")
@@ -446,7 +446,7 @@ class Etcd:
         return eventually(found, seconds)
 
     def etcdctl(self, *words, at, timeout=20):
-        return run([self.etcdctl_path, f"--endpoints={at}", *words], timeout=timeout)
+        return run([self.etcdctl_path, f"--endpoints={at}", *self.tls_flags, *words], timeout=timeout)
 
     def get(self, key, at):
         answer = self.etcdctl("get", key, "--print-value-only", at=at)
@@ -456,6 +456,13 @@ class Etcd:
         process = self.processes.pop(name)
         process.send_signal(number)
         return process.wait(20)
+
+    def logs(self):
+        text = ""
+        for name in sorted(f for f in os.listdir(self.dir) if f.endswith(".log")):
+            with open(f"{self.dir}/{name}") as f:
+                text += f"--- {name}\n" + "".join(f.readlines()[-12:])
+        return text
 
     def remove(self):
         for name in list(self.processes):
@@ -468,7 +475,10 @@ def dropin(options):
     try:
         dropin_alone(e)
         dropin_three(e)
+        dropin_secure(e)
     finally:
+        if failed:
+            print(e.logs())
         e.remove()
 
 
@@ -532,7 +542,7 @@ def dropin_three(e):
 
     def members():
         found = e.etcdctl("member", "list", "-w", "json", at=client["m-a"])
-        return {m["name"]: (m["ID"], m["clientURLs"], m["peerURLs"]) for m in found.json["members"]}
+        return {m["name"]: (m["ID"], m.get("clientURLs"), m["peerURLs"]) for m in found.json["members"]}
     before = members()
     check("the members are as told", {n: m[1:] for n, m in before.items()}
           == {n: ([client[n]], [peer[n]]) for n in names}, before)
@@ -551,6 +561,60 @@ def dropin_three(e):
     check("the members are the same", eventually(lambda: members() == before, 10), members())
     for name in names:
         e.end(name)
+
+
+def dropin_secure(e):
+    """By configuration files, with certificates as etcd wants them: by host, shared by the nodes."""
+    base = free_base_port(3)
+    certs = e.dir + "/certs"
+    for name in ("node", "client"):
+        run([e.polder, "certs", "create", "--dir", certs, "--name", name, "--ip", "127.0.0.1"])
+    names = ["s0", "s1", "s2"]
+    client = {n: f"https://127.0.0.1:{base + 10 * i}" for i, n in enumerate(names)}
+    peer = {n: f"https://127.0.0.1:{base + 10 * i + 1}" for i, n in enumerate(names)}
+    security = f"""
+  cert-file: {certs}/node.crt
+  key-file: {certs}/node.key
+  trusted-ca-file: {certs}/ca.crt
+  client-cert-auth: true
+"""
+
+    def begin(name, state="new", **more):
+        with open(f"{e.dir}/{name}.yml", "w") as f:
+            f.write(f"""
+name: {name}
+data-dir: {e.dir}/{name}
+wal-dir:
+listen-client-urls: {client[name]}
+advertise-client-urls: {client[name]}
+listen-peer-urls: {peer[name]}
+initial-advertise-peer-urls: {peer[name]}
+initial-cluster: {",".join(f"{n}={peer[n]}" for n in names)}
+initial-cluster-state: {state}
+log-outputs: [stderr]
+client-transport-security:{security}
+peer-transport-security:{security}
+""")
+        return e.start(name, [f"--config-file={e.dir}/{name}.yml"], **more)
+
+    print("      called etcd: three nodes, TLS", flush=True)
+    for name in names:
+        begin(name, wait=False)
+    for name in names:
+        line = e.said(name, "serving client traffic securely")
+        check(f"{name} serves securely", line and line["address"] == client[name][8:], line)
+    plain = e.etcdctl("get", "a", "--command-timeout=2s", at=client["s0"])
+    check("a client without certificate is refused", not plain.ok, plain)
+    e.tls_flags = [f"--cacert={certs}/ca.crt", f"--cert={certs}/client.crt", f"--key={certs}/client.key"]
+    check("put", e.etcdctl("put", "a", "1", at=client["s0"]).ok)
+    check("get elsewhere", e.get("a", at=client["s2"]) == "1")
+    e.end("s1", signal.SIGKILL)
+    check("a killed node starts again", begin("s1", state="existing"))
+    check("and reads", eventually(lambda: e.get("a", at=client["s1"]) == "1", 10))
+    members = e.etcdctl("member", "list", "-w", "json", at=client["s1"]).json["members"]
+    check("the members are as told", {m["name"]: m["peerURLs"][0] for m in members} == peer, members)
+    for name in names:
+        check(f"SIGTERM of {name} is exit code 0", e.end(name) == 0)
 
 
 def main():

@@ -106,6 +106,9 @@ package struct HostConfiguration: Equatable, Sendable {
     package var partitions = 8
     package var clientTLS: TLSFiles?
     package var peerTLS: TLSFiles?
+    /// etcd's rule for peers' certificates: they carry the host of the peer's URL. Otherwise they
+    /// carry `r<region>-n<node>`. Set by etcd's flags only.
+    package var namesPeersByHost = false
     package var limits = Limits()
     package var logLevel = LogLevel.info
     package var logFormat = LogFormat.text

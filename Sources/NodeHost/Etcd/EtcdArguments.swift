@@ -188,7 +188,8 @@ package struct EtcdArguments: Equatable, Sendable {
     private mutating func judge() throws(ConfigurationError) {
         for flag in EtcdFlag.all {
             guard let value = values[flag.name],
-                !EtcdArguments.areEqual(value.text, flag.standard, flag.kind)
+                !EtcdArguments.areEqual(value.text, flag.standard, flag.kind),
+                EtcdFlag.harmless[flag.name]?.contains(value.text) != true
             else { continue }
             switch flag.use {
             case .honoured: break

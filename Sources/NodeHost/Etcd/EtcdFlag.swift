@@ -16,6 +16,11 @@ struct EtcdFlag: Sendable {
     let standard: String
     let use: Use
 
+    /// Values that are not etcd's default and mean what happens anyway.
+    static let harmless: [String: Set<String>] = [
+        "log-outputs": ["stderr"], "log-output": ["stderr"], "tls-max-version": ["TLS1.3"],
+    ]
+
     static func named(_ name: String) -> EtcdFlag? { byName[name] }
 
     var environmentName: String {

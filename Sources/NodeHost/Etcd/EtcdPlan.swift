@@ -196,6 +196,7 @@ private struct Builder {
         }
         configuration.clientTLS = secure.isEmpty ? nil : client
         configuration.peerTLS = try peerFiles(version)
+        configuration.namesPeersByHost = true
     }
 
     private mutating func peerFiles(

@@ -196,6 +196,7 @@ final class Host: @unchecked Sendable {
             tls: tls)
         made.wanDelay = .nanoseconds(Int64(clamping: configuration.wanDelay.nanoseconds))
         made.faultInjection = configuration.faultInjection
+        made.namesPeersByHost = configuration.namesPeersByHost
         return made
     }
 
