@@ -22,6 +22,17 @@ extension World {
         ask(call, client: number, at: address)
     }
 
+    /// An open loop of reads at every node: it goes on where a client that writes hangs, and sees what a
+    /// node says that is cut off and does not know it.
+    func readerNext(_ address: NodeAddress) {
+        guard faultsAreOn || queue.now < faultsEndedAt else { return }
+        if nodes[address]?.isUp == true {
+            let key = workload.key(&random)
+            ask(.read(RangeQuery(range: KeyRange(key: key))), client: -2, at: address)
+        }
+        queue.schedule(.readerNext(address), after: .milliseconds(4 + random.below(20)))
+    }
+
     func ask(_ call: Operation.Call, client: Int, at address: NodeAddress) {
         guard let node = nodes[address] else { return }
         let number = operations.count

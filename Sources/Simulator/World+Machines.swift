@@ -39,10 +39,11 @@ extension World {
         say("\(address) \(silent ? "is lost" : "is killed")")
         counts.crashes += 1
         nodes[address]?.crash(random: &random)
-        for i in clients.indices where clients[i].node == address.node && clients[i].region == address.region {
-            if let current = clients[i].current {
-                finish(UInt64(current) + 1, .unknown, at: address)
-            }
+        for operation in operations
+        where operation.returnedAt == .never && operation.node == address.node
+            && operation.region == address.region
+        {
+            finish(UInt64(operation.number) + 1, .unknown, at: address)
         }
         for other in addresses where other != address {
             let pair = Pair(address, other)
@@ -143,7 +144,7 @@ extension World {
 
     func injectFault() {
         counts.faults += 1
-        let address = random.pick(addresses)
+        let address = victim()
         switch random.pick(plan.momentary) {
         case .crash:
             if random.chance(1, in: 2) {
@@ -207,6 +208,15 @@ extension World {
         case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode, .compaction:
             break
         }
+    }
+
+    /// Half of the time the node that a region depends on most.
+    private func victim() -> NodeAddress {
+        let region = random.pick(regions)
+        if random.chance(1, in: 2), let epoch = published[region]?.keys.max() {
+            return NodeAddress(region: region, node: epoch.node)
+        }
+        return random.pick(addresses)
     }
 
     private func block(_ from: NodeAddress, _ to: NodeAddress, for span: TimeSpan) {

@@ -24,6 +24,7 @@ final class World {
         case healGroup(GroupCut)
         case clientNext(Int)
         case clientTimeout(Int, operation: Int)
+        case readerNext(NodeAddress)
     }
 
     let options: Simulation.Options
@@ -131,6 +132,9 @@ final class World {
             queue.schedule(
                 .clientNext(client.number), after: .milliseconds(100 + random.below(300)))
         }
+        for address in addresses {
+            queue.schedule(.readerNext(address), after: .milliseconds(100 + random.below(300)))
+        }
         if !plan.momentary.isEmpty {
             queue.schedule(.fault, after: .milliseconds(500 + random.below(1_000)))
         }
@@ -186,6 +190,7 @@ final class World {
             if let i = groupCuts.firstIndex(of: cut) { groupCuts.remove(at: i) }
         case .clientNext(let client): clientNext(client)
         case .clientTimeout(let client, let operation): clientTimeout(client, operation)
+        case .readerNext(let address): readerNext(address)
         }
     }
 
