@@ -43,6 +43,27 @@ import Testing
         #expect(wire.client.goAways.isEmpty)
     }
 
+    @Test(arguments: [200_000, 1_048_700, 5_000_000])
+    func `a socket that takes everything at once is given all there is`(size: Int) throws {
+        var settings = HTTP2Settings()
+        settings.streamWindowBytes = 16 << 20
+        settings.connectionWindowBytes = 16 << 20
+        let wire = try Wire(client: settings)
+        try wire.channel.pipeline.syncOperations.addHandler(
+            QuickSocket(wire.channel), position: .first)
+        wire.handler.onMessage = { [server = wire.server] call, _ in
+            server.send(Bytes([UInt8](repeating: 1, count: size)), to: call)
+            server.finish(call)
+        }
+        let stream = wire.client.call("/etcdserverpb.KV/Range", ["x"])
+        // The client says no more: nothing but the server's own doing brings the rest.
+        try wire.channel.writeInbound(wire.client.bytes())
+        wire.loop.run()
+        _ = try wire.fromServer().withUnsafeReadableBytes { wire.client.session.feed($0) }
+        #expect(wire.client.answers[stream]?.messages.map(\.count) == [size])
+        #expect(wire.client.answers[stream]?.status == 0)
+    }
+
     @Test func `a silent client is asked, and dropped if it does not answer`() throws {
         let wire = try Wire()
         _ = wire.client.call("/etcdserverpb.Watch/Watch", ["x"], ends: false)
@@ -213,5 +234,29 @@ import Testing
         #expect(left == 1)
         #expect(kept?.isClosed == true)
         kept?.write("three\n")
+    }
+}
+
+/// Unwritable from the first big write on, until the flush has put everything into the kernel: the news
+/// of that comes from within the flush.
+private final class QuickSocket: ChannelOutboundHandler {
+    typealias OutboundIn = ByteBuffer
+    private let channel: EmbeddedChannel
+    private var waiting = 0
+
+    init(_ channel: EmbeddedChannel) { self.channel = channel }
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        waiting += unwrapOutboundIn(data).readableBytes
+        if waiting >= 1 << 20 { channel.isWritable = false }
+        context.write(data, promise: promise)
+    }
+
+    func flush(context: ChannelHandlerContext) {
+        context.flush()
+        waiting = 0
+        guard !channel.isWritable else { return }
+        channel.isWritable = true
+        context.fireChannelWritabilityChanged()
     }
 }

@@ -50,6 +50,8 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
 
     /// How much one write takes from the session.
     private static let writeBytes = 256 << 10
+    /// How often it does so while the socket takes everything at once.
+    private static let roundsMax = 4
 
     package init(
         role: HTTP2Role, settings: HTTP2Settings, delegate: any HTTP2ConnectionDelegate,
@@ -140,24 +142,30 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     package func flush() {
         guard let context, !isReading, !isFlushing, !isClosing else { return }
         isFlushing = true
-        var wrote = false
         var buffer = scratch.take()
-        while context.channel.isWritable {
-            buffer.clear(minimumCapacity: 4096)
-            let fine = session.drain(into: &buffer, limit: Self.writeBytes)
-            if buffer.readableBytes > 0 {
-                context.write(wrapOutboundOut(buffer), promise: nil)
-                wrote = true
+        var hasMore = true, rounds = 0
+        // Again, if the socket took at once what made it unwritable: the news of that came while
+        // `isFlushing` was set, and there will be no other.
+        while hasMore, !isClosing, rounds < Self.roundsMax, context.channel.isWritable {
+            rounds += 1
+            var wrote = false
+            while hasMore, context.channel.isWritable {
+                buffer.clear(minimumCapacity: 4096)
+                if !session.drain(into: &buffer, limit: Self.writeBytes) { isClosing = true }
+                if buffer.readableBytes > 0 {
+                    context.write(wrapOutboundOut(buffer), promise: nil)
+                    wrote = true
+                }
+                hasMore = !isClosing && buffer.readableBytes >= Self.writeBytes
             }
-            if !fine {
-                isClosing = true
-                break
-            }
-            if buffer.readableBytes < Self.writeBytes { break }
+            if wrote { context.flush() }
         }
-        if wrote { context.flush() }
         scratch.put(buffer)
         isFlushing = false
+        // A stream without end must not keep the loop from the other connections.
+        if hasMore, rounds == Self.roundsMax, !isClosing, context.channel.isWritable {
+            context.eventLoop.assumeIsolated().execute { self.flush() }
+        }
         if isClosing || closesAfterFlush || session.isFinished { close() }
     }
 
