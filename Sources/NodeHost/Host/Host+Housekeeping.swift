@@ -11,6 +11,21 @@ extension Host {
         tick = loop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
             self.onTick()
         }
+        lookForSpace()
+        spaceTick = loop.scheduleRepeatedTask(
+            initialDelay: .milliseconds(250), delay: .milliseconds(250)
+        ) { _ in self.lookForSpace() }
+    }
+
+    /// Room for what the store holds in memory, for the same again under way, and for a log segment;
+    /// a quarter more before writes are taken again.
+    private func lookForSpace() {
+        guard !isStopped, !end.hasFailed else { return }
+        // Nothing known: the writes themselves will tell.
+        guard let free = try? directory.freeBytes() else { return }
+        let needed = UInt64(configuration.limits.logBytesBeforeFlush) * 2 + (64 << 20)
+        storeHasSpace = free >= (storeHasSpace ? needed : needed + needed / 4)
+        noticeSpace()
     }
 
     private func onTick() {

@@ -22,6 +22,15 @@ extension Host {
     func onDurable() { enqueue(.durable(Ticket(durable.take()))) }
 
     func onReserve(hasSpace: Bool) {
+        logHasSpace = hasSpace
+        noticeSpace()
+    }
+
+    /// Both must have room: the log its next segment, the store what it holds in memory and its
+    /// compactions. A store that meets a full disk ends the node, so clients are stopped before.
+    func noticeSpace() {
+        let hasSpace = logHasSpace && storeHasSpace
+        guard hasSpace != acceptsWrites else { return }
         acceptsWrites = hasSpace
         if hasSpace {
             logger.notice("the disk has space again: writes are taken")

@@ -62,9 +62,12 @@ final class Host: @unchecked Sendable {
     var isFlushing = false
     var isCompacting = false
     var acceptsWrites = true
+    var logHasSpace = true
+    var storeHasSpace = true
     var hasLeader = false
     var hasServed = false
     var tick: RepeatedTask?
+    var spaceTick: RepeatedTask?
     var figures = HostFigures()
     /// What the other nodes of the cluster say that they run.
     var versions: [PeerID: String] = [:]
@@ -269,6 +272,7 @@ final class Host: @unchecked Sendable {
                 self.isStopped = true
                 self.facade?.stop()
                 self.tick?.cancel()
+                self.spaceTick?.cancel()
                 self.wakeTask?.cancel()
                 self.courier.close()
                 self.log.close()
