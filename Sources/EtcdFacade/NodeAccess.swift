@@ -117,13 +117,16 @@ package struct NodeStatus: Sendable {
             self.applied = applied
         }
     }
-    /// How far this region is behind what `origin` has written.
+    /// How far this region is behind what `origin` has written. Nil: this node does not know, because
+    /// another node of the region receives the stream, or none does.
     package struct GeoLink: Sendable, Equatable {
         package var origin: String
         package var isConnected: Bool
-        package var lagSeconds: Double
-        package var lagRevisions: Int64
-        package init(origin: String, isConnected: Bool, lagSeconds: Double, lagRevisions: Int64) {
+        package var lagSeconds: Double?
+        package var lagRevisions: Int64?
+        package init(
+            origin: String, isConnected: Bool, lagSeconds: Double?, lagRevisions: Int64?
+        ) {
             self.origin = origin
             self.isConnected = isConnected
             self.lagSeconds = lagSeconds

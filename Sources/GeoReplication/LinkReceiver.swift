@@ -40,6 +40,8 @@ package struct LinkReceiver: Sendable {
     package private(set) var nextWake = Instant.never
     package private(set) var isConnected = false
     package private(set) var isHeld = false
+    /// The last word of the origin's sender.
+    package private(set) var heardAt = Instant.zero
 
     private var queue: Deque<ReplicationBatch> = []
     private var isApplying = false
@@ -121,6 +123,7 @@ package struct LinkReceiver: Sendable {
     ) {
         guard message.origin == origin else { return }
         silenceDue = now.instant.advanced(by: limits.resendInterval)
+        heardAt = now.instant
         switch message {
         case .batch(let batch, let frontier, let wall):
             onBatch(batch, at: now, into: &effects)

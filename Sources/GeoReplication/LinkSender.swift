@@ -109,10 +109,12 @@ package struct LinkSender: Sendable {
                 effects.append(.note(.foreignIncarnation(theirs)))
                 return
             }
+            let isNews = !isReady || cursor != acknowledged || cursor != sent
             isConnected = true
             isReady = true
             needsCopy = false
-            rewind(to: cursor)
+            // Said again on a quiet link: what has been read since need not be read again.
+            if isNews { rewind(to: cursor) }
             idleDue = now.instant
         case .resume(_, let cursor):
             guard isReady else { return }

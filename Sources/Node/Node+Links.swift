@@ -38,6 +38,8 @@ extension Node {
             peers.sort()
         }
         linkPeers[region] = peers
+        // It may have been heard before our own way to it was open: then our hello got lost.
+        if up, receivers[region]?.peer == peer { stepReceiver(region, .connected, into: &effects) }
         if !up {
             if senders[region]?.peer == peer {
                 senders[region]?.peer = .none

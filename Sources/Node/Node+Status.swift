@@ -16,7 +16,8 @@ extension Node {
 
     package struct LinkStatus: Sendable, Equatable {
         package let region: RegionID
-        package let lagRevisions: Int64
+        /// Nil while the origin is silent.
+        package let lagRevisions: Int64?
         package let lagMicroseconds: UInt64
     }
 
@@ -53,11 +54,18 @@ extension Node {
     }
     package var decidedIndex: UInt64 { groups.reduce(0) { $0 + $1.decided.rawValue } }
 
-    /// How far other regions' streams are behind, as this node's replicas show.
-    package func links(wallMicroseconds: UInt64) -> [LinkStatus] {
+    /// How far other regions' streams are behind, as far as this node knows: one node of a region
+    /// receives a stream, and only it is told.
+    package func links(at now: ClockReading) -> [LinkStatus] {
         receivers.sorted { $0.key < $1.key }.compactMap { region, receiver in
-            receiver.link.lag(wallMicroseconds: wallMicroseconds).map {
-                LinkStatus(region: region, lagRevisions: $0.revisions, lagMicroseconds: $0.microseconds)
+            // Of a stream that goes to another node by now the lag would seem to grow for ever.
+            let isCut = linkPeers[region]?.isEmpty ?? true
+            let isHeard = now.instant.since(receiver.link.heardAt) < .seconds(1)
+            guard isCut || (receiver.peer != .none && isHeard) else { return nil }
+            return receiver.link.lag(wallMicroseconds: now.wallMicroseconds).map {
+                LinkStatus(
+                    region: region, lagRevisions: isHeard ? $0.revisions : nil,
+                    lagMicroseconds: $0.microseconds)
             }
         }
     }

@@ -54,8 +54,9 @@ struct RegionStatus: Encodable {
     struct Link: Encodable {
         let origin: String
         let connected: Bool
-        let lagSeconds: Double
-        let lagRevisions: Int64
+        /// Nil: no node that answered receives this stream.
+        var lagSeconds: Double?
+        var lagRevisions: Int64?
     }
     let name: String
     let answeredBy: String
@@ -66,7 +67,7 @@ struct RegionStatus: Encodable {
     let sequencer: NodeAnswer.Sequencer?
     let nodes: [Node]
     let partitions: [Partition]
-    let links: [Link]
+    var links: [Link]
     let conflicts: [NodeAnswer.Conflicts]
 
     init(_ answer: NodeAnswer) {
@@ -81,10 +82,21 @@ struct RegionStatus: Encodable {
         partitions = answer.partitions
         links = answer.regions.filter { $0.name != answer.region }.map {
             Link(
-                origin: $0.name, connected: $0.connected, lagSeconds: $0.lagSeconds ?? 0,
-                lagRevisions: $0.lagRevisions ?? 0)
+                origin: $0.name, connected: $0.connected, lagSeconds: $0.lagSeconds,
+                lagRevisions: $0.lagRevisions)
         }
         conflicts = answer.conflicts
+    }
+
+    /// A stream's lag is known to the one node that receives it.
+    mutating func learnLags(from other: RegionStatus) {
+        for index in links.indices {
+            guard let link = other.links.first(where: { $0.origin == links[index].origin }),
+                let lag = link.lagSeconds, lag >= links[index].lagSeconds ?? 0
+            else { continue }
+            links[index].lagSeconds = lag
+            links[index].lagRevisions = link.lagRevisions
+        }
     }
 }
 
@@ -123,7 +135,10 @@ struct StatusCommand: ParsableCommand {
                 let region = RegionStatus(
                     try JSONDecoder().decode(NodeAnswer.self, from: Data(answer.body.utf8)))
                 if let index = regions.firstIndex(where: { $0.name == region.name }) {
-                    if !regions[index].ready, region.ready { regions[index] = region }
+                    var (shown, other) = (regions[index], region)
+                    if !shown.ready, other.ready { swap(&shown, &other) }
+                    shown.learnLags(from: other)
+                    regions[index] = shown
                 } else {
                     regions.append(region)
                 }
@@ -176,7 +191,8 @@ enum StatusTable {
                 region.links.map {
                     [
                         $0.origin, $0.connected ? "connected" : "cut off",
-                        String(format: "%.3f s", $0.lagSeconds), "\($0.lagRevisions)",
+                        $0.lagSeconds.map { String(format: "%.3f s", $0) } ?? "unknown",
+                        $0.lagRevisions.map { "\($0)" } ?? "unknown",
                     ]
                 })
         }

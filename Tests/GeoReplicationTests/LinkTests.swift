@@ -90,6 +90,42 @@ import Testing
         #expect((lag()?.microseconds ?? .max) < 200_000)
     }
 
+    @Test func `a hello that got lost is said again, even if nothing was ever replicated`() {
+        var link = LinkReceiver(region: RegionID(1), origin: RegionID(2), cursor: .zero)
+        func reading(_ milliseconds: UInt64) -> ClockReading {
+            ClockReading(
+                instant: Instant(nanoseconds: milliseconds * 1_000_000),
+                wallMicroseconds: 5_000_000 + milliseconds * 1_000)
+        }
+        // A sender that waits for hello keeps asking, and never is silent.
+        let poke = LinkMessage.idle(
+            origin: RegionID(2), sent: .zero, frontier: .zero, wallMicroseconds: 5_000_000)
+        var hellos = 0
+        for turn in UInt64(0)..<50 {
+            var effects: [LinkReceiver.Effect] = []
+            if turn == 0 { link.step(.connected, at: reading(0), into: &effects) }
+            link.step(.message(poke), at: reading(turn * 200), into: &effects)
+            for case .send(.hello) in effects { hellos += 1 }
+        }
+        #expect(hellos > 4)
+        // And what such a sender says is no news of how far this region is behind.
+        #expect(link.lag(wallMicroseconds: 15_000_000) == nil)
+    }
+
+    @Test func `a hello said again on a quiet link makes nothing be read again`() {
+        var link = LinkSender(region: RegionID(1), destination: RegionID(2))
+        let now = ClockReading(instant: Instant(nanoseconds: 1), wallMicroseconds: 5_000_000)
+        let hello = LinkMessage.hello(origin: RegionID(1), cursor: .zero, incarnation: 1)
+        var effects: [LinkSender.Effect] = []
+        link.step(.frontier(Revision(9)), at: now, into: &effects)
+        link.step(.message(hello), at: now, into: &effects)
+        link.step(.changes(after: .zero, through: Revision(9), []), at: now, into: &effects)
+        effects.removeAll()
+        link.step(.message(hello), at: now, into: &effects)
+        #expect(effects.isEmpty)
+        #expect(link.lagRevisions == 0)
+    }
+
     @Test func `a stamp far ahead of this region's clock holds the link`() {
         var receiver = LinkReceiver(region: RegionID(2), origin: RegionID(1), cursor: .zero)
         let origin = Origin(

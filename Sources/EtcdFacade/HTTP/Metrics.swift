@@ -220,13 +220,14 @@ extension Facade {
             "polder_geo_lag_seconds", "gauge",
             "How long ago the newest change of the origin that is missing here was made.")
         for link in status.geoLinks {
-            out.sample("polder_geo_lag_seconds", [("origin", link.origin)], "\(link.lagSeconds)")
+            guard let lag = link.lagSeconds else { continue }
+            out.sample("polder_geo_lag_seconds", [("origin", link.origin)], "\(lag)")
         }
         out.family(
             "polder_geo_lag_revisions", "gauge", "Revisions of the origin that are missing here.")
         for link in status.geoLinks {
-            out.sample(
-                "polder_geo_lag_revisions", [("origin", link.origin)], "\(link.lagRevisions)")
+            guard let lag = link.lagRevisions else { continue }
+            out.sample("polder_geo_lag_revisions", [("origin", link.origin)], "\(lag)")
         }
         out.family("polder_geo_connected", "gauge", "1 if the link from the origin is up.")
         for link in status.geoLinks {

@@ -30,8 +30,8 @@ extension Facade {
                     json.object { json in
                         json.member("name", link.origin)
                         json.member("connected", link.isConnected)
-                        json.member("lagSeconds", link.lagSeconds)
-                        json.member("lagRevisions", link.lagRevisions)
+                        if let lag = link.lagSeconds { json.member("lagSeconds", lag) }
+                        if let lag = link.lagRevisions { json.member("lagRevisions", lag) }
                     }
                 }
             }

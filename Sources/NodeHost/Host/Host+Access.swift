@@ -146,7 +146,7 @@ extension Host: NodeAccess {
     }
 
     private func links(_ now: ClockReading) -> [NodeStatus.GeoLink] {
-        let known = node.links(wallMicroseconds: now.wallMicroseconds)
+        let known = node.links(at: now)
         return configuration.remoteRegions.map { region in
             let isConnected = region.nodes.contains {
                 transport.isConnected(PeerID(region: region.id, node: $0.id))
@@ -154,8 +154,8 @@ extension Host: NodeAccess {
             let lag = known.first { $0.region == region.id }
             return NodeStatus.GeoLink(
                 origin: region.name, isConnected: isConnected,
-                lagSeconds: Double(lag?.lagMicroseconds ?? 0) / 1e6,
-                lagRevisions: lag?.lagRevisions ?? 0)
+                lagSeconds: lag.map { Double($0.lagMicroseconds) / 1e6 },
+                lagRevisions: lag.flatMap(\.lagRevisions))
         }
     }
 
