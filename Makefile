@@ -6,6 +6,7 @@
 #   make test    all tests: units, simulation, and real etcdctl against a real cluster
 #   make bench   Polder beside etcd, one table
 #   make chaos   SEED=n SECONDS=n: real processes killed, frozen, cut off, under load
+#   make faults  FAULT_SECONDS=n: one fault after the other under load, the books of all clients compared
 #   make sim     SEED=n SEEDS=n SECONDS=n: whole clusters from a seed, in one process
 #   make tidy    the rules of the house
 #   make ci      all of it
@@ -16,9 +17,10 @@ FLAGS ?=
 SEED ?= 1
 SEEDS ?= 20
 SECONDS ?= 4
+FAULT_SECONDS ?= 200
 POLDER = .build/release/polder
 
-.PHONY: help deps check build dev test e2e bench sim chaos fuzz tidy ci clean
+.PHONY: help deps check build dev test e2e bench sim chaos faults fuzz tidy ci clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -58,6 +60,11 @@ sim: build
 chaos: build
 	@scripts/deps.sh etcd-client python3
 	python3 Tests/e2e/chaos.py --polder $(POLDER) --seed $(SEED) --seconds $(if $(filter 4,$(SECONDS)),120,$(SECONDS))
+
+# Kills, a cut, a freeze, damaged logs, a full disk, one by one; skips what does not fit into the time.
+faults: build
+	@command -v python3 >/dev/null || { echo "make faults needs python3 with grpcio: pip install grpcio"; exit 2; }
+	python3 Tests/e2e/faults.py --polder $(POLDER) --seconds $(FAULT_SECONDS) $(FLAGS)
 
 fuzz:
 	@echo "make fuzz is not there yet: the parsers have bounded readers and tests, no fuzz targets." >&2
