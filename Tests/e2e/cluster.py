@@ -19,7 +19,8 @@ def free_base_port(count):
 
 
 def eventually(condition, seconds=10, every=0.1):
-    end = time.time() + seconds
+    # Six times what is expected: only a failure takes that long, and machines are shared.
+    end = time.time() + 6 * seconds
     while True:
         value = condition()
         if value or time.time() > end:
@@ -40,7 +41,7 @@ class Answer:
         return f"exit code {self.code}: {self.out[-400:]} {self.err[-400:]}"
 
 
-def run(words, stdin=None, timeout=20, env=None):
+def run(words, stdin=None, timeout=60, env=None):
     try:
         done = subprocess.run(
             words, input=stdin, capture_output=True, text=True, timeout=timeout,
@@ -110,9 +111,10 @@ class Cluster:
 
     def etcdctl_words(self, *words, at=None, region="r1"):
         endpoints = self.nodes[at]["client"] if at else ",".join(self.urls(region))
-        return [self.etcdctl_path, f"--endpoints={endpoints}", *self.tls_flags(), *words]
+        return [self.etcdctl_path, f"--endpoints={endpoints}", "--command-timeout=30s",
+                *self.tls_flags(), *words]
 
-    def etcdctl(self, *words, at=None, region="r1", stdin=None, timeout=20):
+    def etcdctl(self, *words, at=None, region="r1", stdin=None, timeout=60):
         return run(self.etcdctl_words(*words, at=at, region=region), stdin=stdin, timeout=timeout)
 
     def dev_node(self, action, name):
