@@ -84,6 +84,7 @@ let package = Package(
             "EtcdAPITests",
             ["EtcdAPI", "Primitives", "TLS", nioCore, nioEmbedded, protobuf]),
         tests("GeoReplicationTests", ["GeoReplication", "Primitives"]),
+        tests("PartitioningTests", ["Partitioning", "Primitives"]),
         tests("SimulationTests", ["Simulator", "Primitives"]),
         tests("ConsensusTests", ["Primitives", "Consensus"]),
         tests(

@@ -1,0 +1,204 @@
+import Primitives
+import Testing
+
+@testable import Partitioning
+
+/// Each test is a schedule of the rules: what a weaker sequencer would do is in its name.
+@Suite struct SequencerTests {
+    private let n1 = NodeID(1), n2 = NodeID(2)
+    private let epoch = Epoch(round: 1, node: NodeID(1))
+    private let p1 = PartitionID(1), p2 = PartitionID(2)
+
+    private func clock(_ milliseconds: UInt64) -> ClockReading {
+        ClockReading(
+            instant: .zero.advanced(by: .milliseconds(milliseconds)),
+            wallMicroseconds: 1_000_000 + milliseconds * 1_000)
+    }
+
+    private func registration(
+        _ p: PartitionID, round: UInt64 = 1, node: NodeID? = nil, highest: Int64 = 0, heard: Int64 = 0,
+        recent: [PartitionState.Recent] = [], undecided: [Registration.Undecided] = []
+    ) -> Registration {
+        Registration(
+            partition: p, term: Term(round: round, node: node ?? n1), sealSlot: Slot(round),
+            applied: Slot(round), highestRevision: Revision(highest), heardFrontier: Revision(heard),
+            highestStamp: .zero, recent: recent, undecided: undecided, lapses: 0)
+    }
+
+    private func term(_ round: UInt64, _ node: NodeID? = nil) -> Term {
+        Term(round: round, node: node ?? n1)
+    }
+
+    private struct Run {
+        var sequencer: Sequencer
+        var effects = RegionEffects()
+        mutating func step(_ message: RegionMessage, _ clock: ClockReading, leaseHolds: Bool = true) {
+            sequencer.step(
+                message, from: NodeID(1), at: clock, leaseHolds: leaseHolds, into: &effects)
+        }
+        mutating func take() -> [RegionMessage] {
+            defer { effects = RegionEffects() }
+            return effects.messages.map(\.message)
+        }
+    }
+
+    private func run(answersFrom: Instant = .zero) -> Run {
+        Run(
+            sequencer: Sequencer(
+                epoch: epoch, region: RegionID(1), nodes: [n1], partitions: 2, compactRevision: .zero,
+                answersFrom: answersFrom))
+    }
+
+    private func opened(_ a: Registration, _ b: Registration) -> Run {
+        var run = run()
+        run.step(.register(epoch, a), clock(1))
+        run.step(.register(epoch, b), clock(1))
+        return run
+    }
+
+    private func allocate(
+        _ run: inout Run, _ p: PartitionID, _ term: Term, first: UInt64, at: UInt64 = 2
+    ) -> Allocation? {
+        _ = run.take()
+        run.step(.allocate(epoch, p, term, lapses: 0, first: first, replaced: [.zero]), clock(at))
+        for case .allocated(_, _, _, _, let allocations) in run.take() { return allocations.first }
+        return nil
+    }
+
+    @Test func `an empty region opens at revision 1, when all partitions are sealed`() {
+        var run = run()
+        run.step(.register(epoch, registration(p1)), clock(1))
+        #expect(!run.sequencer.isOpen)
+        run.step(.register(epoch, registration(p2)), clock(1))
+        #expect(run.sequencer.isOpen)
+        #expect(run.sequencer.frontier == .initial)
+        #expect(allocate(&run, p1, term(1), first: 1)?.revision == Revision(2))
+    }
+
+    @Test func `nothing opens before the old sequencer's lease has run out`() {
+        var run = run(answersFrom: clock(100).instant)
+        run.step(.register(epoch, registration(p1)), clock(1))
+        run.step(.register(epoch, registration(p2)), clock(1))
+        #expect(!run.sequencer.isOpen)
+        run.sequencer.flush(at: clock(100).instant, leaseHolds: true, into: &run.effects)
+        #expect(run.sequencer.isOpen)
+    }
+
+    @Test func `the frontier waits for the lower revision and then takes both`() throws {
+        var run = opened(registration(p1), registration(p2))
+        let a = try #require(allocate(&run, p1, term(1), first: 1))
+        let b = try #require(allocate(&run, p2, term(1), first: 1))
+        #expect(b.stamp > a.stamp)
+        run.step(
+            .report(epoch, p2, term(1), [.init(revision: b.revision, slot: Slot(2), kind: .committed)]),
+            clock(3))
+        #expect(run.sequencer.frontier == .initial)
+        run.step(
+            .report(epoch, p1, term(1), [.init(revision: a.revision, slot: Slot(2), kind: .committed)]),
+            clock(3))
+        #expect(run.sequencer.frontier == b.revision)
+        #expect(run.sequencer.tails.map(\.slot) == [Slot(2), Slot(2)])
+    }
+
+    @Test func `a repeated request is answered alike, one with a gap not at all`() throws {
+        var run = opened(registration(p1), registration(p2))
+        let first = try #require(allocate(&run, p1, term(1), first: 1))
+        #expect(allocate(&run, p1, term(1), first: 1) == first)
+        #expect(allocate(&run, p1, term(1), first: 3) == nil)
+    }
+
+    @Test func `a new term's first request does not get the old term's revision`() throws {
+        var run = opened(registration(p1), registration(p2))
+        _ = allocate(&run, p2, term(1), first: 1)  // Open: the window stays.
+        let old = try #require(allocate(&run, p1, term(1), first: 1))
+        let committed = PartitionState.Recent(revision: old.revision, slot: Slot(2), kind: .committed)
+        run.step(.report(epoch, p1, term(1), [committed]), clock(3))
+        run.step(
+            .register(epoch, registration(p1, round: 2, highest: 3, recent: [committed])), clock(4))
+        let new = try #require(allocate(&run, p1, term(2), first: 1))
+        #expect(new.revision > old.revision)
+        #expect(allocate(&run, p1, term(2), first: 1) == new)
+    }
+
+    @Test func `a new leader's registration voids what its log does not hold, and only that`() throws {
+        var run = opened(registration(p1), registration(p2))
+        let lost = try #require(allocate(&run, p1, term(1), first: 1))
+        let kept = try #require(allocate(&run, p1, term(1), first: 2))
+        run.step(
+            .register(
+                epoch,
+                registration(
+                    p1, round: 2, highest: kept.revision.rawValue,
+                    recent: [.init(revision: kept.revision, slot: Slot(5), kind: .committed)])),
+            clock(3))
+        #expect(run.effects.voids == [lost.revision])
+        #expect(run.sequencer.frontier == kept.revision)
+        // The old term is refused everything from now on.
+        #expect(allocate(&run, p1, term(1), first: 3) == nil)
+    }
+
+    @Test func `the frontier never rests on a void revision`() throws {
+        var run = opened(registration(p1), registration(p2))
+        let lost = try #require(allocate(&run, p1, term(1), first: 1))
+        run.step(.register(epoch, registration(p1, round: 2)), clock(3))
+        #expect(run.effects.voids == [lost.revision])
+        #expect(run.sequencer.frontier == .initial)
+    }
+
+    @Test func `after a failover what is prepared everywhere is committed`() {
+        let transaction = TransactionID(
+            name: RequestName(node: n2, boot: 1, sequence: 1), attempt: 1)
+        func prepared(_ p: PartitionID) -> Registration {
+            registration(
+                p, highest: 7, heard: 6,
+                recent: [.init(revision: Revision(7), slot: Slot(9), kind: .prepared)],
+                undecided: [
+                    .init(transaction: transaction, revision: Revision(7), participants: [p1, p2])
+                ])
+        }
+        var run = opened(prepared(p1), prepared(p2))
+        #expect(run.sequencer.frontier == Revision(7))
+        #expect(allocate(&run, p1, term(1), first: 1)?.revision == Revision(8))
+    }
+
+    @Test func `after a failover what is prepared in part is undone before the frontier passes it`() {
+        let transaction = TransactionID(
+            name: RequestName(node: n2, boot: 1, sequence: 1), attempt: 1)
+        let half = registration(
+            p1, highest: 7, heard: 6,
+            recent: [.init(revision: Revision(7), slot: Slot(9), kind: .prepared)],
+            undecided: [.init(transaction: transaction, revision: Revision(7), participants: [p1, p2])])
+        let other = registration(
+            p2, highest: 8, heard: 5,
+            recent: [.init(revision: Revision(8), slot: Slot(4), kind: .committed)])
+        var run = opened(half, other)
+        #expect(run.sequencer.frontier == Revision(6))
+        #expect(run.take().contains(.abort(epoch, transaction, Revision(7), p1)))
+        run.step(
+            .report(epoch, p1, term(1), [.init(revision: Revision(7), slot: Slot(10), kind: .aborted)]),
+            clock(3))
+        #expect(run.sequencer.frontier == Revision(8))
+        #expect(run.sequencer.tails[0].slot == Slot(10))
+    }
+
+    @Test func `without the lease no read is answered, with it all that waited are`() {
+        var run = opened(registration(p1), registration(p2))
+        _ = run.take()
+        run.step(.readQuestion(epoch, question: 9), clock(2), leaseHolds: false)
+        #expect(run.take().isEmpty)
+        run.sequencer.flush(at: clock(3).instant, leaseHolds: true, into: &run.effects)
+        #expect(
+            run.take().contains(
+                .readAnswer(epoch, question: 9, frontier: .initial, compact: .zero)))
+    }
+
+    @Test func `a leader of an older term is confirmed nothing`() {
+        var run = opened(registration(p1), registration(p2))
+        run.step(.register(epoch, registration(p1, round: 2)), clock(2))
+        _ = run.take()
+        run.step(.confirm(epoch, p1, term(1), question: 1), clock(3))
+        #expect(run.take().isEmpty)
+        run.step(.confirm(epoch, p1, term(2), question: 1), clock(3))
+        #expect(!run.take().isEmpty)
+    }
+}
