@@ -31,17 +31,18 @@ int polder_take_signal(int descriptor) {
 
 int polder_accept(int listener) { return accept4(listener, 0, 0, SOCK_CLOEXEC); }
 
-int polder_port_is_free(int port) {
+int polder_listen_on_loopback(int port) {
   int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (descriptor < 0) return 0;
+  if (descriptor < 0) return -1;
   int yes = 1;
   setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   struct sockaddr_in address = {0};
   address.sin_family = AF_INET;
   address.sin_port = htons((unsigned short)port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  int is_free = bind(descriptor, (struct sockaddr *)&address, sizeof address) == 0 &&
-                listen(descriptor, 1) == 0;
+  if (bind(descriptor, (struct sockaddr *)&address, sizeof address) == 0 &&
+      listen(descriptor, 1) == 0)
+    return descriptor;
   close(descriptor);
-  return is_free;
+  return -1;
 }

@@ -124,18 +124,8 @@ import Testing
     @Test func `a taken port is exit code 3 and names the port`() throws {
         let directory = try directory(), wanted = settings(directory)
         defer { try? Files.removeTree(directory) }
-        let taken = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        let taken = try #require(PortCheck.take(wanted.basePort + 11))
         defer { close(taken) }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = in_port_t(wanted.basePort + 11).bigEndian
-        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-        let bound = withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(taken, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
-        }
-        try #require(bound == 0 && listen(taken, 1) == 0)
         let failure = #expect(throws: LocalCluster.Failure.self) {
             try LocalCluster(wanted, environment: environment(script: "exit 0", Transcript())).run()
         }

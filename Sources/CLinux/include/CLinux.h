@@ -18,6 +18,6 @@ int polder_take_signal(int descriptor);
 /// `accept`, close-on-exec.
 int polder_accept(int listener);
 
-/// 1 if a server could listen on this port of 127.0.0.1 now. (In C: whose module `sockaddr_in` is,
+/// A descriptor that listens on this port of 127.0.0.1, or -1. (In C: whose module `sockaddr_in` is,
 /// changes with what else is imported.)
-int polder_port_is_free(int port);
+int polder_listen_on_loopback(int port);
