@@ -148,11 +148,33 @@ package struct Evaluator {
 }
 
 extension Transaction {
-    /// One put that neither looks at nor returns what was there before.
-    var isBlindPut: Bool {
-        guard compares.isEmpty, success.count == 1, failure.isEmpty, case .put(let put) = success[0]
-        else { return false }
-        return !put.wantsPrevious && !put.keepsValue && !put.keepsLease
+    /// Whether no compare depends on which revision above `known` a pending version gets: it equals
+    /// none that is known and is greater than all of them (protocol-rules.md S20).
+    func isDecided(knowing known: Revision) -> Bool {
+        compares.allSatisfy { compare in
+            switch compare.target {
+            case .modRevision(let n), .createRevision(let n): n <= known.rawValue
+            case .version, .value, .lease: true
+            }
+        } && (success + failure).allSatisfy { if case .transaction = $0 { false } else { true } }
+    }
+}
+
+extension Evaluation {
+    /// Whether neither the answer nor the rows hold another transaction's revision: then it does not
+    /// matter that one of those it was evaluated on is not known yet.
+    var needsNoOtherRevision: Bool {
+        result.results.allSatisfy { result in
+            switch result {
+            case .put(let previous): previous == nil
+            case .delete(_, let previous): previous.isEmpty
+            case .range, .transaction: false
+            }
+        }
+            // A row that goes on from a pending first version would need that one's revision.
+            && effects.allSatisfy {
+                $0.isDeletion || $0.version == 1 || $0.createRevision != .pending
+            }
     }
 }
 

@@ -64,11 +64,9 @@ package struct Overlay: Sendable {
     }
 
     /// Lays the pending rows that `plan` names on `rows`. Also tells the highest proposal whose row was
-    /// used, and whether a row was used whose revision is not known yet. With `tolerant`, a pending row
-    /// of a key that existed before counts as known: a put that looks at nothing else needs of it only
-    /// what the sequencer does not change.
+    /// used, and whether a row was used whose revision is not known yet.
     package func lay(
-        on rows: [Row], plan: ReadPlan, tolerant: Bool = false
+        on rows: [Row], plan: ReadPlan
     ) -> (table: RowTable, number: UInt64, hasUnknown: Bool) {
         var table = RowTable(rows)
         if cells.isEmpty { return (table, 0, false) }
@@ -77,11 +75,7 @@ package struct Overlay: Sendable {
         func use(_ cell: Cell, _ table: inout RowTable) {
             table.set(cell.row)
             if cell.slot == .zero { number = max(number, cell.number) }
-            if cell.row.modRevision == .pending,
-                !(tolerant && cell.row.createRevision != .pending && !cell.row.isDeletion)
-            {
-                hasUnknown = true
-            }
+            if cell.row.modRevision == .pending { hasUnknown = true }
         }
         for key in plan.keys { if let cell = cells[key] { use(cell, &table) } }
         if !plan.ranges.isEmpty {

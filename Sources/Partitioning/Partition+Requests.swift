@@ -151,26 +151,32 @@ extension Partition {
             effects.escalations.append((item.id, item.request, deadline: item.deadline))
             return
         }
-        let (table, _, hasUnknown) = lead.overlay.lay(
-            on: answer.rows, plan: item.plan, tolerant: transaction.isBlindPut)
-        if hasUnknown {
-            // A pending version without a revision decides nothing (S20): wait for the sequencer.
-            lead.items[token]?.stage = .waiting
-            lead.awaitingRevision.append(token)
-            return
-        }
+        let (table, _, hasUnknown) = lead.overlay.lay(on: answer.rows, plan: item.plan)
+        // A pending version without a revision decides nothing that depends on it (S20).
+        let mayPass = !hasUnknown || transaction.isDecided(knowing: state.highestRevision)
         do {
+            guard mayPass else {
+                waitForRevision(token)
+                return
+            }
             let evaluation = try Evaluator.evaluate(
                 transaction, on: table, plan: item.plan, historic: answer.historic,
                 leaseIsAlive: isAlive)
-            if evaluation.effects.isEmpty {
+            if hasUnknown && (evaluation.effects.isEmpty || !evaluation.needsNoOtherRevision) {
+                waitForRevision(token)
+            } else if evaluation.effects.isEmpty {
                 wantConfirm(token)
             } else {
                 allocate(token, evaluation)
             }
         } catch {
-            wantConfirm(token)
+            if hasUnknown { waitForRevision(token) } else { wantConfirm(token) }
         }
+    }
+
+    private mutating func waitForRevision(_ token: UInt64) {
+        lead.items[token]?.stage = .waiting
+        lead.awaitingRevision.append(token)
     }
 
     /// Can a key of this partition be attached to it without asking anybody else (C4)?
