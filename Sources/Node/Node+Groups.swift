@@ -136,15 +136,11 @@ extension Node {
         guard case .compacted(let revision) = applied else { return }
         compactRevision = max(compactRevision, revision)
         sequencer?.compacted(revision)
+        let frontier = sequencer?.frontier ?? heardFrontier
         for compaction in compactions where compaction.revision == revision {
-            compactionsDecided.append((compaction.token, revision))
+            region.answers.append((compaction.token, .compacted(revision: frontier)))
         }
         compactions.removeAll { $0.revision == revision }
-        for done in compactionsDecided {
-            let frontier = sequencer?.frontier ?? heardFrontier
-            region.answers.append((done.token, .compacted(revision: frontier)))
-        }
-        compactionsDecided.removeAll()
     }
 
     /// Compaction, at the sequencer's node. etcd's checks: not again, not ahead.
@@ -158,7 +154,7 @@ extension Node {
         } else if revision <= compactRevision {
             region.answers.append((id, .failed(.compacted)))
         } else {
-            compactions.append((id, revision, 0))
+            compactions.append((id, revision))
             if compactions.contains(where: { $0.revision == revision && $0.token != id }) { return }
             region.proposals.append((.directory, EntryBody.compact(revision).encoded()))
         }

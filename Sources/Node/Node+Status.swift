@@ -40,11 +40,9 @@ extension Node {
 
     package var sequencerEpoch: Epoch { epoch }
     package var revision: Revision { max(localFrontier, .initial) }
-    package var frontierHeard: Revision { heardFrontier }
     package var compactedThrough: Revision { compactRevision }
     package var isReady: Bool { localFrontier > .zero }
     package var conflictsTotal: UInt64 { partitions.reduce(0) { $0 + $1.state.nextConflict } }
-    package var leasesCount: Int { partitions.reduce(0) { $0 + $1.state.leases.count } }
 
     /// Of all leases that this node's replicas know, for LeaseLeases.
     package var leases: [LeaseID] { partitions.flatMap(\.state.leases.keys).sorted() }
@@ -77,6 +75,4 @@ extension Node {
 
     /// Replicas' states, for checkers.
     package var partitionStates: [PartitionState] { partitions.map(\.state) }
-    package var isSequencerOpen: Bool { sequencer?.isOpen == true }
-    package var leadsPartitions: Int { partitions.filter(\.isLeading).count }
 }

@@ -74,8 +74,7 @@ package struct Node: Sendable {
     var lookBacks: [UInt64: LookBack] = [:]
     var askReadsAt = Instant.never
 
-    var compactions: [(token: RequestID, revision: Revision, slot: UInt64)] = []
-    var compactionsDecided: [(token: RequestID, revision: Revision)] = []
+    var compactions: [(token: RequestID, revision: Revision)] = []
 
     var senders: [RegionID: Sender] = [:]
     var receivers: [RegionID: Receiver] = [:]

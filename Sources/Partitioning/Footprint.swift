@@ -42,11 +42,6 @@ package struct Footprint: Hashable, Sendable {
             }
             || sharedLeases.contains { other.exclusiveLeases.contains($0) }
     }
-
-    package func writesOverlap(_ key: Bytes) -> Bool { writes.contains { $0.contains(key) } }
-    package func touches(_ key: Bytes) -> Bool {
-        writesOverlap(key) || reads.contains { $0.contains(key) }
-    }
 }
 
 /// Which partitions a transaction needs.
