@@ -47,6 +47,13 @@ package protocol RPCHandler: AnyObject {
     func onWritable(_ call: CallReference)
     /// HTTP/1.1, or HTTP/2 that is not gRPC.
     func onHTTP(_ request: HTTPRequest, _ responder: HTTPResponder)
+    /// One connection has delivered what one wake of its socket brought; others may follow in the same
+    /// tick of the loop. A handler that gathers work may do what it has, before it is too much.
+    func onReadEnd()
+}
+
+extension RPCHandler {
+    package func onReadEnd() {}
 }
 
 /// gRPC's status codes.

@@ -139,6 +139,7 @@ final class Monitor: @unchecked Sendable {
     func lock() { pthread_mutex_lock(mutex) }
     func unlock() { pthread_mutex_unlock(mutex) }
     func signal() { pthread_cond_signal(condition) }
+    func broadcast() { pthread_cond_broadcast(condition) }
     func wait() { pthread_cond_wait(condition, mutex) }
     func wait(seconds: Int) {
         var until = timespec()

@@ -138,7 +138,7 @@ extension WriteAheadLog {
                 }
                 guard let (records, ticket) = take() else { break }
                 do throws(StorageError) {
-                    if !writer.hasReserve { try? writer.makeSpare() }
+                    if !writer.hasReserve { writer.retryReserve() }
                     if !records.isEmpty { try writer.append(records) }
                 } catch {
                     handlers.onFailure(error)

@@ -230,6 +230,39 @@ private func segments(_ path: String) throws -> [String] {
         again.log.close()
     }
 
+    @Test func `freed segments are written again, and few are kept`() throws {
+        let dir = Scratch(), path = dir.path + "/wal"
+        let log = try Harness(path, segmentBytes: 1 << 12)
+        let text = String(repeating: "x", count: 1500)
+        for slot in 1...60 {
+            log.append([accept(1, UInt64(slot), text)])
+            if slot % 10 == 0 { log.append([.truncate(group(1), Slot(UInt64(slot - 1)))]) }
+        }
+        log.log.close()
+        let names = try Posix.names(in: path)
+        #expect(names.filter { $0.hasPrefix("spare-") }.count <= 3)
+        #expect(names.filter { $0.hasPrefix("dead-") }.isEmpty)
+        let again = try Harness(path, segmentBytes: 1 << 12)
+        #expect(again.restored[group(1)]?.accepted.map(\.slot) == [Slot(60)])
+        again.log.close()
+    }
+
+    @Test func `what a crash left of spare and dead files goes`() throws {
+        let dir = Scratch(), path = dir.path + "/wal"
+        let first = try Harness(path)
+        first.append([accept(1, 1, "a")])
+        first.log.close()
+        for name in ["spare", "spare-1", "spare-77", "dead-3"] {
+            try Scratch.write([1, 2, 3], path + "/" + name)
+        }
+        let again = try Harness(path)
+        #expect(again.restored[group(1)]?.accepted.map(\.entry.payload) == ["a"])
+        again.append([accept(1, 2, "b")])
+        let names = try Posix.names(in: path)
+        #expect(!names.contains("spare") && !names.contains("spare-77") && !names.contains("dead-3"))
+        again.log.close()
+    }
+
     @Test func `after a failed sync nothing is durable any more`() throws {
         let dir = Scratch()
         let calls = LogWriter.Calls(sync: { fd in

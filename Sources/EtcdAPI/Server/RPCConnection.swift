@@ -38,7 +38,10 @@ final class RPCConnection: HTTP2ConnectionDelegate {
         if server.isShuttingDown { onShutdown() }
     }
 
-    func onReadEnd() { server.armTimer() }
+    func onReadEnd() {
+        server.armTimer()
+        server.handler?.onReadEnd()
+    }
 
     func onDisconnected() {
         keepAlive?.cancel()

@@ -21,6 +21,7 @@ final class ClientDoor: RPCHandler {
     func onHalfClose(_ call: CallReference) { facade.onHalfClose(call) }
     func onCancelled(_ call: CallReference) { facade.onCancelled(call) }
     func onWritable(_ call: CallReference) { facade.onWritable(call) }
+    func onReadEnd() { host.turnIfFull() }
 
     func onHTTP(_ request: HTTPRequest, _ responder: HTTPResponder) {
         guard request.target.hasPrefix("/polder/fault") else {

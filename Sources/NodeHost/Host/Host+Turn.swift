@@ -13,13 +13,39 @@ extension Host {
 
     func enqueue(_ input: NodeInput) {
         inputs.append(input)
-        guard !isTurnDue, !isInTurn else { return }
-        isTurnDue = true
-        // At the end of this tick of the loop: everything that this tick brings shares one turn.
-        loop.execute { self.turn() }
+        if !isInTurn { scheduleTurn() }
     }
 
-    func onDurable() { enqueue(.durable(Ticket(durable.take()))) }
+    /// At the end of this tick of the loop: what this tick brings shares one turn.
+    private func scheduleTurn() {
+        guard !isTurnDue else { return }
+        isTurnDue = true
+        loop.execute {
+            self.isTurnDue = false
+            self.turn()
+        }
+    }
+
+    /// A tick that brings more than this has several turns, so that the log's thread writes the first
+    /// while the loop reads what follows. Smaller turns make the median better and the tail worse: the
+    /// connections fall into two groups that wait for each other (measured with 1,024 requests in
+    /// flight: p50 26 -> 21 ms, p99 34 -> 48 ms at 256).
+    private static let turnInputs = 1024
+
+    func turnIfFull() {
+        if inputs.count >= Self.turnInputs, !isInTurn { turn() }
+    }
+
+    func onDurable() {
+        // A turn within the tick may have seen it already.
+        if takeDurable(durable.take()) { enqueue(.durable(Ticket(durableTaken))) }
+    }
+
+    private func takeDurable(_ ticket: UInt64) -> Bool {
+        guard ticket > durableTaken else { return false }
+        durableTaken = ticket
+        return true
+    }
 
     func onReserve(hasSpace: Bool) {
         logHasSpace = hasSpace
@@ -44,8 +70,9 @@ extension Host {
     /// Answers of the store are inputs again, and clients may ask at once for more: a few rounds run in
     /// one go, then the sockets get their turn.
     func turn() {
-        isTurnDue = false
         guard !isStopped, !end.hasFailed else { return }
+        if takeDurable(durable.peek()) { inputs.append(.durable(Ticket(durableTaken))) }
+        guard !inputs.isEmpty else { return }
         isInTurn = true
         var rounds = 0
         while !inputs.isEmpty, rounds < 8 {
@@ -73,8 +100,7 @@ extension Host {
         transport.flush()
         armWake()
         if !inputs.isEmpty {
-            isTurnDue = true
-            loop.execute { self.turn() }
+            scheduleTurn()
         }
     }
 

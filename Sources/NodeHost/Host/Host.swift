@@ -48,6 +48,8 @@ final class Host: @unchecked Sendable {
     var wakeTask: Scheduled<Void>?
     /// Highest ticket that the log's thread has reported and the loop has not seen.
     let durable: DurableMark
+    /// What the core has been told of it.
+    var durableTaken: UInt64 = 0
 
     /// This turn's messages, by the peer's number, and the order in which peers came up.
     var outgoing: [[PeerMessage]] = []
@@ -298,6 +300,9 @@ final class DurableMark: Sendable {
         ticket.store(value, ordering: .releasing)
         return !isTold.exchange(true, ordering: .acquiringAndReleasing)
     }
+
+    /// The highest ticket, with the wake still to come.
+    func peek() -> UInt64 { ticket.load(ordering: .acquiring) }
 
     func take() -> UInt64 {
         // Cleared first: a ticket raised after the load wakes the loop again.
