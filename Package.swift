@@ -66,6 +66,8 @@ let package = Package(
         library("Node", ["Primitives", "Consensus", "Partitioning", "GeoReplication", deque]),
 
         // The shell.
+        library("BoltFile", ["Primitives"]),
+        library("EtcdSnapshot", ["Primitives", "BoltFile"]),
         library("Storage", ["Primitives", "CRocksDB", "CLZ4"]),
         library("TLS", ["COpenSSL", nioCore]),
         library("Transport", ["Primitives", "TLS", "CLZ4", nioCore, nioPosix, logging]),
@@ -101,6 +103,9 @@ let package = Package(
             ["EtcdFacade", "EtcdAPI", "Primitives", nioCore, nioEmbedded, protobuf]),
         tests("TLSTests", ["TLS", nioCore, nioPosix, nioEmbedded]),
         tests("TransportTests", ["Primitives", "TLS", "Transport", nioCore, nioPosix]),
+        tests("BoltFileTests", ["BoltFile", "Primitives"]),
+        tests(
+            "EtcdSnapshotTests", ["EtcdSnapshot", "BoltFile", "Primitives"], resources: [.copy("Golden")]),
         tests("StorageTests", ["Primitives", "Storage"]),
         tests("SLAProbeTests", ["SLAProbe", "EtcdAPI", "TLS", "Primitives", nioCore, nioPosix]),
         tests("NodeHostTests", ["NodeHost", "Primitives"]),
