@@ -4,7 +4,7 @@
 #   make build   .build/release/polder
 #   make dev     two regions of three nodes on this machine, data in ./dev-data
 #   make test    all tests: units, simulation, and real etcdctl against a real cluster
-#   make bench   Polder beside etcd, one table
+#   make bench   Polder beside etcd: small requests, lists, watches, leases; a table and a page
 #   make chaos   SEED=n SECONDS=n: real processes killed, frozen, cut off, under load
 #   make faults  FAULT_SECONDS=n: one fault after the other under load, the books of all clients compared
 #   make sim     SEED=n SEEDS=n SECONDS=n: whole clusters from a seed, in one process

@@ -6,49 +6,15 @@ time of all server processes, from /proc, divided by the requests. Variants are 
 rounds; the table shows medians with (min..max), and the ratio to etcd. Every round of writes is checked:
 the store's revision must have moved by exactly the number of requests.
 
+Lists, watches, leases and idleness follow (rows.py), a page and a JSON file at the end.
+
   Benchmarks/bench.py --polder .build/release/polder [--etcd etcd] [--rounds 3] [--requests 20000] [--out DIR]
 """
-import argparse, json, os, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, time
 
-TICK = os.sysconf("SC_CLK_TCK")
-
-
-# --- protobuf and gRPC, just enough for recorded bodies (field numbers: rpc.proto) ---
-
-def varint(n):
-    out = bytearray()
-    while n >= 0x80:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
-def field(number, value):
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def grpc(message):
-    return b"\0" + len(message).to_bytes(4, "big") + message
-
-
-def put(key, value):
-    return field(1, key) + field(2, value)
-
-
-def get(key, serializable):
-    return field(1, key) + (field(7, 1) if serializable else b"")
-
-
-def txn_update(key, value):
-    # if MOD(key) > 0 then Put else Range: the shape of Kubernetes' update; GREATER so that a recorded
-    # body goes on succeeding.
-    compare = field(1, 1) + field(2, 2) + field(3, key) + field(6, 0)
-    success = field(2, put(key, value))
-    failure = field(1, field(1, key))
-    return field(1, compare) + field(2, success) + field(3, failure)
+import rows
+from page import write_page
+from servers import *
 
 
 WORKLOADS = {
@@ -57,129 +23,6 @@ WORKLOADS = {
     "get serializable": ("KV/Range", lambda i: get(b"bench/%04d" % i, True), False),
     "txn update 256 B": ("KV/Txn", lambda i: txn_update(b"bench/%04d" % i, b"x" * 256), True),
 }
-
-
-# --- servers ---
-
-def free_base(count):
-    """A port from which `count` ports, ten apart and the ones after them, are free."""
-    for base in range(21000, 30000, 200):
-        ok = True
-        for i in range(count):
-            for offset in (0, 1, 2):
-                with socket.socket() as s:
-                    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    try:
-                        s.bind(("127.0.0.1", base + 10 * i + offset))
-                    except OSError:
-                        ok = False
-        if ok:
-            return base
-    sys.exit("bench: no free ports")
-
-
-class Server:
-    def __init__(self, name, nodes, folder):
-        self.name, self.nodes, self.folder = name, nodes, folder
-        self.pids, self.ports, self.processes = [], [], []
-
-    def stop(self):
-        for p in self.processes:
-            p.send_signal(signal.SIGTERM)
-        for p in self.processes:
-            try:
-                p.wait(20)
-            except subprocess.TimeoutExpired:
-                p.kill()
-                p.wait()
-
-
-def wait_for(what, seconds, log):
-    end = time.time() + seconds
-    while time.time() < end:
-        if what():
-            return
-        time.sleep(0.1)
-    sys.exit(f"bench: not ready after {seconds} s; see {log}")
-
-
-def start_polder(binary, nodes, folder):
-    server = Server("polder", nodes, folder)
-    base = free_base(nodes)
-    log = open(os.path.join(folder, "log"), "w")
-    data = os.path.join(folder, "data")
-    server.processes.append(subprocess.Popen(
-        [binary, "dev", "--data-dir", data, "--regions", "1", "--nodes", str(nodes), "--no-tls",
-         "--base-port", str(base)], stdout=log, stderr=log))
-    path = os.path.join(data, "dev.json")
-    wait_for(lambda: os.path.exists(path), 60, log.name)
-    with open(path) as f:
-        for node in json.load(f)["regions"][0]["nodes"]:
-            server.pids.append(node["pid"])
-            server.ports.append(int(node["client"].rsplit(":", 1)[1]))
-    return server
-
-
-def start_etcd(binary, nodes, folder):
-    server = Server("etcd", nodes, folder)
-    base = free_base(nodes)
-    cluster = ",".join(f"n{i}=http://127.0.0.1:{base + 10 * i + 1}" for i in range(nodes))
-    for i in range(nodes):
-        client, peer = f"http://127.0.0.1:{base + 10 * i}", f"http://127.0.0.1:{base + 10 * i + 1}"
-        log = open(os.path.join(folder, f"log{i}"), "w")
-        p = subprocess.Popen(
-            [binary, "--name", f"n{i}", "--data-dir", os.path.join(folder, f"data{i}"),
-             "--listen-client-urls", client, "--advertise-client-urls", client,
-             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-             "--initial-cluster", cluster], stdout=log, stderr=log)
-        server.processes.append(p)
-        server.pids.append(p.pid)
-        server.ports.append(base + 10 * i)
-    wait_for(lambda: revision(server) is not None, 60, folder)
-    return server
-
-
-# --- measuring ---
-
-def cpu_seconds(pids):
-    total = 0
-    for pid in pids:
-        with open(f"/proc/{pid}/stat") as f:
-            fields = f.read().rsplit(")", 1)[1].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICK
-
-
-def rss_mb(pids):
-    total = 0
-    for pid in pids:
-        with open(f"/proc/{pid}/status") as f:
-            for line in f:
-                if line.startswith("VmRSS"):
-                    total += int(line.split()[1])
-    return total / 1024
-
-
-def written_bytes(pids):
-    total = 0
-    for pid in pids:
-        with open(f"/proc/{pid}/io") as f:
-            for line in f:
-                if line.startswith("write_bytes"):
-                    total += int(line.split()[1])
-    return total
-
-
-def etcdctl(server, *arguments):
-    return subprocess.run(
-        ["etcdctl", "--endpoints", f"127.0.0.1:{server.ports[0]}", "--dial-timeout", "2s",
-         "--command-timeout", "5s", *arguments],
-        env={**os.environ, "ETCDCTL_API": "3"}, capture_output=True, text=True)
-
-
-def revision(server):
-    r = etcdctl(server, "get", "bench/none", "-w", "json")
-    return json.loads(r.stdout)["header"]["revision"] if r.returncode == 0 else None
 
 
 def run(server, workload, clients, streams, requests, scratch):
@@ -232,6 +75,17 @@ def spread(values, digits=1):
             f"({min(values):.{digits}f}..{max(values):.{digits}f})")
 
 
+COLUMNS = [
+    ("cpuMicros", "CPU us", 1), ("perSecond", "a second", 0), ("p50", "p50 ms", 1), ("p99", "p99 ms", 1),
+    ("p999", "p99.9 ms", 1), ("alone", "alone ms", 1), ("rssMB", "RSS MB", 0),
+    ("bytesPerRequest", "disk B", 0),
+]
+
+# put, get, update: against etcd's CPU (docs/performance.md).
+TARGETS = {"put 256 B": {1: 1 / 5, 3: 1 / 4}, "get linearizable": 1 / 8, "get serializable": 1 / 8,
+           "txn update 256 B": 1 / 4}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--polder", default=".build/release/polder")
@@ -240,8 +94,12 @@ def main():
     parser.add_argument("--requests", type=int, default=20000)
     parser.add_argument("--nodes", default="1,3")
     parser.add_argument("--clients", default="64x1,64x16", help="connections x streams, comma separated")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS))
-    parser.add_argument("--out", help="folder for bench.json")
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="of small requests; or none")
+    parser.add_argument("--rows", default=",".join(rows.DEFAULT),
+                        help="others: " + ", ".join(rows.ROWS) + "; or none")
+    parser.add_argument("--growth", action="store_true",
+                        help="puts with 1, 8, 64 partitions and on 3, 6, 9 nodes, without etcd")
+    parser.add_argument("--out", default="bench-out", help="folder for bench.json and bench.html")
     options = parser.parse_args()
     for tool in ("h2load", "etcdctl"):
         if not shutil.which(tool):
@@ -250,54 +108,129 @@ def main():
         sys.exit(f"bench: no {options.polder}; run `make build`")
     if not options.etcd:
         print("bench: no etcd found; its columns stay empty (apt-get install etcd-server)")
+    workloads = [] if options.workloads == "none" else options.workloads.split(",")
+    others = [] if options.rows == "none" else options.rows.split(",")
+    if others and rows.grpcio is None:
+        print("bench: no grpcio (pip install grpcio): lists, watches and leases are left out")
+        others = []
+    for name in workloads + others:
+        if name not in WORKLOADS and name not in rows.ROWS:
+            sys.exit(f"bench: no workload or row is called {name!r}")
     results = []
     for nodes in [int(n) for n in options.nodes.split(",")]:
-        with tempfile.TemporaryDirectory(prefix="polder-bench-", dir=os.environ.get("BENCH_DIR")) as scratch:
-            servers = []
-            try:
-                for name, start, binary in (("polder", start_polder, options.polder),
-                                            ("etcd", start_etcd, options.etcd)):
-                    if binary:
-                        folder = os.path.join(scratch, name)
-                        os.mkdir(folder)
-                        servers.append(start(binary, nodes, folder))
-                for workload in options.workloads.split(","):
-                    for shape in options.clients.split(","):
-                        clients, streams = [int(x) for x in shape.split("x")]
-                        figures = {s.name: [] for s in servers}
-                        for s in servers:  # Warm up; the keys exist afterwards.
-                            run(s, "put 256 B", 8, 1, 400, scratch)
-                        for _ in range(options.rounds):
-                            for s in servers:
-                                figures[s.name].append(
-                                    run(s, workload, clients, streams, options.requests, scratch))
-                        row = {"nodes": nodes, "workload": workload, "clients": shape, "figures": figures}
-                        results.append(row)
-                        show(row)
-            finally:
-                for s in servers:
-                    s.stop()
-    if options.out:
-        os.makedirs(options.out, exist_ok=True)
-        with open(os.path.join(options.out, "bench.json"), "w") as f:
-            json.dump(results, f, indent=1)
+        with Servers(options, nodes) as servers:
+            for workload in workloads:
+                for shape in options.clients.split(","):
+                    small(options, servers, nodes, workload, shape, results)
+            for name in others:
+                other(options, servers, nodes, name, results)
+    if options.growth:
+        growth(options, results)
+    os.makedirs(options.out, exist_ok=True)
+    with open(os.path.join(options.out, "bench.json"), "w") as f:
+        json.dump(results, f, indent=1)
+    machine = f"{os.cpu_count()} CPUs, {os.uname().release}, {time.strftime('%Y-%m-%d')}"
+    write_page(os.path.join(options.out, "bench.html"), results, machine)
+    print(f"\n{options.out}/bench.html, {options.out}/bench.json")
 
 
-def show(row):
-    print(f"\n{row['nodes']} node(s), {row['workload']}, {row['clients']} clients x streams")
-    print(f"  {'':8}{'CPU us/request':>24}{'requests/s':>26}{'p50 ms':>18}{'p99 ms':>20}"
-          f"{'p99.9 ms':>20}{'RSS MB':>8}{'disk B/req':>12}")
-    for name, rounds in row["figures"].items():
-        column = lambda key: [r[key] for r in rounds]
-        print(f"  {name:8}{spread(column('cpuMicros')):>24}{spread(column('perSecond'), 0):>26}"
-              f"{spread(column('p50')):>18}{spread(column('p99')):>20}{spread(column('p999')):>20}"
-              f"{statistics.median(column('rssMB')):>8.0f}"
-              f"{statistics.median(column('bytesPerRequest')):>12.0f}")
-    if len(row["figures"]) == 2:
-        ours, theirs = [[r["cpuMicros"] for r in row["figures"][n]] for n in ("polder", "etcd")]
-        rate = [[r["perSecond"] for r in row["figures"][n]] for n in ("polder", "etcd")]
-        print(f"  ratio   CPU {statistics.median(ours) / statistics.median(theirs):.2f} of etcd's, "
-              f"throughput {statistics.median(rate[0]) / statistics.median(rate[1]):.2f} times")
+class Servers:
+    """Polder and, if there is one, etcd, of one shape, on the same disk."""
+
+    def __init__(self, options, nodes, *more, etcd=True):
+        self.options, self.nodes, self.more = options, nodes, more
+        self.kinds = [("polder", start_polder, options.polder)]
+        if etcd and options.etcd:
+            self.kinds.append(("etcd", start_etcd, options.etcd))
+        self.running = []
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory(
+            prefix="polder-bench-", dir=os.environ.get("BENCH_DIR"))
+        try:
+            for name, start, binary in self.kinds:
+                folder = os.path.join(self.folder.name, name)
+                os.mkdir(folder)
+                more = self.more if name == "polder" else ()
+                self.running.append(start(binary, self.nodes, folder, *more))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for s in self.running:
+            s.stop()
+        self.folder.cleanup()
+
+    def __iter__(self):
+        return iter(self.running)
+
+    @property
+    def scratch(self):
+        return self.folder.name
+
+
+def small(options, servers, nodes, workload, shape, results, label=""):
+    clients, streams = [int(x) for x in shape.split("x")]
+    figures = {s.name: [] for s in servers}
+    for s in servers:  # Warm up; the keys exist afterwards.
+        run(s, "put 256 B", 8, 1, 400, servers.scratch)
+    for _ in range(options.rounds):
+        for s in servers:
+            figures[s.name].append(
+                run(s, workload, clients, streams, options.requests, servers.scratch))
+    target = TARGETS[workload]
+    if isinstance(target, dict):
+        target = target.get(nodes)
+    add(results, {"nodes": nodes, "workload": workload + label, "clients": shape, "figures": figures,
+                  "target": target})
+
+
+def other(options, servers, nodes, name, results):
+    unit, prepare, work, most, target = rows.ROWS[name]
+    if name == "limit" and "pages" not in options.rows.split(","):
+        prepare = rows.prepare_pages
+    figures = {s.name: [] for s in servers}
+    if prepare:
+        for s in servers:
+            prepare(s)
+    for _ in range(min(options.rounds, most or options.rounds)):
+        for s in servers:
+            figures[s.name].append(work(s, servers.scratch))
+    add(results, {"nodes": nodes, "workload": f"{name} (a {unit})", "clients": "", "figures": figures,
+                  "target": target})
+
+
+def growth(options, results):
+    for partitions in (1, 8, 64):
+        with Servers(options, 3, "--partitions", str(partitions), etcd=False) as servers:
+            small(options, servers, 3, "put 256 B", "64x1", results, f", {partitions} partitions")
+    for nodes in (3, 6, 9):
+        with Servers(options, nodes, etcd=False) as servers:
+            small(options, servers, nodes, "put 256 B", "64x1", results, ", growing")
+
+
+def add(results, row):
+    results.append(row)
+    print(f"\n{row['nodes']} node(s), {row['workload']}"
+          + (f", {row['clients']} clients x streams" if row["clients"] else ""))
+    figures = row["figures"]
+    columns = [c for c in COLUMNS if any(c[0] in r for rounds in figures.values() for r in rounds)]
+    print(" " * 10 + "".join(f"{title:>26}" for _, title, _ in columns))
+    for name, rounds in figures.items():
+        print(f"  {name:8}" + "".join(
+            f"{spread([r[key] for r in rounds], digits):>26}" for key, _, digits in columns))
+    if len(figures) == 2 and "cpuMicros" in figures["polder"][0]:
+        ours, theirs = [statistics.median(r["cpuMicros"] for r in figures[n]) for n in figures]
+        line = f"  ratio   CPU {ours / theirs:.3f} of etcd's" if theirs else "  ratio   none"
+        if row["target"]:
+            line += f", target {row['target']:.3f}: " + (
+                "met" if ours <= theirs * row["target"] else "not met")
+        if "perSecond" in figures["polder"][0]:
+            rate = [statistics.median(r["perSecond"] for r in figures[n]) for n in figures]
+            line += f"; {rate[0] / rate[1]:.2f} times as many a second"
+        print(line)
     sys.stdout.flush()
 
 
