@@ -96,6 +96,7 @@ let package = Package(
             ["EtcdAPI", "Primitives", "TLS", nioCore, nioEmbedded, protobuf]),
         tests("GeoReplicationTests", ["GeoReplication", "Primitives"]),
         tests("PartitioningTests", ["Partitioning", "Primitives"]),
+        tests("NodeTests", ["Node", "Partitioning", "Primitives"]),
         tests("SimulationTests", ["Simulator", "Primitives"]),
         tests("ConsensusTests", ["Primitives", "Consensus"]),
         tests(

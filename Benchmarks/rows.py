@@ -110,6 +110,16 @@ def percentile(log, q):
 
 # --- rows: prepare(server), then run(server, scratch) -> {"cpuMicros" per `unit`, ...} ---
 
+def run_lone(server, scratch, requests=400):
+    """One client that writes one thing after the other: latency, not throughput."""
+    log = os.path.join(scratch, "lone.log")
+    body = put(b"lone/key", b"x" * 256)
+    cpu, wall, _ = measured(server, lambda: finish(
+        h2load(server, "KV/Put", body, requests, 1, 1, scratch, log=log), requests, "lone puts"))
+    return {"cpuMicros": cpu / requests * 1e6, "perSecond": requests / wall,
+            "p50": percentile(log, 0.5), "p99": percentile(log, 0.99)}
+
+
 def prepare_list(server):
     load(server, b"list/", 10_000, 1024)
 
@@ -272,6 +282,7 @@ def run_idle(server, scratch, seconds=10):
 
 # name: (what one request is, prepare, run, rounds at most, target for CPU against etcd's)
 ROWS = {
+    "lone": ("put of a single client", None, run_lone, None, None),
     "list": ("MB; list of 10,000 x 1 KiB", prepare_list, run_list, None, None),
     "pages": ("page of 500 of 100,000 keys, with count", prepare_pages, run_pages, None, None),
     "limit": ("range with limit 1 over 100,000 keys, with count", None, run_limit, None, 1 / 50),

@@ -248,7 +248,7 @@ package struct Node: Sendable {
             flushRegion()
             drain(into: &effects)
             rounds += 1
-        } while (partitionDirty.contains(true) || !inbox.isEmpty) && rounds < 16
+        } while wantsFlush && rounds < 16
         for i in touched.sorted() {
             groups[i].flush(at: now, into: &groupEffects)
             perform(i, into: &effects)
@@ -259,6 +259,10 @@ package struct Node: Sendable {
         directory.flushScalars(into: &effects.store)
         closeTicket(into: &effects)
         scheduleWake(into: &effects)
+    }
+
+    private var wantsFlush: Bool {
+        partitionDirty.contains(true) || !inbox.isEmpty || sequencer?.wantsFlush == true
     }
 
     private mutating func flushRegion() {
@@ -284,7 +288,7 @@ package struct Node: Sendable {
         for h in held { next = min(next, h.until) }
         if !waiting.isEmpty || !remote.isEmpty || readsPending { next = min(next, sweepAt) }
         // What came too late for this turn's rounds has the next one.
-        if partitionDirty.contains(true) { next = min(next, now) }
+        if wantsFlush { next = min(next, now) }
         for (_, sender) in senders { next = min(next, min(sender.link.nextWake, sender.pokeAt)) }
         for (_, receiver) in receivers { next = min(next, receiver.link.nextWake) }
         effects.nextWake = min(effects.nextWake, next)

@@ -530,6 +530,9 @@ package struct Sequencer: Sendable {
         }
     }
 
+    /// There is news for the nodes: without another flush it waits for the next period.
+    package var wantsFlush: Bool { isDirty && isOpen }
+
     // MARK: For status and checkers
 
     package var openRevisions: Int { window.count }
