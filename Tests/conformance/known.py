@@ -1,0 +1,69 @@
+"""The differences that we know and want, each with its reason: they become docs/etcd-compatibility.md.
+
+Cases and fields are patterns; a field is "<number of the step> <call> <path>". `etcd` is the beginning of
+the version that differs; empty: all of them.
+"""
+from harness import Known
+
+NEWER, BETTER, OWN = (
+    "As a newer etcd answers",
+    "Better than etcd, on purpose",
+    "Polder's own way",
+)
+SECTIONS = {
+    NEWER: "Polder answers as etcd 3.7; the reference servers of the tests are older.",
+    BETTER: "What is a known defect of etcd is not repeated.",
+    OWN: "Follows from how Polder is built; no client that we know of depends on it.",
+}
+KNOWN = []
+
+
+def known(section, text, *patterns, etcd=""):
+    """`patterns`: (cases, field)."""
+    for cases, field in patterns:
+        entry = Known(cases, field, text, etcd)
+        entry.section = section
+        KNOWN.append(entry)
+
+
+known(NEWER, "`Status` also has `storageVersion`, `downgradeInfo` and (with a quota) `dbSizeQuota`.",
+      ("cluster.status", "1 fields storageVersion"), ("cluster.status", "1 fields downgradeInfo"),
+      ("cluster.status", "1 fields dbSizeQuota"))
+known(NEWER, "`HashKV` also answers with `hash_revision`, and takes the compact revision itself (since 3.6).",
+      ("cluster.hash_kv", "* HashKV *"))
+known(NEWER, "While authentication is off, tokens are passed over (3.5.1 refuses rubbish).",
+      ("cluster.auth_is_off", "3 Range *"), ("cluster.auth_is_off", "4 Put *"))
+known(NEWER, "A path without a method is `UNIMPLEMENTED` (older grpc-go: `RESOURCE_EXHAUSTED`).",
+      ("transport.unknown_methods", "4 */etcdserverpb.KV code"))
+known(OWN, "A unary call without a message ends with `INTERNAL` and a sentence (grpc-go: `UNKNOWN`, \"EOF\").",
+      ("transport.messages_of_a_unary_call", "1 none *"))
+known(BETTER, "A put under a `DeleteRange` to the end of all keys (`range_end` \\0) in one transaction is a "
+      "duplicate key, as it is under any other range. etcd's check overlooks that form and writes the key "
+      "twice in one revision.",
+      ("txn.twice_delete_from_key_put_a*", "*"), ("txn.twice_delete_all_put", "*"),
+      ("txn.twice_nested_delete_from_key_put", "*"))
+known(OWN, "The end of a lease that once had keys, and has none any more, takes a revision (without events). "
+      "It is a transaction over all partitions that know the lease.",
+      ("lease.a_key_changes_its_lease", "* header.revision"),
+      ("lease.revoke_without_keys_takes_no_revision", "* header.revision"),
+      ("kv.delete_takes_the_key_from_its_lease", "* header.revision"))
+
+
+def page():
+    """docs/etcd-compatibility.md"""
+    lines = [
+        "# Differences from etcd", "",
+        "Every case of `Tests/conformance` gets the same answer from Polder as from real etcd, field by",
+        "field, except for what stands here. Only ids, terms, sizes, hashes and times are masked. This page",
+        "is written by `Tests/conformance/conformance.py --write` from `known.py`, and `make conformance`",
+        "fails when a difference is not listed, or is listed and gone.", ""]
+    for section, text in SECTIONS.items():
+        entries = []
+        for entry in KNOWN:
+            if entry.section == section and entry.reason not in [r for r, _ in entries]:
+                cases = sorted({k.cases for k in KNOWN if k.reason == entry.reason})
+                entries.append((entry.reason, cases))
+        lines += [f"## {section}", "", text, ""]
+        lines += [f"- {reason} (`{'`, `'.join(cases)}`)" for reason, cases in entries]
+        lines.append("")
+    return "\n".join(lines)
