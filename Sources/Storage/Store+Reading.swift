@@ -45,13 +45,19 @@ extension Store {
         return row?.isDeletion == true ? nil : row
     }
 
-    /// In the store's order: rows until the limit, then only counting, which copies nothing.
+    /// In the store's order: rows until the limit, then only counting, which copies nothing; and not
+    /// even that where the count is known.
     private func ordered(
         _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange
     ) throws(StorageError) -> RangeResult {
         var result = RangeResult()
         var buffer = RowBuffer()
         let limit = query.limit > 0 ? Int(clamping: query.limit) : Int.max
+        let known = hashes == .all ? counts.count(query.range, at: revision, keyspace) : nil
+        if let known, query.countOnly {
+            result.count = known
+            return result
+        }
         try walk(query.range, at: revision, in: keyspace, hashes: hashes) { version in
             if version.isDeletion { return true }
             result.count += 1
@@ -63,13 +69,54 @@ extension Store {
             }
             if buffer.count == limit {
                 result.more = true
-            } else {
-                buffer.append(version, withValue: !query.keysOnly)
+                return known == nil
             }
+            buffer.append(version, withValue: !query.keysOnly)
             return true
         }
         result.rows = try buffer.rows()
+        guard hashes == .all else { return result }
+        if let known {
+            result.count = known
+        } else if result.count > countedMin, query.countOnly || result.more {
+            try follow(query.range, at: revision, keyspace, count: result.count)
+        }
+        if result.more, !query.hasFilter, let last = result.rows.last {
+            counts.turned(
+                query.range, at: revision, keyspace, rows: Int64(result.rows.count), last: last.key)
+        }
         return result
+    }
+
+    /// More changes than these above the revision of a query: one that reads the past.
+    private static let laterMax = 4096
+
+    /// From now on the count of this range is known.
+    private func follow(
+        _ range: KeyRange, at revision: Revision, _ keyspace: KeyspaceID, count: Int64
+    ) throws(StorageError) {
+        let cursor = database.cursor(until: StoreFormat.indexKey(keyspace, Revision(.max), .max))
+        cursor.seek(StoreFormat.indexKey(keyspace, revision.next, 0))
+        var seen: Set<Bytes> = [], later: [(revision: Revision, delta: Int64)] = []
+        var current = revision, steps = 0
+        while cursor.isValid {
+            steps += 1
+            guard steps <= Self.laterMax else { return }
+            let at = StoreFormat.revision(ofIndexKey: cursor.key)
+            if at != current {
+                current = at
+                seen.removeAll(keepingCapacity: true)
+            }
+            let key = Bytes(UnsafeRawBufferPointer(rebasing: cursor.value.dropFirst()))
+            if range.contains(key), seen.insert(key).inserted {
+                let before = try stored(key, at: at.previous, in: keyspace)?.isDeletion == false
+                let after = try stored(key, at: at, in: keyspace)?.isDeletion == false
+                if before != after { later.append((at, after ? 1 : -1)) }
+            }
+            cursor.next()
+        }
+        try cursor.check()
+        counts.follow(range, at: revision, keyspace, count: count, later: later)
     }
 
     private func sorted(

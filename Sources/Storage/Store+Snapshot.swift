@@ -228,6 +228,7 @@ package final class SnapshotImport {
 
     private func write(_ batch: WriteBatch) throws(StorageError) {
         store.cache.removeAll()
+        store.counts.forgetAll()
         store.passes[group.keyspace]?.restarts = true
         try store.write(batch)
     }

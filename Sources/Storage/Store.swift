@@ -13,6 +13,8 @@ package final class Store {
         package var memtableBytes = 64 << 20
         /// Newest versions kept decoded, for evaluation and for single-key reads.
         package var currentCacheBytes = 64 << 20
+        /// A range with more keys than this is followed once it has been counted.
+        package var countedMin: Int64 = 128
         package var openFilesMax = 1024
         package var backgroundJobs = 2
         package init() {}
@@ -22,6 +24,8 @@ package final class Store {
 
     let database: RocksDatabase
     var cache: CurrentCache
+    var counts = RangeCounts()
+    let countedMin: Int64
     private var applied: [GroupID: Slot]
     var floors: [KeyspaceID: Revision]
     var passes: [KeyspaceID: CompactionPass] = [:]
@@ -45,6 +49,7 @@ package final class Store {
     ) throws(StorageError) {
         self.database = database
         cache = CurrentCache(bytesMax: options.currentCacheBytes)
+        countedMin = options.countedMin
         if let version = try database.get(StoreFormat.versionKey) {
             guard version.count == 1 else { throw .database("\(path): no format version") }
             guard version[0] <= StoreFormat.version else {
@@ -99,11 +104,16 @@ package final class Store {
     package func apply(_ changes: [StoreChange]) throws(StorageError) {
         if changes.isEmpty { return }
         batch.clear()
+        var counted: Set<CountedChange> = []
         for change in changes {
             switch change {
             case .putRow(let keyspace, let row):
                 if row.modRevision <= floors[keyspace] ?? .zero {
+                    counts.forgetAll()
                     guard try admitLate(row, keyspace) else { continue }
+                }
+                if !counts.isEmpty, row.version <= 1, counts.follows(row.key, keyspace) {
+                    counted.insert(CountedChange(keyspace: keyspace, key: row.key, revision: row.modRevision))
                 }
                 put(row, keyspace, into: batch)
                 cache.wrote(row, keyspace)
@@ -111,6 +121,7 @@ package final class Store {
                 batch.delete(StoreFormat.rowKey(keyspace, key, revision))
                 batch.delete(StoreFormat.indexKey(keyspace, revision, sub))
                 cache.removed(key, keyspace, revision)
+                counts.forget(key, keyspace)
                 if revision <= floors[keyspace] ?? .zero { passes[keyspace]?.restarts = true }
             case .putRecord(let group, let key, let value):
                 batch.put(StoreFormat.recordKey(group, key), value)
@@ -122,6 +133,25 @@ package final class Store {
             }
         }
         try write(batch)
+        for change in counted { try count(change) }
+    }
+
+    private struct CountedChange: Hashable {
+        let keyspace: KeyspaceID
+        let key: Bytes
+        let revision: Revision
+    }
+
+    /// What a first version or a deletion means for the ranges that are counted: looked up, as one
+    /// revision may hold several changes of a key, and a deletion from another region may find nothing.
+    private func count(_ change: CountedChange) throws(StorageError) {
+        func isAlive(at revision: Revision) throws(StorageError) -> Bool {
+            try stored(change.key, at: revision, in: change.keyspace)?.isDeletion == false
+        }
+        let before = try isAlive(at: change.revision.previous)
+        let after = try isAlive(at: change.revision)
+        guard before != after else { return }
+        counts.changed(change.key, change.keyspace, at: change.revision, by: after ? 1 : -1)
     }
 
     func put(_ row: Row, _ keyspace: KeyspaceID, into batch: WriteBatch) {
