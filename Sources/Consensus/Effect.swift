@@ -22,7 +22,7 @@ package enum Input: Equatable, Sendable {
     /// truncated later.
     case truncate(through: Slot)
     /// A snapshot has replaced the applied state, durably.
-    case installed(AppliedPosition)
+    case installed(AppliedPosition, Configuration)
 }
 
 package typealias Effects = [Effect]
@@ -42,6 +42,10 @@ package enum Effect: Hashable, Sendable {
     case decided(Slot, LogEntry, skipped: Bool)
     /// The peer needs slots that are in no memory any more.
     case snapshotWanted(by: NodeID)
+    /// In force from the slot after the last decided one.
+    case configured(Configuration)
+    /// The others go on without this replica, for good.
+    case gone
     case note(ConsensusEvent)
 }
 

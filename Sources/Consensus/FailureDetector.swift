@@ -39,6 +39,16 @@ package struct FailureDetector: Sendable {
         steppedAt = now
     }
 
+    /// Who is there to be watched has changed. Who stays keeps what is known of him.
+    package mutating func setPeers(_ nodes: [NodeID], at now: Instant) {
+        let before = peers
+        peers = nodes.filter { $0 != node }.map { other in
+            before.first { $0.node == other }
+                ?? Peer(node: other, heardAt: now.advanced(by: limits.silence))
+        }
+        beatAt = min(beatAt, now)
+    }
+
     package func suspects(_ node: NodeID) -> Bool {
         peers.contains { $0.node == node && $0.suspected }
     }

@@ -44,7 +44,7 @@ extension Group {
     mutating func onPrepare(
         _ prepare: GroupMessage.Prepare, from: NodeID, at now: Instant, into effects: inout Effects
     ) {
-        guard prepare.ballot.node == from, voters.contains(node) else { return }
+        guard prepare.ballot.node == from else { return }
         guard prepare.ballot >= promised else {
             effects.append(.send(to: from, .refuse(promised: promised)))
             return
@@ -97,7 +97,7 @@ extension Group {
         leaderBegun = leaderBegun || accept.begun
         let before = acceptedThrough
         append(accept, at: now, into: &effects)
-        if leaderBegun || !voters.contains(node) {
+        if leaderBegun || !votes {
             electAt = .never
         } else if acceptedThrough > before || electAt == .never {
             promisedAt = now
@@ -189,9 +189,9 @@ extension Group {
             noticed.slot = max(noticed.slot, slot)
         }
         if noticed.ballot == promised {
-            advance(to: min(noticed.slot, acceptedThrough), into: &effects)
+            advance(to: min(noticed.slot, acceptedThrough), at: now, into: &effects)
         }
-        if sabotaged(.noticeWithoutBallot) { advance(to: min(slot, lastSlot), into: &effects) }
+        if sabotaged(.noticeWithoutBallot) { advance(to: min(slot, lastSlot), at: now, into: &effects) }
         if noticed.slot <= decided {
             fetchAt = .never
         } else if fetchAt == .never {

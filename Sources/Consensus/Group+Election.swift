@@ -16,8 +16,11 @@ extension Group {
     }
 
     mutating func repeatQuestion(at now: Instant, into effects: inout Effects) {
-        for peer in peers where !peer.agreed {
-            effects.append(.send(to: peer.node, .askVote(question, decided: decided)))
+        for peer in peers where peer.isVoter && !peer.agreed {
+            effects.append(
+                .send(
+                    to: peer.node,
+                    .askVote(question, decided: decided, configuration: configuration.number)))
         }
         backOff(at: now)
     }
@@ -29,10 +32,9 @@ extension Group {
     }
 
     mutating func onAskVote(
-        _ question: Ballot, decided theirs: Slot, from peer: Int, at now: Instant,
+        _ question: Ballot, decided theirs: Slot, from candidate: NodeID, at now: Instant,
         into effects: inout Effects
     ) {
-        let candidate = peers[peer].node
         let answer: GroupMessage.Vote.Answer
         if promised.node == candidate, question > promised, role == .follower, !leaderLost {
             // Our leader asks: it leads no more. It may have lost too much to be elected again.
@@ -41,7 +43,7 @@ extension Group {
             electAt = min(electAt, electionTime(after: limits.electionPeriod, at: now))
         }
         if role == .leading {
-            peers[peer].probe = true
+            if let i = peers.firstIndex(where: { $0.node == candidate }) { peers[i].probe = true }
             answer = .hearsLeader
         } else if theirs < keptAfter || theirs.rawValue + limits.behindMax < decided.rawValue {
             answer = .candidateBehind
@@ -68,7 +70,7 @@ extension Group {
         switch vote.answer {
         case .agreed:
             peers[peer].agreed = true
-            if peers.count(where: \.agreed) + 1 >= quorum { prepare(at: now, into: &effects) }
+            if isMajority(\.agreed) { prepare(at: now, into: &effects) }
         case .hearsLeader: break
         case .candidateBehind: stepBack(for: vote.decided, at: now, into: &effects)
         }
@@ -84,7 +86,7 @@ extension Group {
 
     /// Over all slots above the decided one.
     mutating func prepare(at now: Instant, into effects: inout Effects) {
-        guard voters.contains(node) else { return }
+        guard votes, !isGone else { return }
         candidacy = Candidacy(after: decided)
         candidacy.same = decided < lastSlot ? self[decided.next].ballot : .zero
         candidacy.sameThrough = decided
@@ -104,6 +106,7 @@ extension Group {
         for i in peers.indices {
             peers[i].promised = false
             peers[i].progress = decided
+            peers[i].promiseAskedAt = .zero
         }
         candidacyEndsAt = now.advanced(by: limits.electionPeriod * 2)
         askDelay = limits.retryPeriod * 2
@@ -111,7 +114,9 @@ extension Group {
     }
 
     private mutating func repeatPrepare(at now: Instant, into effects: inout Effects) {
-        for i in peers.indices where !peers[i].promised { sendPrepare(to: i, into: &effects) }
+        for i in peers.indices where peers[i].isVoter && !peers[i].promised {
+            sendPrepare(to: i, into: &effects)
+        }
         backOff(at: now)
     }
 
@@ -122,7 +127,8 @@ extension Group {
                 .prepare(
                     .init(
                         ballot: promised, after: peers[peer].progress, same: candidacy.same,
-                        sameThrough: candidacy.sameThrough))))
+                        sameThrough: candidacy.sameThrough,
+                        configuration: configuration.number))))
     }
 
     mutating func wakeCandidate(at now: Instant, into effects: inout Effects) {
@@ -144,6 +150,9 @@ extension Group {
     mutating func onPromise(
         _ promise: GroupMessage.Promise, from peer: Int, at now: Instant, into effects: inout Effects
     ) {
+        if role == .leading, promise.ballot == promised {
+            return onLatePromise(promise, from: peer, at: now, into: &effects)
+        }
         guard role == .preparing, promise.ballot == promised, !peers[peer].promised,
             promise.after == peers[peer].progress
         else { return }
@@ -169,7 +178,7 @@ extension Group {
         }
     }
 
-    private mutating func note(_ found: GroupMessage.Found) {
+    mutating func note(_ found: GroupMessage.Found) {
         let index = Int(found.slot.rawValue - candidacy.after.rawValue - 1)
         // Acceptors accept without gaps, so what they report is dense but for what we hold, too.
         while candidacy.found.count <= index { candidacy.found.append(.missing) }
@@ -180,7 +189,7 @@ extension Group {
 
     mutating func winIfPromised(at now: Instant, into effects: inout Effects) {
         guard role == .preparing, durableWrites >= promiseWrite,
-            peers.count(where: \.promised) + 1 >= quorum
+            isMajority(\.promised)
         else { return }
         lead(at: now, into: &effects)
     }

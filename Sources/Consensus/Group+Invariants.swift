@@ -13,7 +13,7 @@ extension Group {
         switch role {
         case .leading:
             invariant(promised.node == node)
-            invariant(acceptedThrough == lastSlot)
+            invariant(acceptedThrough == lastSlot || !leadership.isSettled || leadership.barrier != nil)
             invariant(promiseWrite <= durableWrites, "leads by a promise that is not durable")
             invariant(leadership.pipelineBytes >= 0)
         case .preparing: invariant(promised.node == node)
@@ -50,6 +50,8 @@ extension Group {
         case leaseFromArrival
         /// S13 a.
         case leaseForgotten
+        /// S15.
+        case pipelinePastConfiguration
     }
 
     @inline(__always) func sabotaged(_ rule: Sabotage) -> Bool {

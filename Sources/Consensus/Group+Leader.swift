@@ -4,28 +4,14 @@ package import Primitives
 extension Group {
     // MARK: Taking over
 
-    /// Phase 1 is won: proposes what it found, unchanged (S1), fills its holes, and asks for `begin`.
+    /// Phase 1 is won: proposes what it found, and asks for `begin`.
     mutating func lead(at now: Instant, into effects: inout Effects) {
         role = .leading
         leadership = Leadership()
         answersFrom = max(answersFrom, candidacy.answersFrom)
-        let foundLast = Slot(candidacy.after.rawValue + UInt64(candidacy.found.count))
-        let last = max(lastSlot, foundLast)
-        var slot = decided
-        while slot < last {
-            slot = slot.next
-            var best = slot <= lastSlot ? self[slot] : .missing
-            if slot <= foundLast {
-                let found = candidacy.found[Int(slot.rawValue - candidacy.after.rawValue - 1)]
-                if found.ballot > best.ballot { best = found }
-            }
-            let entry = best.ballot == .zero
-                ? LogEntry(term: promised, number: 0, kind: .filler, payload: .empty) : best.entry
-            propose(entry, into: &effects)
-        }
-        candidacy = Candidacy()
         for i in peers.indices {
-            let known = peers[i].promised ? min(peers[i].decided, last) : .zero
+            // No further than what we propose ourselves: see `settleFound`.
+            let known = peers[i].promised ? min(peers[i].decided, decided) : .zero
             peers[i].acked = known
             // The others say themselves from where on they need more.
             peers[i].sent = peers[i].promised ? known : decided
@@ -44,7 +30,7 @@ extension Group {
         if leaseLimits != nil, !peers.isEmpty { leadership.renewAt = now }
         fetchAt = .never
         follow(node, into: &effects)
-        effects.append(.elected(promised))
+        settleFound(at: now, into: &effects)
     }
 
     mutating func onBegin(_ payload: Bytes, at now: Instant, into effects: inout Effects) {
@@ -59,8 +45,9 @@ extension Group {
     package mutating func propose(
         _ payload: Bytes, at now: Instant, into effects: inout Effects
     ) -> (slot: Slot, number: UInt64)? {
-        guard isLeading, leadership.successor == nil,
-            lastSlot.rawValue - decided.rawValue < limits.pipelineEntriesMax,
+        guard isLeading, leadership.successor == nil, leadership.isSettled,
+            leadership.barrier == nil || sabotaged(.pipelinePastConfiguration),
+            acceptedThrough.rawValue - decided.rawValue < limits.pipelineEntriesMax,
             leadership.pipelineBytes < limits.pipelineBytesMax
         else { return nil }
         let number = leadership.nextNumber
@@ -72,7 +59,7 @@ extension Group {
     }
 
     @discardableResult
-    private mutating func propose(_ entry: LogEntry, into effects: inout Effects) -> Slot {
+    mutating func propose(_ entry: LogEntry, into effects: inout Effects) -> Slot {
         let slot = acceptedThrough.next
         write(entry, at: slot, into: &effects)
         acceptedThrough = slot
@@ -83,13 +70,14 @@ extension Group {
     /// What a quorum has durably accepted in this ballot, without a gap, is chosen.
     mutating func commit(at now: Instant, into effects: inout Effects) {
         let before = decided
-        advance(to: quorumSlot, into: &effects)
+        advance(to: quorumSlot, at: now, into: &effects)
         guard decided > before else { return }
         announceSoon(at: now)
         if !leadership.begun, let begin = leadership.beginSlot, decided >= begin {
             leadership.begun = true
             effects.append(.leading(promised))
         }
+        passBarrier(at: now, into: &effects)
     }
 
     /// Followers hear of it with the next accept, or when none is sent for a while (L8).
@@ -99,14 +87,13 @@ extension Group {
         }
     }
 
-    /// The highest slot that `quorum` voters have acknowledged.
+    /// The highest slot that a majority of the voters has acknowledged.
     private var quorumSlot: Slot {
         var best = decided
         for i in -1..<peers.count {
             let slot = i < 0 ? durableThrough : peers[i].acked
             guard slot > best else { continue }
-            let holders = (durableThrough >= slot ? 1 : 0) + peers.count { $0.acked >= slot }
-            if holders >= quorum { best = slot }
+            if isMajority(me: durableThrough >= slot, { $0.acked >= slot }) { best = slot }
         }
         return best
     }
@@ -122,7 +109,7 @@ extension Group {
         for i in peers.indices where !peers[i].suspected {
             // Several messages a turn only while it catches up.
             for _ in 0..<8 {
-                guard peers[i].sent < lastSlot, peers[i].inflightBytes < limits.windowBytesMax,
+                guard peers[i].sent < acceptedThrough, peers[i].inflightBytes < limits.windowBytesMax,
                     peers[i].sent >= keptAfter
                 else { break }
                 if batch.first != peers[i].sent.next { batch = entries(from: peers[i].sent.next) }
@@ -139,10 +126,10 @@ extension Group {
 
     private func entries(from first: Slot) -> (first: Slot, entries: [LogEntry]) {
         var entries: [LogEntry] = []
-        let count = min(limits.batchEntriesMax, Int(lastSlot.rawValue - first.rawValue + 1))
+        let count = min(limits.batchEntriesMax, Int(acceptedThrough.rawValue - first.rawValue + 1))
         entries.reserveCapacity(count)
         var slot = first, size = 0
-        while slot <= lastSlot, entries.count < count, size < limits.batchBytesMax {
+        while slot <= acceptedThrough, entries.count < count, size < limits.batchBytesMax {
             let entry = self[slot].entry
             entries.append(entry)
             size += entry.payload.count
@@ -162,7 +149,8 @@ extension Group {
                     .init(
                         ballot: promised, first: peers[i].sent.next, entries: entries,
                         decided: decided, settled: settled, begun: leadership.begun,
-                        probe: peers[i].probe, sentAt: heartbeat ? now : .zero))))
+                        probe: peers[i].probe, sentAt: heartbeat ? now : .zero,
+                        configuration: configuration.number))))
         peers[i].sent = Slot(peers[i].sent.rawValue + UInt64(entries.count))
         peers[i].inflightBytes += entries.reduce(0) { $0 + $1.payload.count }
         peers[i].told = decided
@@ -183,12 +171,12 @@ extension Group {
         peers[i].flushed = max(peers[i].flushed, accepted.flushed)
         guard accepted.ballot == promised else {
             // It has not heard of us yet.
-            peers[i].sent = min(peers[i].decided, lastSlot)
+            peers[i].sent = min(peers[i].decided, acceptedThrough)
             peers[i].inflightBytes = 0
             peers[i].probe = true
             return
         }
-        guard accepted.through <= lastSlot else {
+        guard accepted.through <= acceptedThrough else {
             effects.append(.note(.ignored(from: peers[i].node, accepted.ballot)))
             return
         }
@@ -210,7 +198,10 @@ extension Group {
         if sabotaged(.leaseFromArrival), accepted.sentAt > .zero { peers[i].leaseFrom = now }
         peers[i].leaseFrom = max(peers[i].leaseFrom, accepted.sentAt)
         if progress { peers[i].probeDelay = limits.probePeriod }
+        let peer = peers[i].node
         commit(at: now, into: &effects)
+        // It may have gone with what was just decided, or have another place.
+        guard role == .leading, let i = peers.firstIndex(where: { $0.node == peer }) else { return }
         let owes = peers[i].acked < peers[i].sent || peers[i].decided < peers[i].told
         peers[i].probeAt = owes ? now.advanced(by: peers[i].probeDelay) : .never
         handOverIfReady(at: now, into: &effects)
@@ -221,6 +212,11 @@ extension Group {
     mutating func wakeLeader(at now: Instant, into effects: inout Effects) {
         if lonelyAt <= now { return standDown(at: now, into: &effects) }
         if leadership.handOverEndsAt <= now { return endHandOver(at: now, into: &effects) }
+        if leadership.settleAt <= now || leadership.retireAt <= now {
+            leadership.settleAt = .never
+            settleFound(at: now, into: &effects)
+            if role != .leading { return }
+        }
         if leadership.noticeAt <= now {
             leadership.noticeAt = .never
             for i in peers.indices
@@ -247,11 +243,11 @@ extension Group {
 
     /// When a majority will have owed us an answer for one period (L4).
     var lonelyAt: Instant {
-        let needed = voters.count - quorum + 1
+        let needed = configuration.voters.count - quorum + 1
         var last = Instant.never
-        for candidate in peers {
+        for candidate in peers where candidate.isVoter {
             guard let since = candidate.silentSince else { continue }
-            let silent = peers.count { ($0.silentSince ?? .never) <= since }
+            let silent = peers.count { $0.isVoter && ($0.silentSince ?? .never) <= since }
             if silent >= needed { last = min(last, since.advanced(by: limits.electionPeriod)) }
         }
         return last
@@ -273,7 +269,7 @@ extension Group {
 
     mutating func onTransfer(to successor: NodeID, at now: Instant, into effects: inout Effects) {
         guard isLeading, leadership.successor == nil,
-            peers.contains(where: { $0.node == successor })
+            peers.contains(where: { $0.node == successor && $0.isVoter })
         else { return }
         leadership.successor = successor
         leadership.handOverEndsAt = now.advanced(by: limits.electionPeriod * 2)
@@ -283,8 +279,8 @@ extension Group {
     /// Drained, and the successor holds everything: it need not ask the others for entries.
     mutating func handOverIfReady(at now: Instant, into effects: inout Effects) {
         guard let successor = leadership.successor, !leadership.campaignSent,
-            decided == lastSlot, now >= answersFrom,
-            let peer = peers.first(where: { $0.node == successor }), peer.acked == lastSlot
+            decided == acceptedThrough, leadership.isSettled, now >= answersFrom,
+            let peer = peers.first(where: { $0.node == successor }), peer.acked == acceptedThrough
         else { return }
         // From here on this leadership never answers under its lease again, come what may.
         leadership.campaignSent = true

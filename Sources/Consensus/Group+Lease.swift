@@ -8,18 +8,17 @@ extension Group {
             return false
         }
         // A promise given to a heartbeat counts for all earlier ones.
-        let valid = peers.count {
+        return isMajority {
             $0.leaseFrom > .zero
                 && now.advanced(by: leaseLimits.drift)
                     < $0.leaseFrom.advanced(by: leaseLimits.duration)
         }
-        return valid + 1 >= quorum
     }
 
     /// A quorum still followed this leader at some time after `instant`: the round that stands in
     /// for the lease. Started by `Input.confirm`, after what it is to cover has arrived.
     package func isConfirmed(since instant: Instant) -> Bool {
-        isLeading && peers.count { $0.leaseFrom >= instant } + 1 >= quorum
+        isLeading && isMajority { $0.leaseFrom >= instant }
     }
 
     /// Before this a predecessor may still hold its lease. `.never` unless phase 1 is won.

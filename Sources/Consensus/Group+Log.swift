@@ -28,7 +28,7 @@ extension Group {
     }
 
     /// Everything through `slot` is chosen, and is what the log holds.
-    mutating func advance(to slot: Slot, into effects: inout Effects) {
+    mutating func advance(to slot: Slot, at now: Instant, into effects: inout Effects) {
         guard slot > decided else { return }
         while decided < slot {
             let entry = self[decided.next].entry
@@ -36,6 +36,13 @@ extension Group {
             if sabotaged(.numbersIgnored) { skipped = entry.term < position.term }
             effects.append(.decided(decided, entry, skipped: skipped))
             if role == .leading { leadership.pipelineBytes -= entry.payload.count }
+            guard entry.kind == .configuration, !skipped else { continue }
+            guard let next = try? Configuration(decoding: entry.payload) else {
+                // It was written by a leader of this version and carried a checksum all the way.
+                invariant(false, "\(id): undecodable configuration at \(decided)")
+                continue
+            }
+            adopt(next, at: now, into: &effects)
         }
         acceptedThrough = max(acceptedThrough, decided)
         durableThrough = max(durableThrough, decided)
@@ -86,7 +93,8 @@ extension Group {
     }
 
     mutating func onInstalled(
-        _ installed: AppliedPosition, at now: Instant, into effects: inout Effects
+        _ installed: AppliedPosition, _ configuration: Configuration, at now: Instant,
+        into effects: inout Effects
     ) {
         guard installed.slot > decided else { return }
         invariant(role != .leading, "snapshot at \(installed.slot) on the leader")
@@ -105,8 +113,9 @@ extension Group {
         truncatedThrough = installed.slot
         persist(.truncate(id, installed.slot), into: &effects)
         ackDue = true
+        adopt(configuration, at: now, into: &effects)
         if noticed.ballot == promised {
-            advance(to: min(noticed.slot, acceptedThrough), into: &effects)
+            advance(to: min(noticed.slot, acceptedThrough), at: now, into: &effects)
         }
     }
 

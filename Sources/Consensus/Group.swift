@@ -16,11 +16,13 @@ package struct Group: Sendable {
 
     package let id: GroupID
     package let node: NodeID
-    let voters: [NodeID]
-    let preference: [NodeID]
-    let quorum: Int
     let limits: Limits
     let leaseLimits: LeaseLimits?
+
+    /// By which the slots above the decided one count (S15). See Group+Membership.
+    package internal(set) var configuration: Configuration
+    /// Others have told us that we are not among them any more.
+    package internal(set) var isGone = false
 
     // The log: slots `keptAfter+1...lastSlot`, those through `decided` chosen and emitted.
     var log = Deque<Cell>()
@@ -34,6 +36,8 @@ package struct Group: Sendable {
     var oldFlush: (slot: Slot, at: Instant)
     /// Every voter's store has flushed through here.
     var settled = Slot.zero
+    /// Known to be chosen before a restart, and to be emitted with the first input.
+    var restoredDecided = Slot.zero
     var writes: UInt64 = 0
     var durableWrites: UInt64 = 0
 
@@ -115,6 +119,14 @@ package struct Group: Sendable {
     struct Leadership: Sendable {
         var beginSlot: Slot?
         var begun = false
+        /// What phase 1 found is proposed, and a majority of the newest voters has promised.
+        var isSettled = false
+        /// The configuration entry that is not decided: nothing is proposed behind it (S15).
+        var barrier: Slot?
+        /// Promises are asked for again.
+        var settleAt = Instant.never
+        /// This leader is no voter any more and goes at the latest then.
+        var retireAt = Instant.never
         var nextNumber: UInt64 = 1
         var pipelineBytes = 0
         var noticeAt = Instant.never
@@ -126,12 +138,16 @@ package struct Group: Sendable {
 
     struct Peer: Sendable {
         let node: NodeID
+        /// Otherwise a learner: it receives the log and counts for nothing.
+        var isVoter = true
         var suspected = false
         // Asking and preparing.
         var agreed = false
         var promised = false
         /// How far its promise has been read.
         var progress = Slot.zero
+        /// After the election; see Group+Membership.
+        var promiseAskedAt = Instant.zero
         // Leading.
         var acked = Slot.zero
         var sent = Slot.zero
@@ -152,7 +168,7 @@ package struct Group: Sendable {
     }
 
     package init(
-        id: GroupID, node: NodeID, voters: [NodeID], preference: [NodeID], restored: RestoredLog,
+        id: GroupID, node: NodeID, configuration: Configuration, restored: RestoredLog,
         applied: AppliedPosition, lease: LeaseLimits?, limits: Limits, at now: Instant
     ) {
         invariant(
@@ -160,12 +176,12 @@ package struct Group: Sendable {
             "store at \(applied.slot), log truncated through \(restored.truncatedThrough)")
         self.id = id
         self.node = node
-        self.voters = voters
-        self.preference = preference.filter(voters.contains)
+        self.configuration = configuration
         self.limits = limits
         leaseLimits = lease
-        quorum = voters.count / 2 + 1
-        peers = voters.filter { $0 != node }.map { Peer(node: $0) }
+        peers = configuration.members.filter { $0 != node }.map {
+            Peer(node: $0, isVoter: configuration.voters.contains($0))
+        }
         position = applied
         truncatedThrough = restored.truncatedThrough
         flushedThrough = applied.slot
@@ -180,14 +196,19 @@ package struct Group: Sendable {
         noticed = (.zero, .zero)
         // S13 a: whatever it promised before it stopped may still run.
         leasePromise = (
-            .zero, voters.count > 1 ? lease.map { now.advanced(by: $0.duration) } ?? .zero : .zero
+            .zero, configuration.voters != [node] ? lease.map { now.advanced(by: $0.duration) } ?? .zero : .zero
         )
         luck = SplitMix(
             seed: UInt64(node.rawValue) << 48 ^ UInt64(id.keyspace.rawValue) << 32
                 ^ UInt64(id.partition.rawValue) ^ now.nanoseconds)
         electAt = .never
         restore(restored)
-        guard voters.contains(node) else { return }
+        var slot = decided
+        while slot < min(restored.decidedThrough, lastSlot), self[slot.next].ballot != .zero {
+            slot = slot.next
+        }
+        restoredDecided = slot
+        guard votes else { return }
         // A leader may be at work: it hears of us and tells. Nobody has ever led a fresh group.
         electAt = electionTime(after: promised == .zero ? .zero : limits.electionPeriod, at: now)
     }
@@ -200,6 +221,10 @@ package struct Group: Sendable {
     package var isLeading: Bool { role == .leading && leadership.begun }
 
     package mutating func step(_ input: Input, at now: Instant, into effects: inout Effects) {
+        if restoredDecided > decided {
+            advance(to: restoredDecided, at: now, into: &effects)
+            restoredDecided = .zero
+        }
         switch input {
         case .message(let from, let message): onMessage(message, from: from, at: now, into: &effects)
         case .durable(let count): onDurable(count, at: now, into: &effects)
@@ -214,7 +239,8 @@ package struct Group: Sendable {
         case .confirm: sendHeartbeats(at: now, into: &effects)
         case .transfer(let to): onTransfer(to: to, at: now, into: &effects)
         case .truncate(let through): onTruncate(through: through, at: now, into: &effects)
-        case .installed(let position): onInstalled(position, at: now, into: &effects)
+        case .installed(let position, let configuration):
+            onInstalled(position, configuration, at: now, into: &effects)
         }
         // Any input may be late: what its time has come for is done now.
         if nextWake <= now { onWake(at: now, into: &effects) }
@@ -225,13 +251,13 @@ package struct Group: Sendable {
         _ message: GroupMessage, from: NodeID, at now: Instant, into effects: inout Effects
     ) {
         guard let peer = peers.firstIndex(where: { $0.node == from }) else {
-            effects.append(.note(.ignored(from: from, .zero)))
+            onStranger(message, from: from, at: now, into: &effects)
             return
         }
         peers[peer].silentSince = nil
         switch message {
-        case .askVote(let question, let theirs):
-            onAskVote(question, decided: theirs, from: peer, at: now, into: &effects)
+        case .askVote(let question, let theirs, _):
+            onAskVote(question, decided: theirs, from: from, at: now, into: &effects)
         case .vote(let vote): onVote(vote, from: peer, at: now, into: &effects)
         case .prepare(let prepare): onPrepare(prepare, from: from, at: now, into: &effects)
         case .promise(let promise): onPromise(promise, from: peer, at: now, into: &effects)
@@ -239,6 +265,27 @@ package struct Group: Sendable {
         case .accept(let accept): onAccept(accept, from: from, at: now, into: &effects)
         case .accepted(let accepted): onAccepted(accepted, from: peer, at: now, into: &effects)
         case .campaign(let ballot): onCampaign(ballot, from: from, at: now, into: &effects)
+        case .gone(let number): onGone(number, from: from, into: &effects)
+        }
+    }
+
+    /// Somebody who is not in our configuration: he knows a newer one, or has been removed.
+    private mutating func onStranger(
+        _ message: GroupMessage, from: NodeID, at now: Instant, into effects: inout Effects
+    ) {
+        switch message {
+        case .askVote(let question, let theirs, let number) where knowsMore(number):
+            onAskVote(question, decided: theirs, from: from, at: now, into: &effects)
+        case .prepare(let prepare) where knowsMore(prepare.configuration):
+            onPrepare(prepare, from: from, at: now, into: &effects)
+        case .accept(let accept) where knowsMore(accept.configuration):
+            onAccept(accept, from: from, at: now, into: &effects)
+        case .campaign(let ballot): onCampaign(ballot, from: from, at: now, into: &effects)
+        case .gone(let number): onGone(number, from: from, into: &effects)
+        case .askVote, .prepare, .accept:
+            effects.append(.send(to: from, .gone(configuration.number)))
+        case .vote, .promise, .refuse, .accepted:
+            effects.append(.note(.ignored(from: from, .zero)))
         }
     }
 
@@ -260,6 +307,7 @@ package struct Group: Sendable {
         case .preparing: return min(askAt, candidacyEndsAt)
         case .leading:
             var next = min(leadership.noticeAt, leadership.renewAt, leadership.handOverEndsAt)
+            next = min(next, leadership.settleAt, leadership.retireAt)
             for peer in peers { next = min(next, peer.probeAt) }
             return min(next, lonelyAt)
         }
@@ -268,7 +316,8 @@ package struct Group: Sendable {
     private mutating func onWake(at now: Instant, into effects: inout Effects) {
         switch role {
         case .follower:
-            if electAt <= now { ask(at: now, into: &effects) }
+            guard electAt <= now else { break }
+            if votes, !isGone { ask(at: now, into: &effects) } else { electAt = .never }
         case .asking:
             if askAt <= now { repeatQuestion(at: now, into: &effects) }
         case .preparing: wakeCandidate(at: now, into: &effects)
@@ -280,7 +329,7 @@ package struct Group: Sendable {
     /// Place in the order in which candidates go first, among those not suspected.
     var rank: UInt64 {
         var rank: UInt64 = 0
-        for other in preference {
+        for other in configuration.voters {
             if other == node { break }
             if !suspects(other) { rank += 1 }
         }
@@ -302,7 +351,7 @@ package struct Group: Sendable {
         }
         peers[i].suspected = true
         if peers[i].silentSince == nil { peers[i].silentSince = now }
-        guard voters.contains(node) else { return }
+        guard votes else { return }
         if promised.node == other {
             leaderLost = true
             leaderBegun = false

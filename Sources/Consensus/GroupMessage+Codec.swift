@@ -3,10 +3,11 @@ package import Primitives
 extension ByteWriter {
     package mutating func groupMessage(_ message: GroupMessage) {
         switch message {
-        case .askVote(let ballot, let decided):
+        case .askVote(let ballot, let decided, let configuration):
             byte(1)
             self.ballot(ballot)
             id(decided)
+            varint(configuration)
         case .vote(let vote):
             byte(2)
             ballot(vote.question)
@@ -19,6 +20,7 @@ extension ByteWriter {
             id(prepare.after)
             ballot(prepare.same)
             id(prepare.sameThrough)
+            varint(prepare.configuration)
         case .promise(let promise):
             byte(4)
             ballot(promise.ballot)
@@ -47,6 +49,7 @@ extension ByteWriter {
             id(accept.settled)
             byte((accept.begun ? 1 : 0) | (accept.probe ? 2 : 0))
             varint(accept.sentAt.nanoseconds)
+            varint(accept.configuration)
         case .accepted(let accepted):
             byte(7)
             ballot(accepted.ballot)
@@ -58,6 +61,9 @@ extension ByteWriter {
         case .campaign(let ballot):
             byte(8)
             self.ballot(ballot)
+        case .gone(let number):
+            byte(9)
+            varint(number)
         }
     }
 
@@ -70,7 +76,8 @@ extension ByteWriter {
 extension ByteReader {
     package mutating func groupMessage() throws(DecodingError) -> GroupMessage {
         switch try byte() {
-        case 1: return .askVote(try ballot(), decided: try id())
+        case 1:
+            return .askVote(try ballot(), decided: try id(), configuration: try varint())
         case 2:
             let question = try ballot(), tag = try byte()
             guard let answer = GroupMessage.Vote.Answer(rawValue: tag) else {
@@ -80,7 +87,9 @@ extension ByteReader {
                 .init(question: question, answer: answer, promised: try ballot(), decided: try id()))
         case 3:
             return .prepare(
-                .init(ballot: try ballot(), after: try id(), same: try ballot(), sameThrough: try id()))
+                .init(
+                    ballot: try ballot(), after: try id(), same: try ballot(), sameThrough: try id(),
+                    configuration: try varint()))
         case 4:
             let ballot = try ballot(), after: Slot = try id(), through = try optionalSlot()
             let n = try count(atLeast: 8)
@@ -107,7 +116,7 @@ extension ByteReader {
                 .init(
                     ballot: ballot, first: first, entries: entries, decided: decided,
                     settled: settled, begun: flags & 1 != 0, probe: flags & 2 != 0,
-                    sentAt: Instant(nanoseconds: try varint())))
+                    sentAt: Instant(nanoseconds: try varint()), configuration: try varint()))
         case 7:
             return .accepted(
                 .init(
@@ -115,6 +124,7 @@ extension ByteReader {
                     decided: try id(), flushed: try id(),
                     sentAt: Instant(nanoseconds: try varint())))
         case 8: return .campaign(try ballot())
+        case 9: return .gone(try varint())
         case let tag: throw DecodingError("group message \(tag)")
         }
     }

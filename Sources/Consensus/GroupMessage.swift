@@ -3,7 +3,7 @@ package import Primitives
 /// Between the replicas of one group. May be lost, delayed, doubled and reordered.
 package enum GroupMessage: Hashable, Sendable {
     /// Would you let go of your leader? (L4). The ballot only names the question.
-    case askVote(Ballot, decided: Slot)
+    case askVote(Ballot, decided: Slot, configuration: UInt64)
     case vote(Vote)
     case prepare(Prepare)
     case promise(Promise)
@@ -14,6 +14,8 @@ package enum GroupMessage: Hashable, Sendable {
     case accepted(Accepted)
     /// The leader of this ballot hands over: run phase 1 at once. It has given up its lease.
     case campaign(Ballot)
+    /// To whoever campaigns or leads by an older configuration and is not in the one of this number.
+    case gone(UInt64)
 
     package struct Vote: Hashable, Sendable {
         package enum Answer: UInt8, Sendable {
@@ -36,6 +38,8 @@ package enum GroupMessage: Hashable, Sendable {
         /// `sameThrough` is the same entry and need not travel.
         package var same: Ballot
         package var sameThrough: Slot
+        /// By which the candidate counts (S15).
+        package var configuration: UInt64
     }
 
     /// What an acceptor holds at a slot.
@@ -74,6 +78,8 @@ package enum GroupMessage: Hashable, Sendable {
         package var probe: Bool
         /// The leader's clock at sending, asking for a lease; zero: no lease is asked for.
         package var sentAt: Instant
+        /// Number of the leader's configuration (S15).
+        package var configuration: UInt64
     }
 
     package struct Accepted: Hashable, Sendable {

@@ -60,6 +60,8 @@ package struct Limits: Hashable, Sendable {
     package var snapshotPeriod = TimeSpan.seconds(5)
     /// A candidate further behind than this steps back for a better one.
     package var behindMax: UInt64 = 4096
+    /// A learner no further behind than this can be made a voter.
+    package var inSyncMax: UInt64 = 256
     package init() {}
 }
 

@@ -80,6 +80,9 @@ extension Node {
                 partitions[i - 1].settleOrphans(into: &region)
             }
         case .snapshotWanted(let peer): effects.snapshotsWanted.append((id, peer))
+        case .configured(let configuration):
+            effects.events.append(.configured(id, configuration))
+        case .gone: effects.events.append(.gone(id))
         case .note(let event): effects.events.append(.consensus(id, event))
         }
     }
@@ -165,7 +168,8 @@ extension Node {
     ) {
         let i = Int(group.partition.rawValue)
         guard i < groups.count,
-            let state = try? PartitionState(group: group, records: records)
+            let state = try? PartitionState(group: group, records: records),
+            let configuration = try? Self.decode(state.configuration) ?? groups[i].configuration
         else {
             effects.events.append(.ignored("unreadable snapshot of \(group)", from: node))
             return
@@ -183,7 +187,8 @@ extension Node {
             i,
             .installed(
                 AppliedPosition(
-                    slot: state.applied, term: state.appliedTerm, number: state.appliedNumber)),
+                    slot: state.applied, term: state.appliedTerm, number: state.appliedNumber),
+                configuration),
             into: &effects)
         effects.events.append(.snapshotInstalled(group, state.applied))
     }

@@ -151,7 +151,7 @@ package struct Node: Sendable {
             let state = try PartitionState(group: group, records: restored.records[group] ?? [])
             highest = max(highest, state.highestRevision)
             heard = max(heard, state.heardFrontier)
-            groups.append(Self.group(group, configuration, restored.logs[group], state, at: now))
+            groups.append(try Self.group(group, configuration, restored.logs[group], state, at: now))
             if i == 0 {
                 directory = state
             } else {
@@ -178,13 +178,20 @@ package struct Node: Sendable {
     private static func group(
         _ id: GroupID, _ configuration: NodeConfiguration, _ log: RestoredLog?,
         _ state: PartitionState, at now: Instant
-    ) -> Group {
+    ) throws(DecodingError) -> Group {
         Group(
-            id: id, node: configuration.node, voters: configuration.nodes,
-            preference: configuration.nodes, restored: log ?? RestoredLog(),
+            id: id, node: configuration.node,
+            configuration: try decode(state.configuration)
+                ?? Configuration(voters: configuration.nodes),
+            restored: log ?? RestoredLog(),
             applied: AppliedPosition(
                 slot: state.applied, term: state.appliedTerm, number: state.appliedNumber),
             lease: id.partition == .directory ? LeaseLimits() : nil, limits: Consensus.Limits(), at: now)
+    }
+
+    static func decode(_ payload: Bytes?) throws(DecodingError) -> Configuration? {
+        guard let payload else { return nil }
+        return try Configuration(decoding: payload)
     }
 
     var now: Instant { clock.instant }

@@ -123,6 +123,9 @@ package enum NodeEvent: Equatable, Sendable {
     case trusted(NodeID)
     case revisionVoid(Revision)
     case snapshotInstalled(GroupID, Slot)
+    case configured(GroupID, Configuration)
+    /// The others go on without this node.
+    case gone(GroupID)
     case link(RegionID, LinkEvent)
     case ignored(String, from: NodeID)
 }

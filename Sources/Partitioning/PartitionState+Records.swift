@@ -7,6 +7,7 @@ extension PartitionState {
     package static let conflictsMax: UInt64 = 10_000
 
     static let scalarsKey = Bytes("s")
+    static let configurationKey = Bytes("m")
 
     static func key(prepared revision: Revision) -> Bytes { numbered("p", UInt64(revision.rawValue)) }
     static func key(lease: LeaseID) -> Bytes { numbered("l", UInt64(bitPattern: lease.rawValue)) }
@@ -63,6 +64,7 @@ extension PartitionState {
             var value = ByteReader(record.value)
             switch record.key[0] {
             case UInt8(ascii: "s"): try restoreScalars(&value)
+            case UInt8(ascii: "m"): restore(configuration: record.value)
             case UInt8(ascii: "p"): try restore(prepared: PreparedRecord(&value))
             case UInt8(ascii: "l"):
                 restore(lease: LeaseID(Int64(bitPattern: try key.big64())), try Lease(&value))

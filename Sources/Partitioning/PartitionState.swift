@@ -38,6 +38,8 @@ package struct PartitionState: Sendable {
     package private(set) var cursors: [RegionID: Revision] = [:]
     package private(set) var compactRevision = Revision.zero
     package private(set) var nextConflict: UInt64 = 0
+    /// The group's newest configuration, in consensus's own form; nil: the one it was founded with.
+    package private(set) var configuration: Bytes?
     private var scalarsChanged = false
 
     package struct PreparedRecord: Equatable, Sendable {
@@ -92,7 +94,11 @@ package struct PartitionState: Sendable {
         appliedTerm = entry.term
         appliedNumber = entry.number
         switch entry.kind {
-        case .filler, .configuration: return .nothing
+        case .filler: return .nothing
+        case .configuration:
+            configuration = entry.payload.compact()
+            changes.append(.putRecord(group, key: Self.configurationKey, value: entry.payload))
+            return .nothing
         case .begin, .normal: break
         }
         let body: EntryBody
@@ -343,6 +349,7 @@ package struct PartitionState: Sendable {
         }
     }
 
+    mutating func restore(configuration payload: Bytes) { configuration = payload }
     mutating func restore(prepared record: PreparedRecord) { prepared.append(record) }
     mutating func restore(lease: LeaseID, _ value: Lease) { leases[lease] = value }
     mutating func restore(known lease: LeaseID) { knownLeases.insert(lease) }

@@ -32,10 +32,13 @@ public enum LogRecord: Hashable, Sendable {
     case accept(GroupID, Slot, Ballot, LogEntry)
     /// Everything through `slot` is in the flushed store and needed no longer.
     case truncate(GroupID, Slot)
+    /// What is recorded for the slots through this one is chosen: a configuration among them counts
+    /// after a restart, whatever the store has flushed (S15).
+    case decided(GroupID, Slot)
 
     public var group: GroupID {
         switch self {
-        case .promise(let g, _), .accept(let g, _, _, _), .truncate(let g, _): g
+        case .promise(let g, _), .accept(let g, _, _, _), .truncate(let g, _), .decided(let g, _): g
         }
     }
 }
@@ -56,12 +59,15 @@ public struct RestoredLog: Equatable, Sendable {
     public var truncatedThrough: Slot
     /// In slot order, above `truncatedThrough`; slots may be missing.
     public var accepted: [Accepted]
+    public var decidedThrough: Slot
     public init(
-        promised: Ballot = .zero, truncatedThrough: Slot = .zero, accepted: [Accepted] = []
+        promised: Ballot = .zero, truncatedThrough: Slot = .zero, accepted: [Accepted] = [],
+        decidedThrough: Slot = .zero
     ) {
         self.promised = promised
         self.truncatedThrough = truncatedThrough
         self.accepted = accepted
+        self.decidedThrough = decidedThrough
     }
 }
 
@@ -100,6 +106,10 @@ extension ByteWriter {
             byte(3)
             group(g)
             id(slot)
+        case .decided(let g, let slot):
+            byte(4)
+            group(g)
+            id(slot)
         }
     }
 }
@@ -115,6 +125,7 @@ extension ByteReader {
         case 1: return .promise(try group(), try ballot())
         case 2: return .accept(try group(), try id(), try ballot(), try logEntry())
         case 3: return .truncate(try group(), try id())
+        case 4: return .decided(try group(), try id())
         case let tag: throw DecodingError("log record \(tag)")
         }
     }

@@ -41,6 +41,7 @@ struct SimulatedLog {
             if log.truncatedThrough > .zero {
                 durable.append(.truncate(group, log.truncatedThrough))
             }
+            if log.decidedThrough > .zero { durable.append(.decided(group, log.decidedThrough)) }
             for a in log.accepted { durable.append(.accept(group, a.slot, a.ballot, a.entry)) }
         }
     }
@@ -75,6 +76,10 @@ struct SimulatedLog {
                     accepted[group, default: [:]][slot] = .init(
                         slot: slot, ballot: ballot, entry: entry)
                 }
+            case .decided(let group, let slot):
+                var log = logs[group] ?? RestoredLog()
+                log.decidedThrough = max(log.decidedThrough, slot)
+                logs[group] = log
             case .truncate(let group, let slot):
                 var log = logs[group] ?? RestoredLog()
                 log.truncatedThrough = max(log.truncatedThrough, slot)

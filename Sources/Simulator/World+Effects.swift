@@ -325,7 +325,7 @@ extension World {
         case .sequencerOpened: counts.epochs += 1
         case .revisionVoid: counts.voids += 1
         case .consensus, .lostLeadership, .sequencerClosed, .suspected, .trusted,
-            .snapshotInstalled, .link, .ignored:
+            .snapshotInstalled, .configured, .gone, .link, .ignored:
             break
         }
     }

@@ -13,6 +13,7 @@ struct LogRecovery {
     struct Group {
         var promised = Ballot.zero
         var truncated = Slot.zero
+        var decided = Slot.zero
         var accepted: [Slot: RestoredLog.Accepted] = [:]
     }
     private(set) var segments: [Segment] = []
@@ -23,7 +24,7 @@ struct LogRecovery {
             RestoredLog(
                 promised: group.promised, truncatedThrough: group.truncated,
                 accepted: group.accepted.values.filter { $0.slot > group.truncated }
-                    .sorted { $0.slot < $1.slot })
+                    .sorted { $0.slot < $1.slot }, decidedThrough: group.decided)
         }
     }
 
@@ -135,6 +136,8 @@ struct LogRecovery {
             groups[id, default: Group()].promised.raise(to: ballot)
         case .truncate(let id, let slot):
             groups[id, default: Group()].truncated.raise(to: slot)
+        case .decided(let id, let slot):
+            groups[id, default: Group()].decided.raise(to: slot)
         case .accept(let id, let slot, let ballot, let entry):
             // The payload is a window on the whole segment: keep only its own bytes.
             let own = LogEntry(

@@ -106,6 +106,7 @@ final class LogWriter {
         case .truncate(let group, let slot):
             truncated[group, default: .zero].raise(to: slot)
             truncates = true
+        case .decided: break
         case .accept(let group, let slot, let ballot, _):
             promised[group, default: .zero].raise(to: ballot)
             segments[current].highest[group, default: .zero].raise(to: slot)

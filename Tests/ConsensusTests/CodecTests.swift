@@ -8,10 +8,10 @@ import Testing
         let term = Ballot(round: 7, node: NodeID(2))
         let entry = LogEntry(term: term, number: 3, kind: .normal, payload: "effects")
         let messages: [GroupMessage] = [
-            .askVote(term, decided: Slot(9)),
+            .askVote(term, decided: Slot(9), configuration: 3),
             .vote(
                 .init(question: term, answer: .candidateBehind, promised: term, decided: Slot(4))),
-            .prepare(.init(ballot: term, after: Slot(1), same: .zero, sameThrough: Slot(1))),
+            .prepare(.init(ballot: term, after: Slot(1), same: .zero, sameThrough: Slot(1), configuration: 0)),
             .promise(
                 .init(
                     ballot: term, after: Slot(1), through: Slot(2),
@@ -21,7 +21,8 @@ import Testing
             .accept(
                 .init(
                     ballot: term, first: Slot(5), entries: [entry, entry], decided: Slot(4),
-                    settled: Slot(2), begun: true, probe: false, sentAt: Instant(nanoseconds: 77))),
+                    settled: Slot(2), begun: true, probe: false, sentAt: Instant(nanoseconds: 77),
+                    configuration: 300)),
             .accepted(
                 .init(
                     ballot: term, through: Slot(5), resendFrom: Slot(6), decided: Slot(4),

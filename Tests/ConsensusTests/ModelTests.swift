@@ -11,7 +11,7 @@ import Testing
                 Issue.record(
                     """
                     \(failure); repeat with: SEED=\(seed) NODES=\(options.nodes) \
-                    \(options.lease ? "LEASE=1 " : "")swift test --filter one.seed
+                    \(options.lease ? "LEASE=1 " : "")\(options.churn ? "CHURN=1 " : "")swift test --filter one.seed
                     """)
             }
             return world
@@ -36,6 +36,14 @@ import Testing
         _ = check(2000..<2004, .init(nodes: 1))
     }
 
+    @Test func `voters come, go and lose their disks, and the others agree`() {
+        let worlds = check(5000..<5010, .init(churn: true))
+            + check(5100..<5103, .init(lease: true, churn: true, clockSteps: false))
+        #expect(worlds.reduce(0) { $0 + Int($1.globalConfiguration.number) } > 30)
+        #expect(worlds.contains { $0.globalConfiguration.voters.count > 3 })
+        #expect(worlds.contains { $0.machines.contains(where: \.isWiped) })
+    }
+
     @Test func `two nodes never hold the lease together`() {
         let options = World.Options(lease: true, clockSteps: false)
         let worlds = check(3000..<3010, options)
@@ -53,7 +61,7 @@ import Testing
         #expect(runs[0].chosen.map(\.entry) == runs[1].chosen.map(\.entry))
     }
 
-    /// Many seeds: SEED=… COUNT=… [NODES=5] [LEASE=1] swift test --filter one.seed
+    /// Many seeds: SEED=… COUNT=… [NODES=5] [LEASE=1] [CHURN=1] swift test --filter one.seed
     @Test(.enabled(if: ProcessInfo.processInfo.environment["SEED"] != nil))
     func `one seed, or many, by hand`() {
         let environment = ProcessInfo.processInfo.environment
@@ -64,18 +72,19 @@ import Testing
             seed..<seed + count,
             .init(
                 nodes: environment["NODES"].flatMap(Int.init) ?? 3, lease: lease,
-                clockSteps: !lease, prints: environment["TRACE"] != nil))
+                churn: environment["CHURN"] != nil, clockSteps: !lease, prints: environment["TRACE"] != nil))
     }
 
     #if DEBUG
         /// A checker that has never failed proves nothing.
         @Test(arguments: [
-            Group.Sabotage.outOfOrder, .noticeWithoutBallot, .leaseFromArrival, .leaseForgotten,
+            Group.Sabotage.pipelinePastConfiguration, .outOfOrder, .noticeWithoutBallot, .leaseFromArrival, .leaseForgotten,
         ])
         func `the checker notices a broken rule`(_ sabotage: Group.Sabotage) {
             var options = World.Options(sabotage: sabotage)
             options.lossPercent = 15
             options.lease = sabotage == .leaseFromArrival || sabotage == .leaseForgotten
+            options.churn = sabotage == .pipelinePastConfiguration
             options.clockSteps = !options.lease
             let caught = (0..<60).contains { World(seed: $0, options).run() != nil }
             #expect(caught)

@@ -3,26 +3,28 @@ import Testing
 
 @testable import Consensus
 
-private func ms(_ n: UInt64) -> Instant { Instant(nanoseconds: (1000 + n) * 1_000_000) }
-private func node(_ n: UInt16) -> NodeID { NodeID(n) }
-private func ballot(_ round: UInt64, _ n: UInt16) -> Ballot { Ballot(round: round, node: node(n)) }
-private let groupID = GroupID(keyspace: .standard, partition: PartitionID(1))
-private func entry(_ term: Ballot, _ n: UInt64, _ kind: LogEntry.Kind = .normal) -> LogEntry {
+func ms(_ n: UInt64) -> Instant { Instant(nanoseconds: (1000 + n) * 1_000_000) }
+func node(_ n: UInt16) -> NodeID { NodeID(n) }
+func ballot(_ round: UInt64, _ n: UInt16) -> Ballot { Ballot(round: round, node: node(n)) }
+let groupID = GroupID(keyspace: .standard, partition: PartitionID(1))
+func entry(_ term: Ballot, _ n: UInt64, _ kind: LogEntry.Kind = .normal) -> LogEntry {
     LogEntry(term: term, number: n, kind: kind, payload: "x")
 }
 
 /// One group, whose writes become durable when the test says so.
-private struct Bench {
+struct Bench {
     var group: Group
     var effects: Effects = []
     var writes: UInt64 = 0
 
     init(
-        _ me: UInt16 = 1, voters: [UInt16] = [1, 2, 3], restored: RestoredLog = .init(),
+        _ me: UInt16 = 1, voters: [UInt16] = [1, 2, 3], learners: [UInt16] = [],
+        restored: RestoredLog = .init(),
         applied: AppliedPosition = .init(), lease: LeaseLimits? = nil, limits: Limits = .init()
     ) {
         group = Group(
-            id: groupID, node: node(me), voters: voters.map(node), preference: voters.map(node),
+            id: groupID, node: node(me),
+            configuration: .init(voters: voters.map(node), learners: learners.map(node)),
             restored: restored, applied: applied, lease: lease, limits: limits, at: ms(0))
         group.verify = true
     }
@@ -109,17 +111,20 @@ private struct Bench {
     }
 }
 
-private func accept(
+func accept(
     _ b: Ballot, first: UInt64, _ entries: [LogEntry], decided: UInt64 = 0, begun: Bool = true,
-    probe: Bool = false, sentAt: Instant = .zero
+    probe: Bool = false, sentAt: Instant = .zero, configuration: UInt64 = 0
 ) -> GroupMessage {
     .accept(
         .init(
             ballot: b, first: Slot(first), entries: entries, decided: Slot(decided), settled: .zero,
-            begun: begun, probe: probe, sentAt: sentAt))
+            begun: begun, probe: probe, sentAt: sentAt, configuration: configuration))
 }
-private func prepare(_ b: Ballot, after: UInt64 = 0) -> GroupMessage {
-    .prepare(.init(ballot: b, after: Slot(after), same: .zero, sameThrough: .zero))
+func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> GroupMessage {
+    .prepare(
+        .init(
+            ballot: b, after: Slot(after), same: .zero, sameThrough: .zero,
+            configuration: configuration))
 }
 
 @Suite struct AcceptorTests {
@@ -230,7 +235,8 @@ private func prepare(_ b: Ballot, after: UInt64 = 0) -> GroupMessage {
     @Test func `a snapshot replaces the log below it`() {
         var bench = Bench()
         bench.hear(2, accept(b1, first: 1, [entry(b1, 0, .begin)]))
-        bench.step(.installed(AppliedPosition(slot: Slot(7), term: b2, number: 3)))
+        bench.step(.installed(
+                AppliedPosition(slot: Slot(7), term: b2, number: 3), bench.group.configuration))
         #expect(bench.effects.contains(.persist(.truncate(groupID, Slot(7)))))
         bench.hear(3, accept(b2, first: 8, [entry(b2, 4)], decided: 8))
         #expect(bench.decided == ["8:2.3/4"])
@@ -389,10 +395,10 @@ private func prepare(_ b: Ballot, after: UInt64 = 0) -> GroupMessage {
         var bench = Bench()
         bench.hear(2, accept(b, first: 1, [entry(b, 0, .begin)]))
         #expect(bench.group.nextWake == .never, "idle groups have no timer")
-        bench.hear(3, .askVote(ballot(2, 3), decided: .zero), at: ms(900))
+        bench.hear(3, .askVote(ballot(2, 3), decided: .zero, configuration: 0), at: ms(900))
         #expect(answer(bench) == .hearsLeader)
         bench.step(.suspect(node(2)), at: ms(901))
-        bench.hear(3, .askVote(ballot(2, 3), decided: .zero), at: ms(901))
+        bench.hear(3, .askVote(ballot(2, 3), decided: .zero, configuration: 0), at: ms(901))
         #expect(answer(bench) == .agreed)
     }
 
@@ -400,11 +406,11 @@ private func prepare(_ b: Ballot, after: UInt64 = 0) -> GroupMessage {
         var bench = Bench()
         bench.hear(2, prepare(b))
         bench.sync()
-        bench.hear(3, .askVote(ballot(2, 3), decided: .zero), at: ms(20))
+        bench.hear(3, .askVote(ballot(2, 3), decided: .zero, configuration: 0), at: ms(20))
         #expect(answer(bench) == .hearsLeader)
-        bench.hear(3, .askVote(ballot(2, 3), decided: .zero), at: ms(300))
+        bench.hear(3, .askVote(ballot(2, 3), decided: .zero, configuration: 0), at: ms(300))
         #expect(answer(bench) == .agreed)
-        #expect(bench.sent.contains(.askVote(ballot(2, 1), decided: .zero)), "its own time has come")
+        #expect(bench.sent.contains(.askVote(ballot(2, 1), decided: .zero, configuration: 0)), "its own time has come")
     }
 
     @Test func `the preferred node goes first and at once`() {
@@ -414,7 +420,7 @@ private func prepare(_ b: Ballot, after: UInt64 = 0) -> GroupMessage {
         second.hear(2, accept(b, first: 1, [entry(b, 0, .begin)]))
         first.step(.suspect(node(2)), at: ms(5))
         second.step(.suspect(node(2)), at: ms(5))
-        #expect(first.sent.contains(.askVote(ballot(2, 1), decided: .zero)))
+        #expect(first.sent.contains(.askVote(ballot(2, 1), decided: .zero, configuration: 0)))
         #expect(second.sent.isEmpty)
         #expect(second.group.nextWake == ms(5 + 30))
     }

@@ -9,6 +9,8 @@ final class World {
         var nodes = 3
         var lease = false
         var sabotage = Group.Sabotage.none
+        /// Voters come, go and lose their disks.
+        var churn = false
         var lossPercent: UInt64 = 5
         var chaosMilliseconds: UInt64 = 3000
         /// Clock rates differ by up to this, in thousandths.
@@ -46,17 +48,20 @@ final class World {
     }
     struct Store: Equatable {
         var position = AppliedPosition()
+        var configuration: Configuration
         var lastID: UInt64 = 0
     }
     struct Disk {
         var promised = Ballot.zero
         var truncated = Slot.zero
+        var decided = Slot.zero
         var accepted: [Slot: RestoredLog.Accepted] = [:]
         mutating func write(_ record: LogRecord) {
             switch record {
             case .promise(_, let ballot): promised = max(promised, ballot)
             case .accept(_, let slot, let ballot, let entry):
                 accepted[slot] = .init(slot: slot, ballot: ballot, entry: entry)
+            case .decided(_, let slot): decided = max(decided, slot)
             case .truncate(_, let slot):
                 truncated = max(truncated, slot)
                 accepted = accepted.filter { $0.key > slot }
@@ -65,7 +70,7 @@ final class World {
         var restored: RestoredLog {
             RestoredLog(
                 promised: promised, truncatedThrough: truncated,
-                accepted: accepted.values.sorted { $0.slot < $1.slot })
+                accepted: accepted.values.sorted { $0.slot < $1.slot }, decidedThrough: decided)
         }
     }
     struct Machine {
@@ -75,8 +80,10 @@ final class World {
         var disk = Disk()
         var pending: [LogRecord] = []
         var writes = 0
-        var store = Store()
-        var flushed = Store()
+        var store: Store
+        var flushed: Store
+        /// Its disk is lost. Whoever takes its place has another name.
+        var isWiped = false
         /// The leader's view of the last proposed or applied normal entry, and where it is.
         var overlay: UInt64 = 0
         var frozenUntil: UInt64 = 0
@@ -96,6 +103,10 @@ final class World {
     var chosen: [(entry: LogEntry, skipped: Bool)] = []
     var global = AppliedPosition()
     var globalID: UInt64 = 0
+    var globalConfiguration: Configuration
+    var changes = 0
+    /// To be proposed until somebody takes it: promises have to be asked for.
+    var wish: (configuration: Configuration, until: UInt64)?
     var nextID: UInt64 = 1
     var leaderships = 0
     var leaseSeen = 0
@@ -106,17 +117,22 @@ final class World {
     init(seed: UInt64, _ options: Options) {
         self.options = options
         random = SplitMix(seed: seed)
-        for i in 0..<options.nodes {
-            machines.append(
-                Machine(
-                    detector: FailureDetector(
-                        node: Self.node(i), peers: [], limits: .init(), at: .zero),
-                    clockBase: 1_000_000_000 + random.below(1_000_000_000),
-                    clockRate: 1000 - options.drift + random.below(2 * options.drift + 1)))
-        }
+        globalConfiguration = Configuration(voters: (0..<options.nodes).map(Self.node))
+        for _ in 0..<options.nodes { addMachine(globalConfiguration) }
         for i in 0..<options.nodes { start(i) }
         heap.push(after(0, 50), .propose)
         heap.push(after(100, 300), .fault)
+    }
+
+    private func addMachine(_ configuration: Configuration) {
+        let store = Store(configuration: configuration)
+        machines.append(
+            Machine(
+                detector: FailureDetector(
+                    node: Self.node(machines.count), peers: [], limits: .init(), at: .zero),
+                store: store, flushed: store,
+                clockBase: 1_000_000_000 + random.below(1_000_000_000),
+                clockRate: 1000 - options.drift + random.below(2 * options.drift + 1)))
     }
 
     static func node(_ i: Int) -> NodeID { NodeID(UInt16(i + 1)) }
@@ -143,14 +159,19 @@ final class World {
         for i in machines.indices {
             machines[i].frozenUntil = 0
             arm(i)
-            if machines[i].group == nil { start(i) }
+            if machines[i].group == nil, !machines[i].isWiped { start(i) }
         }
         runEvents(until: chaosEnd + 3_000_000_000)
         if failure != nil { return failure }
-        let leaders = machines.indices.filter { machines[$0].group?.isLeading == true }
+        let leaders = machines.indices.filter {
+            machines[$0].group?.isLeading == true && globalConfiguration.contains(Self.node($0))
+        }
         if leaders.count != 1 { fail("\(leaders.count) leaders in a healthy group") }
         let last = Slot(UInt64(chosen.count))
-        for i in machines.indices where machines[i].group?.decided != last {
+        for i in machines.indices
+        where !machines[i].isWiped && globalConfiguration.contains(Self.node(i))
+            && machines[i].group?.decided != last
+        {
             fail("node \(i + 1) at \(machines[i].group?.decided ?? .zero) of \(last)")
         }
         if options.lease, let leader = leaders.first,
@@ -208,11 +229,11 @@ final class World {
             snapshots += 1
             machines[i].store = store
             machines[i].flushed = store
-            step(i, .installed(store.position))
+            step(i, .installed(store.position, store.configuration))
         case .turn: break
         case .fault:
             if !healthy {
-                injectFault()
+                if options.churn, random.chance(1, in: 2) { churn() } else { injectFault() }
                 heap.push(after(10, 300), .fault)
             }
         case .propose:
@@ -247,6 +268,7 @@ final class World {
             group.flush(at: clock(i), into: &effects)
             machines[i].group = group
             carryOut(effects, i)
+            if wish != nil { proposeWish(at: i) }
             if random.chance(1, in: 3), let group = machines[i].group, let term = group.term {
                 for j in machines.indices where j != i {
                     heap.push(after(1, 20), .notice(j, term, group.decided))
@@ -304,7 +326,13 @@ final class World {
                 let j = index(peer)
                 heap.push(after(20, 60), .snapshot(j, machines[i].store, boot: machines[j].boot))
             case .note(.handedOver): handOvers += 1
-            case .elected, .deposed, .followed, .note: break
+            case .configured(let configuration):
+                changes += 1
+                machines[i].detector.setPeers(configuration.members, at: clock(i))
+                for node in configuration.members where machines[i].detector.suspects(node) {
+                    step(i, .suspect(node))
+                }
+            case .elected, .deposed, .followed, .gone, .note: break
             }
         }
         if persisted {
@@ -340,7 +368,7 @@ final class World {
     // MARK: Faults
 
     private func injectFault() {
-        let i = Int(random.below(UInt64(options.nodes)))
+        let i = Int(random.below(UInt64(machines.count)))
         if options.lease, random.chance(1, in: 3) {
             // The hard case: the holder does not notice that another is elected at once.
             for j in machines.indices where j != i && machines[j].group?.isLeading == true {
@@ -352,7 +380,9 @@ final class World {
         switch random.below(11) {
         case 0, 1: crash(i)
         case 2, 3, 4:
-            for j in machines.indices where machines[j].group == nil { start(j) }
+            for j in machines.indices where machines[j].group == nil && !machines[j].isWiped {
+                start(j)
+            }
         case 5: machines[i].frozenUntil = after(20, 500)
         case 6:
             for j in machines.indices where j != i {
@@ -368,6 +398,90 @@ final class World {
         default:
             if options.clockSteps { machines[i].clockBase += random.below(400_000_000) }
         }
+    }
+
+    /// A change of the voters, if somebody leads; sometimes of a leader that does not know that it
+    /// has been deposed.
+    private func churn() {
+        let leaders = machines.indices.filter {
+            machines[$0].group?.term != nil && machines[$0].frozenUntil <= now
+        }
+        guard !leaders.isEmpty else { return }
+        let leader = pick(leaders)
+        guard let group = machines[leader].group else { return }
+        var next = group.configuration
+        let wiped = next.voters.filter { machines[index($0)].isWiped }
+        switch random.below(7) {
+        case 0, 1:
+            guard next.members.count < 6 else { return }
+            addMachine(.unknown)
+            start(machines.count - 1)
+            next.learners.append(Self.node(machines.count - 1))
+        case 2, 3, 4:
+            guard !next.learners.isEmpty else { return }
+            let chosen = next.learners.remove(at: Int(random.below(UInt64(next.learners.count))))
+            let place = wiped.first ?? pick(next.voters)
+            if next.voters.count >= 3, random.chance(1, in: 2) || next.voters.count >= 5 {
+                next.voters.removeAll { $0 == place }
+            }
+            next.voters.append(chosen)
+        case 5:
+            let place = wiped.first ?? pick(next.voters)
+            guard next.voters.count > 1 else { return }
+            next.voters.removeAll { $0 == place }
+        default:
+            if let place = next.learners.last, random.chance(1, in: 4) {
+                next.learners.removeAll { $0 == place }
+            }
+            // A disk dies only while the others can do without it, whatever is under way.
+            let pending = machines.indices.filter { machines[$0].isWiped }
+            guard !globalConfiguration.voters.contains(where: { pending.contains(index($0)) }),
+                globalConfiguration.voters.count >= 3, wish == nil, !isChangeUnderWay
+            else { return }
+            let victim = index(pick(globalConfiguration.voters))
+            if machines[victim].group?.isLeading != true { wipe(victim) }
+            return
+        }
+        wish = (next, after(0, 600))
+        proposeWish(at: leader)
+    }
+
+    private func proposeWish(at i: Int) {
+        guard let (next, until) = wish, let number = machines[i].group?.configuration.number,
+            number <= next.number, self.now < until
+        else {
+            wish = nil
+            return
+        }
+        var effects: Effects = []
+        let now = clock(i)
+        if machines[i].group?.propose(next, at: now, into: &effects) == true { wish = nil }
+        machines[i].group?.flush(at: now, into: &effects)
+        carryOut(effects, i)
+    }
+
+    private func pick<T>(_ items: [T]) -> T { items[Int(random.below(UInt64(items.count)))] }
+
+    private var isChangeUnderWay: Bool {
+        func isNewer(_ entry: LogEntry) -> Bool {
+            guard entry.kind == .configuration,
+                let found = try? Configuration(decoding: entry.payload)
+            else { return false }
+            return found.number > globalConfiguration.number
+        }
+        return machines.contains { machine in
+            machine.disk.accepted.values.contains { isNewer($0.entry) }
+                || machine.pending.contains {
+                    if case .accept(_, _, _, let entry) = $0 { isNewer(entry) } else { false }
+                }
+        }
+    }
+
+    private func wipe(_ i: Int) {
+        crash(i)
+        machines[i].boot += 1
+        machines[i].disk = Disk()
+        machines[i].isWiped = true
     }
 
     private func crash(_ i: Int) {
@@ -386,12 +500,13 @@ final class World {
         machines[i].writes = 0
         machines[i].pending = []
         machines[i].frozenUntil = 0
-        let voters = machines.indices.map(Self.node)
         machines[i].store = machines[i].flushed
+        let configuration = machines[i].store.configuration
+        let others = machines.indices.map(Self.node)
         machines[i].detector = FailureDetector(
-            node: Self.node(i), peers: voters, limits: .init(), at: clock(i))
+            node: Self.node(i), peers: others, limits: .init(), at: clock(i))
         var group = Group(
-            id: id, node: Self.node(i), voters: voters, preference: voters,
+            id: id, node: Self.node(i), configuration: configuration,
             restored: machines[i].disk.restored, applied: machines[i].store.position,
             lease: options.lease ? LeaseLimits() : nil, limits: options.limits, at: clock(i))
         group.verify = options.sabotage == .none
@@ -429,14 +544,18 @@ final class World {
         machines[i].store.position.term = entry.term
         machines[i].store.position.number = entry.number
         if entry.kind == .normal { machines[i].store.lastID = Self.ids(entry).own }
+        if entry.kind == .configuration, let next = try? Configuration(decoding: entry.payload) {
+            machines[i].store.configuration = next
+        }
     }
 
     private func checkChosen(_ slot: Slot, _ entry: LogEntry, _ skipped: Bool) {
-        let holders = machines.count { machine in
-            machine.flushed.position.slot >= slot || machine.disk.truncated >= slot
-                || machine.disk.accepted[slot]?.entry == entry
+        let holders = globalConfiguration.voters.count { node in
+            let machine = machines[index(node)]
+            return machine.isWiped || machine.flushed.position.slot >= slot
+                || machine.disk.truncated >= slot || machine.disk.accepted[slot]?.entry == entry
         }
-        if holders <= machines.count / 2 { fail("slot \(slot) durable on \(holders) nodes only") }
+        if holders <= globalConfiguration.voters.count / 2 { fail("slot \(slot) durable on \(holders) nodes only") }
         guard !skipped else { return }
         if entry.term < global.term { fail("slot \(slot): \(entry.term) after \(global.term)") }
         if entry.number > 0, entry.term != global.term || entry.number != global.number + 1 {
@@ -449,6 +568,12 @@ final class World {
                 fail("slot \(slot): evaluated on \(ids.previous), not on \(globalID)")
             }
             globalID = ids.own
+        }
+        if entry.kind == .configuration {
+            guard let next = try? Configuration(decoding: entry.payload),
+                next.number == globalConfiguration.number + 1
+            else { return fail("slot \(slot): a configuration out of order") }
+            globalConfiguration = next
         }
     }
 

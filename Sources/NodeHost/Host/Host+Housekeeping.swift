@@ -108,6 +108,14 @@ extension Host {
         case .snapshotInstalled(let group, let slot):
             logger.notice(
                 "snapshot installed", metadata: ["group": "\(group)", "applied": "\(slot)"])
+        case .configured(let group, let configuration):
+            logger.info(
+                "configuration",
+                metadata: [
+                    "group": "\(group)", "number": "\(configuration.number)",
+                    "voters": "\(configuration.voters)", "learners": "\(configuration.learners)",
+                ])
+        case .gone(let group): logger.warning("removed", metadata: ["group": "\(group)"])
         case .link(let region, let what):
             logger.debug("link", metadata: ["region": "\(region)", "event": "\(what)"])
         case .consensus(let group, let what):
@@ -133,7 +141,7 @@ struct HostFigures {
         case .revisionVoid: voidRevisions += 1
         case .sequencerOpened: leaderChanges += 1
         case .becameLeader, .lostLeadership, .sequencerClosed, .suspected, .trusted,
-            .snapshotInstalled, .link, .consensus, .ignored:
+            .snapshotInstalled, .configured, .gone, .link, .consensus, .ignored:
             break
         }
     }
