@@ -73,18 +73,33 @@ package struct ReadPlan: Hashable, Sendable {
     }
 
     package mutating func add(_ transaction: Transaction) {
-        for c in transaction.compares { add(c.range) }
-        for o in transaction.success { add(o) }
-        for o in transaction.failure { add(o) }
+        // A search through the keys so far for each of many would be quadratic.
+        let operations = transaction.success.count + transaction.failure.count
+        var seen: Set<Bytes>? = operations > 8 ? Set(keys) : nil
+        add(transaction, &seen)
     }
 
-    private mutating func add(_ operation: Operation) {
+    private mutating func add(_ transaction: Transaction, _ seen: inout Set<Bytes>?) {
+        for c in transaction.compares { add(c.range, &seen) }
+        for o in transaction.success { add(o, &seen) }
+        for o in transaction.failure { add(o, &seen) }
+    }
+
+    private mutating func add(_ range: KeyRange, _ seen: inout Set<Bytes>?) {
+        if seen == nil || !range.isSingle {
+            add(range)
+        } else if seen?.insert(range.key).inserted == true {
+            keys.append(range.key)
+        }
+    }
+
+    private mutating func add(_ operation: Operation, _ seen: inout Set<Bytes>?) {
         switch operation {
-        case .put(let put): add(KeyRange(key: put.key))
-        case .delete(let delete): add(delete.range)
+        case .put(let put): add(KeyRange(key: put.key), &seen)
+        case .delete(let delete): add(delete.range, &seen)
         case .range(let query):
-            if query.revision > .zero { historic.append(query) } else { add(query.range) }
-        case .transaction(let nested): add(nested)
+            if query.revision > .zero { historic.append(query) } else { add(query.range, &seen) }
+        case .transaction(let nested): add(nested, &seen)
         }
     }
 }

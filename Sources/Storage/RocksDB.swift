@@ -192,6 +192,10 @@ final class WriteBatch {
             }
         }
     }
+    func put(_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
+        count += 1
+        rocksdb_writebatch_put(handle, key.chars, key.count, value.chars, value.count)
+    }
     func put(_ key: [UInt8], _ value: Bytes) {
         count += 1
         key.withUnsafeBytes { k in
@@ -199,6 +203,10 @@ final class WriteBatch {
                 rocksdb_writebatch_put(handle, k.chars, k.count, v.chars, v.count)
             }
         }
+    }
+    func delete(_ key: UnsafeRawBufferPointer) {
+        count += 1
+        rocksdb_writebatch_delete(handle, key.chars, key.count)
     }
     func delete(_ key: [UInt8]) {
         count += 1

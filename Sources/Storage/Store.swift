@@ -33,6 +33,8 @@ package final class Store {
     /// One per `write`: what a reused cursor or a later check may rely on.
     private let batch = WriteBatch()
     private var writer = ByteWriter(capacity: 4096)
+    private var keyBytes: [UInt8] = []
+    private var index = IndexWrites()
     private var flushing = FlushState()
     /// Sees the store as of its creation: dropped by every write.
     private var points: Cursor?
@@ -115,11 +117,16 @@ package final class Store {
                 if !counts.isEmpty, row.version <= 1, counts.follows(row.key, keyspace) {
                     counted.insert(CountedChange(keyspace: keyspace, key: row.key, revision: row.modRevision))
                 }
-                put(row, keyspace, into: batch)
+                StoreFormat.rowValue(row, into: &writer)
+                keyBytes.removeAll(keepingCapacity: true)
+                StoreFormat.rowPrefix(keyspace, row.key, into: &keyBytes)
+                StoreFormat.appendRevision(row.modRevision, to: &keyBytes)
+                batch.put(keyBytes, writer.bytes)
+                index.put(row, keyspace)
                 cache.wrote(row, keyspace)
             case .removeRow(let keyspace, let key, let revision, let sub):
                 batch.delete(StoreFormat.rowKey(keyspace, key, revision))
-                batch.delete(StoreFormat.indexKey(keyspace, revision, sub))
+                index.delete(keyspace, revision, sub)
                 cache.removed(key, keyspace, revision)
                 counts.forget(key, keyspace)
                 if revision <= floors[keyspace] ?? .zero { passes[keyspace]?.restarts = true }
@@ -132,6 +139,7 @@ package final class Store {
                 applied[group] = slot
             }
         }
+        index.drain(into: batch)
         try write(batch)
         for change in counted { try count(change) }
     }
@@ -311,6 +319,45 @@ package final class Store {
             }
         }
         return Newest(applied: appliedSlot(of: group), rows: rows)
+    }
+}
+
+/// The revision index's part of one write, in order. It goes into the batch after the rows: neighbours
+/// that follow each other cost the memtable's skip list a step instead of a search from its top (a
+/// fifth of the CPU of a large transaction).
+private struct IndexWrites {
+    private var bytes: [UInt8] = []
+    /// Where each entry's key begins, its value begins, and it ends; a deletion has no value.
+    private var entries: [(key: Int, value: Int, end: Int)] = []
+
+    mutating func put(_ row: Row, _ keyspace: KeyspaceID) {
+        let key = bytes.count
+        StoreFormat.indexKey(keyspace, row.modRevision, row.sub, into: &bytes)
+        let value = bytes.count
+        bytes.append(row.isDeletion ? StoreFormat.deletionKind : StoreFormat.liveKind)
+        row.key.withUnsafeBytes { bytes.append(contentsOf: $0) }
+        entries.append((key, value, bytes.count))
+    }
+
+    mutating func delete(_ keyspace: KeyspaceID, _ revision: Revision, _ sub: UInt32) {
+        let key = bytes.count
+        StoreFormat.indexKey(keyspace, revision, sub, into: &bytes)
+        entries.append((key, bytes.count, bytes.count))
+    }
+
+    mutating func drain(into batch: WriteBatch) {
+        bytes.withUnsafeBytes { raw in
+            for entry in entries {
+                let key = UnsafeRawBufferPointer(rebasing: raw[entry.key..<entry.value])
+                if entry.end > entry.value {
+                    batch.put(key, UnsafeRawBufferPointer(rebasing: raw[entry.value..<entry.end]))
+                } else {
+                    batch.delete(key)
+                }
+            }
+        }
+        bytes.removeAll(keepingCapacity: true)
+        entries.removeAll(keepingCapacity: true)
     }
 }
 

@@ -129,10 +129,17 @@ enum StoreFormat {
     // MARK: Revision index: tag, keyspace, revision, sub -> kind, user key
 
     static func indexKey(_ keyspace: KeyspaceID, _ revision: Revision, _ sub: UInt32) -> [UInt8] {
-        var out = start(indexTag, keyspace)
+        var out: [UInt8] = []
+        indexKey(keyspace, revision, sub, into: &out)
+        return out
+    }
+    static func indexKey(
+        _ keyspace: KeyspaceID, _ revision: Revision, _ sub: UInt32, into out: inout [UInt8]
+    ) {
+        out.append(indexTag)
+        big(keyspace.rawValue, into: &out)
         big(UInt64(bitPattern: revision.rawValue), into: &out)
         big(sub, into: &out)
-        return out
     }
     static func indexValue(_ row: Row) -> [UInt8] {
         [row.isDeletion ? deletionKind : liveKind] + row.key.array
