@@ -51,7 +51,7 @@ extension Group {
         }
         if prepare.ballot > promised { adopt(prepare.ballot, at: now, into: &effects) }
         recordPromise(into: &effects)
-        if durableWrites >= promiseWrite {
+        if durableWrites >= promiseWrite || Mutation.promiseBeforeDurable.isOn {
             sendPromise(prepare, at: now, into: &effects)
         } else {
             promiseDue = prepare
@@ -142,6 +142,7 @@ extension Group {
         }
         // New entries are acknowledged when durable, old ones again now: the answer was lost.
         if acceptedThrough == before && !accept.entries.isEmpty { ackDue = true }
+        if Mutation.ackBeforeDurable.isOn, acceptedThrough > before { ackDue = true }
     }
 
     mutating func onDurable(_ count: UInt64, at now: Instant, into effects: inout Effects) {
@@ -170,7 +171,9 @@ extension Group {
                 to: promised.node,
                 .accepted(
                     .init(
-                        ballot: promised, through: durableThrough, resendFrom: resendFrom,
+                        ballot: promised,
+                        through: Mutation.ackBeforeDurable.isOn ? acceptedThrough : durableThrough,
+                        resendFrom: resendFrom,
                         decided: decided, flushed: flushedThrough, sentAt: leaseEcho))))
         resendFrom = nil
         leaseEcho = .zero

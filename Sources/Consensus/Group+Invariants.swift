@@ -56,9 +56,15 @@ extension Group {
 
     @inline(__always) func sabotaged(_ rule: Sabotage) -> Bool {
         #if DEBUG
-            sabotage == rule
-        #else
-            false
+            if sabotage == rule { return true }
         #endif
+        switch rule {
+        case .none: return false
+        case .outOfOrder, .numbersIgnored: return Mutation.outOfOrder.isOn
+        case .noticeWithoutBallot: return Mutation.noticeWithoutBallot.isOn
+        case .leaseFromArrival: return Mutation.leaseFromArrival.isOn
+        case .leaseForgotten: return Mutation.restartForgetsLease.isOn && leasePromise.ballot == .zero
+        case .pipelinePastConfiguration: return Mutation.pipelinePastConfiguration.isOn
+        }
     }
 }

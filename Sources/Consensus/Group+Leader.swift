@@ -35,6 +35,11 @@ extension Group {
 
     mutating func onBegin(_ payload: Bytes, at now: Instant, into effects: inout Effects) {
         guard role == .leading, leadership.beginSlot == nil else { return }
+        if Mutation.noBegin.isOn {
+            leadership.beginSlot = acceptedThrough
+            if decided == acceptedThrough { beginLeading(into: &effects) }
+            return
+        }
         leadership.beginSlot = propose(
             LogEntry(term: promised, number: 0, kind: .begin, payload: payload), into: &effects)
     }
@@ -74,10 +79,14 @@ extension Group {
         guard decided > before else { return }
         announceSoon(at: now)
         if !leadership.begun, let begin = leadership.beginSlot, decided >= begin {
-            leadership.begun = true
-            effects.append(.leading(promised))
+            beginLeading(into: &effects)
         }
         passBarrier(at: now, into: &effects)
+    }
+
+    private mutating func beginLeading(into effects: inout Effects) {
+        leadership.begun = true
+        effects.append(.leading(promised))
     }
 
     /// Followers hear of it with the next accept, or when none is sent for a while (L8).

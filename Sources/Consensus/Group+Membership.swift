@@ -141,8 +141,11 @@ extension Group {
                 let found = candidacy.found[Int(slot.rawValue - candidacy.after.rawValue - 1)]
                 if found.ballot > best.ballot { best = found }
             }
-            let entry = best.ballot == .zero
+            var entry = best.ballot == .zero
                 ? LogEntry(term: promised, number: 0, kind: .filler, payload: .empty) : best.entry
+            if Mutation.reproposedTerm.isOn {
+                entry = LogEntry(term: promised, number: 0, kind: entry.kind, payload: entry.payload)
+            }
             propose(entry, into: &effects)
             if entry.kind == .configuration, !sabotaged(.pipelinePastConfiguration) {
                 leadership.barrier = slot

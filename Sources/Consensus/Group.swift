@@ -198,6 +198,7 @@ package struct Group: Sendable {
         leasePromise = (
             .zero, configuration.voters != [node] ? lease.map { now.advanced(by: $0.duration) } ?? .zero : .zero
         )
+        if Mutation.restartForgetsLease.isOn { leasePromise.until = .zero }
         luck = SplitMix(
             seed: UInt64(node.rawValue) << 48 ^ UInt64(id.keyspace.rawValue) << 32
                 ^ UInt64(id.partition.rawValue) ^ now.nanoseconds)

@@ -23,6 +23,7 @@ package struct AppliedPosition: Hashable, Sendable {
             if entry.term > term { (term, number) = (entry.term, 0) }
             return false
         }
+        if Mutation.noBegin.isOn, entry.term > term, entry.number == 1 { (term, number) = (entry.term, 0) }
         // `begin` (number 0) has raised `term`; without it no numbered entry of that term counts.
         if entry.term != term || entry.number != number + 1 { return true }
         number = entry.number

@@ -43,7 +43,11 @@ package enum ConflictResolver {
             let isConflict = batch.conflicts(change, with: version)
             switch policy {
             case .lastWriterWins:
-                if change.origin.stamp > version.origin.stamp {
+                var isWinner = change.origin.stamp > version.origin.stamp
+                if Mutation.pairwisePriority.isOn {
+                    isWinner = !isConflict || change.origin.region < version.origin.region
+                }
+                if isWinner {
                     resolution.write(change, over: version)
                     if isConflict { resolution.lose(version, to: change, policy) }
                     newest[change.key] = change

@@ -111,7 +111,7 @@ extension Node {
     // MARK: Directory
 
     private mutating func openSequencer(_ term: Term, into effects: inout NodeEffects) {
-        var limits = Sequencer.Limits()
+        var limits = configuration.limits.sequencer
         limits.timelinePeriod = configuration.limits.timelinePeriod
         sequencer = Sequencer(
             epoch: term, region: configuration.region, nodes: configuration.nodes,

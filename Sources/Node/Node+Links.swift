@@ -12,7 +12,9 @@ extension Node {
         let home = Int(Coordinator.cursorHome(map).rawValue) - 1
         let at = max(localFrontier, partitions[home].state.highestRevision)
         for other in configuration.otherRegions {
-            var link = LinkSender(region: configuration.region, destination: other.region)
+            var link = LinkSender(
+                region: configuration.region, destination: other.region,
+                limits: configuration.limits.link)
             var ignored: [LinkSender.Effect] = []
             link.step(.frontier(localFrontier), at: clock, into: &ignored)
             link.step(.seen(cursors(), at: at), at: clock, into: &ignored)
@@ -65,7 +67,9 @@ extension Node {
                 // Another sender: the origin's sequencer has moved, or the link is new.
                 var link =
                     receivers[region]?.link
-                    ?? LinkReceiver(region: configuration.region, origin: region, cursor: .zero)
+                    ?? LinkReceiver(
+                        region: configuration.region, origin: region, cursor: .zero,
+                        limits: configuration.limits.link)
                 var asked: [LinkReceiver.Effect] = []
                 link.step(.cursor(cursor(of: region)), at: clock, into: &asked)
                 receivers[region] = Receiver(link: link, peer: peer)

@@ -26,6 +26,10 @@ extension Node {
             effects.readIndexes.append((token, .failure(.tooManyRequests)))
             return
         }
+        if Mutation.sharedQuestion.isOn, let last = readsAsked.indices.last {
+            readsAsked[last].reads.append((token, deadline))
+            return
+        }
         readsWanted.append((token, deadline))
     }
 

@@ -206,7 +206,8 @@ extension Node {
         region.applied.removeAll(keepingCapacity: true)
         let before = localFrontier
         while let first = pendingTimelines.first {
-            for (i, tail) in first.tails.enumerated() where partitions[i].state.applied < tail.slot {
+            for (i, tail) in first.tails.enumerated()
+            where partitions[i].state.applied < tail.slot && !Mutation.frontierBeforeTails.isOn {
                 if localFrontier > before { reached(into: &effects) }
                 return
             }
@@ -219,7 +220,7 @@ extension Node {
     /// History goes only where everything at or below it is decided and applied here (S17): a node that
     /// lags still serves its older frontier, and what it applies later must not come in below the floor.
     private mutating func raiseFloor(into effects: inout NodeEffects) {
-        let due = min(floorWanted, localFrontier)
+        let due = Mutation.floorIsCompaction.isOn ? compactRevision : min(floorWanted, localFrontier)
         guard due > floor else { return }
         floor = due
         effects.floor = due

@@ -213,7 +213,7 @@ extension Node {
 
     mutating func onForward(_ id: RequestID, _ request: Request, within: TimeSpan) {
         // A repetition, perhaps of one that is long done: once is enough.
-        guard seenForwards.insert(id) else { return }
+        guard seenForwards.insert(id) || Mutation.forwardsRepeated.isOn else { return }
         if case .leaseList = request {
             region.send(.forwarded(token: id.token, .leases(leases, revision: revision)), to: id.node)
             return

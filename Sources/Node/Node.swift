@@ -159,14 +159,16 @@ package struct Node: Sendable {
                     Partition(
                         id: group.partition, keyspace: configuration.keyspace,
                         range: map.entries[i - 1].range, node: configuration.node, map: map,
-                        state: state))
+                        state: state, limits: configuration.limits.partition))
             }
         }
         persisted = Array(repeating: 0, count: groups.count)
         durable = persisted
         partitionWake = Array(repeating: .zero, count: partitions.count)
         partitionDirty = Array(repeating: true, count: partitions.count)
-        coordinator = Coordinator(node: configuration.node, boot: configuration.boot, map: map)
+        coordinator = Coordinator(
+            node: configuration.node, boot: configuration.boot, map: map,
+            limits: configuration.limits.coordinator)
         detector = FailureDetector(
             node: configuration.node, peers: configuration.nodes.filter { $0 != configuration.node },
             limits: configuration.limits.detector, at: now)
@@ -186,7 +188,8 @@ package struct Node: Sendable {
             restored: log ?? RestoredLog(),
             applied: AppliedPosition(
                 slot: state.applied, term: state.appliedTerm, number: state.appliedNumber),
-            lease: id.partition == .directory ? LeaseLimits() : nil, limits: Consensus.Limits(), at: now)
+            lease: id.partition == .directory ? configuration.limits.lease : nil,
+            limits: configuration.limits.consensus, at: now)
     }
 
     static func decode(_ payload: Bytes?) throws(DecodingError) -> Configuration? {
@@ -289,7 +292,8 @@ package struct Node: Sendable {
 
     private func scheduleWake(into effects: inout NodeEffects) {
         var next = min(region.nextWake, detector.nextWake)
-        for group in groups { next = min(next, group.nextWake) }
+        // By index: iterating would copy every group.
+        for i in groups.indices { next = min(next, groups[i].nextWake) }
         for wake in partitionWake { next = min(next, wake) }
         next = min(next, askReadsAt, parkedUntil)
         for h in held { next = min(next, h.until) }

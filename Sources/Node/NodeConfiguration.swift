@@ -1,4 +1,6 @@
 package import Consensus
+package import GeoReplication
+package import Partitioning
 package import Primitives
 
 /// Who this node is and with whom it works. Fixed for the life of the process.
@@ -53,6 +55,13 @@ package struct NodeLimits: Sendable {
     /// watchers catch up from the store.
     package var mergeRowsMax = 200_000
     package var detector = DetectorLimits()
+    package var consensus = Consensus.Limits()
+    /// The directory's.
+    package var lease = LeaseLimits()
+    package var sequencer = Sequencer.Limits()
+    package var partition = Partition.Limits()
+    package var coordinator = Coordinator.Limits()
+    package var link = LinkLimits()
     package init() {}
 }
 

@@ -321,7 +321,7 @@ package struct Coordinator: Sendable {
             for p in Set(known + [home]) { part(p) { $0.leasesEnded.append(lease) } }
         case .replicate(let batch):
             let cursorHome = Self.cursorHome(map)
-            guard t.locked[cursorHome]?.rows.cursor == batch.from else {
+            guard t.locked[cursorHome]?.rows.cursor == batch.from || Mutation.cursorNotCompared.isOn else {
                 t.failure = .cursorMismatch
                 break
             }

@@ -72,7 +72,9 @@ extension Partition {
         _ request: LockRequest, from coordinator: NodeID, at now: Instant,
         into effects: inout RegionEffects
     ) {
-        guard isLeading, !lead.ended.contains(request.transaction) else {
+        guard isLeading,
+            !lead.ended.contains(request.transaction) || Mutation.attemptsGrantedAgain.isOn
+        else {
             effects.send(.died(request.transaction, id), to: coordinator)
             return
         }
@@ -128,7 +130,7 @@ extension Partition {
                 ($0.value.stage == .allocating || $0.value.stage == .proposed)
                     && $0.value.footprint.conflicts(with: footprint)
             }.keys)
-        guard lead.latches[i].overlaps.isEmpty else { return }
+        guard lead.latches[i].overlaps.isEmpty || Mutation.latchOverOverlaps.isOn else { return }
         if plan.isEmpty {
             answer(i, ReadAnswer(applied: state.applied, rows: []), into: &effects)
             return
@@ -173,13 +175,17 @@ extension Partition {
         let latch = lead.latches[i]
         guard let request = latch.request else { return }
         let (table, _, hasUnknown) = lead.overlay.lay(on: read.rows, plan: latch.plan)
-        invariant(!hasUnknown, "\(group): undecided rows under a granted latch")
+        invariant(
+            !hasUnknown || Mutation.latchOverOverlaps.isOn,
+            "\(group): undecided rows under a granted latch")
         var found = LockedRows()
         found.rows = table.rows
         found.historic = read.historic
         let leases = request.footprint.sharedLeases + request.footprint.exclusiveLeases
         found.leasesAlive = leases.filter {
-            state.leases[$0] != nil && (!request.onlyExpired || lead.leaseClock.isEnding($0))
+            state.leases[$0] != nil
+                && (!request.onlyExpired || lead.leaseClock.isEnding($0)
+                    || Mutation.expiryOutlivesLeader.isOn)
         }
         found.leasesKnown = leases.filter { state.knownLeases.contains($0) }
         for lease in request.leasesEnding {
@@ -205,9 +211,23 @@ extension Partition {
             effects.send(.prepared(transaction, id), to: coordinator)
             return
         }
+        if Mutation.prepareInAnotherTerm.isOn, isLeading,
+            !lead.latches.contains(where: { $0.transaction == transaction })
+        {
+            // As if the latches of the earlier term were held here.
+            var latch = Latch(
+                LockRequest(
+                    transaction: transaction, start: StartStamp(micros: 0, name: transaction.name),
+                    partition: id, footprint: Footprint(), plan: ReadPlan(), leasesEnding: [],
+                    cursorOf: nil),
+                coordinator: coordinator, at: now)
+            latch.footprint.writes = e.rows.map { KeyRange(key: $0.key) }
+            latch.stage = .answered
+            lead.latches.append(latch)
+        }
         // Only under this term's latches, and only for the sequencer to which the log is sealed (S6).
         guard isLeading, let i = lead.latches.firstIndex(where: { $0.transaction == transaction }),
-            lead.term == term || lead.latches[i].isPrepared
+            lead.term == term || lead.latches[i].isPrepared || Mutation.prepareInAnotherTerm.isOn
         else {
             effects.send(.refused(transaction, id), to: coordinator)
             return

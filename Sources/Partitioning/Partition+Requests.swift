@@ -112,7 +112,7 @@ extension Partition {
             finishRead(token)
             return
         }
-        guard answer.applied >= lead.overlay.completeFrom else {
+        guard answer.applied >= lead.overlay.completeFrom || Mutation.staleReadsTrusted.isOn else {
             finishRead(token)
             read(token, item.plan, into: &effects)
             return
@@ -135,10 +135,17 @@ extension Partition {
             return
         }
         guard case .transaction(let transaction) = item.request else {
+            if Mutation.keepAliveWithoutConfirm.isOn, case .leaseKeepAlive(let lease) = item.request {
+                lead.items[token] = nil
+                let ttl = state.leases[lease]?.ttlSeconds ?? 0
+                effects.answers.append(
+                    (item.id, .leaseKeptAlive(lease, ttlSeconds: ttl, revision: state.heardFrontier)))
+                return
+            }
             wantConfirm(token)
             return
         }
-        guard answer.applied >= lead.overlay.completeFrom else {
+        guard answer.applied >= lead.overlay.completeFrom || Mutation.staleReadsTrusted.isOn else {
             finishRead(token)
             read(token, item.plan, into: &effects)
             lead.items[token]?.stage = .reading
@@ -165,6 +172,11 @@ extension Partition {
             if hasUnknown && (evaluation.effects.isEmpty || !evaluation.needsNoOtherRevision) {
                 waitForRevision(token)
             } else if evaluation.effects.isEmpty {
+                if Mutation.answerWithoutConfirm.isOn {
+                    lead.items[token]?.stage = .confirming
+                    concludeTransaction(token, item, transaction, state.heardFrontier, into: &effects)
+                    return
+                }
                 wantConfirm(token)
             } else {
                 allocate(token, evaluation)
@@ -380,7 +392,7 @@ extension Partition {
     private mutating func expire(
         _ token: UInt64, _ lease: LeaseID, into effects: inout RegionEffects
     ) {
-        guard lead.leaseClock.isEnding(lease) else {
+        guard lead.leaseClock.isEnding(lease) || Mutation.expiryOutlivesLeader.isOn else {
             guard let item = lead.items.removeValue(forKey: token) else { return }
             effects.answers.append((item.id, .failed(.leaseNotFound)))
             return
@@ -420,10 +432,10 @@ extension Partition {
     package mutating func flush(at now: Instant, into effects: inout RegionEffects) {
         guard isLeading else { return }
         guard lead.registeredWith == epoch, epoch > .zero else {
-            if epoch > .zero, state.sealedEpoch == epoch, now >= lead.registerAt {
+            if epoch > .zero, isSealed, now >= lead.registerAt {
                 register(at: now, into: &effects)
             }
-            if epoch > .zero, state.sealedEpoch == epoch { effects.wake(at: lead.registerAt) }
+            if epoch > .zero, isSealed { effects.wake(at: lead.registerAt) }
             return
         }
         let retry = now.advanced(by: limits.retryAfter)

@@ -193,7 +193,7 @@ package struct Partition: Sendable {
     private mutating func seal(at now: Instant, into effects: inout RegionEffects) {
         guard isLeading, epoch > .zero else { return }
         lead.registeredWith = .zero
-        if state.sealedEpoch >= epoch {
+        if state.sealedEpoch >= epoch || Mutation.sealFromMemory.isOn {
             register(at: now, into: &effects)
         } else if lead.sealProposed != epoch {
             lead.sealProposed = epoch
@@ -201,8 +201,11 @@ package struct Partition: Sendable {
         }
     }
 
+    /// The log is, as far as it is decided, for the newest epoch that was heard of.
+    var isSealed: Bool { state.sealedEpoch == epoch || Mutation.sealFromMemory.isOn }
+
     mutating func register(at now: Instant, into effects: inout RegionEffects) {
-        guard isLeading, state.sealedEpoch == epoch else { return }
+        guard isLeading, isSealed else { return }
         let term = lead.term
         let registration = Registration(
             partition: id, term: term, sealSlot: state.sealSlot, applied: state.applied,
@@ -221,7 +224,7 @@ package struct Partition: Sendable {
         _ epoch: Epoch, _ term: Term, at now: Instant, into effects: inout RegionEffects
     ) {
         guard isLeading, epoch == self.epoch, lead.term == term, lead.registeredWith != epoch,
-            state.sealedEpoch == epoch
+            isSealed
         else { return }
         lead.registeredWith = epoch
         lead.askedBase = 1
@@ -323,7 +326,7 @@ package struct Partition: Sendable {
     package mutating func settleOrphans(into effects: inout RegionEffects) {
         guard !orphans.isEmpty else { return }
         orphans.removeAll { orphan in
-            guard state.appliedTerm > orphan.term else { return false }
+            guard state.appliedTerm > orphan.term || Mutation.orphansTriedAgain.isOn else { return false }
             effects.redirects.append(orphan.id)
             return true
         }
@@ -381,7 +384,7 @@ package struct Partition: Sendable {
         _ frontier: Revision, tail: Slot, epoch: Epoch, at now: Instant,
         into effects: inout RegionEffects
     ) {
-        if state.applied >= tail { covered(through: frontier, into: &effects) }
+        if state.applied >= tail || Mutation.outcomesForgottenEarly.isOn { covered(through: frontier, into: &effects) }
         while let first = settled.first, first.revision <= frontier {
             settled.removeFirst()
             effects.answers.append((first.id, first.response))

@@ -128,6 +128,7 @@ package struct PartitionState: Sendable {
                 revision: prepare.effects.revision, slot: slot, keys: undo.keys,
                 leasesKnown: undo.leasesKnown, leasesSpread: undo.leasesSpread,
                 leasesEnded: undo.leasesEnded, cursorBefore: undo.cursorBefore)
+            if Mutation.outcomesForgotten.isOn { return .prepared(prepare) }
             let at = prepared.firstIndex { $0.revision > record.revision } ?? prepared.count
             prepared.insert(record, at: at)
             changes.append(

@@ -151,7 +151,8 @@ package struct Sequencer: Sendable {
     /// Whoever evaluates under latches that have lapsed may have missed a write. Every write after a
     /// lapse comes here with a higher count, whatever message was lost on the way (S6, L2).
     private func isLatched(_ p: Participant) -> Bool {
-        isRegistered(p.partition, p.term) && p.lapses >= lapses[Int(p.partition.rawValue) - 1]
+        isRegistered(p.partition, p.term)
+            && (p.lapses >= lapses[Int(p.partition.rawValue) - 1] || Mutation.lapsesIgnored.isOn)
     }
 
     private mutating func noteLapses(_ p: PartitionID, _ count: UInt64) {
@@ -163,7 +164,7 @@ package struct Sequencer: Sendable {
         switch message {
         case .confirm(_, let p, let term, let question):
             // A leader with a lower ballot gets no answer: consensus will tell it that it was deposed.
-            guard isRegistered(p, term) else { return }
+            guard isRegistered(p, term) || Mutation.confirmUnregistered.isOn else { return }
             effects.send(
                 .confirmed(
                     epoch, p, term, question: question, frontier: frontier, compact: compactRevision),
@@ -195,6 +196,7 @@ package struct Sequencer: Sendable {
 
     private mutating func stamp(above replaced: Stamp, wall: UInt64) -> Stamp {
         lastTicks = max(wall, lastTicks + 1, replaced.ticks + 1)
+        if Mutation.stampFromClock.isOn { return Stamp(ticks: wall, region: region) }
         return Stamp(ticks: lastTicks, region: region)
     }
 
@@ -322,7 +324,7 @@ package struct Sequencer: Sendable {
             } else {
                 for part in first.parts { raiseTail(part.partition, part.slot) }
             }
-            if first.state == .committed { frontier = base }
+            if first.state == .committed || Mutation.voidFrontier.isOn { frontier = base }
             base = base.next
             isDirty = true
         }
@@ -330,7 +332,7 @@ package struct Sequencer: Sendable {
 
     private mutating func raiseTail(_ p: PartitionID, _ slot: Slot) {
         let i = Int(p.rawValue) - 1
-        guard slot > tails[i].slot else { return }
+        guard slot > tails[i].slot || Mutation.tailsAsRevisions.isOn else { return }
         tails[i] = .init(term: registered[i], slot: slot)
     }
 
@@ -390,7 +392,7 @@ package struct Sequencer: Sendable {
 
     private mutating func tryToOpen(at now: Instant, into effects: inout RegionEffects) {
         guard !isOpen, registrations.allSatisfy({ $0 != nil }) else { return }
-        guard now >= answersFrom else {
+        guard now >= answersFrom || Mutation.noLeaseWait.isOn else {
             effects.wake(at: answersFrom)
             return
         }
@@ -463,6 +465,7 @@ package struct Sequencer: Sendable {
     /// Asks (or orders) the registered leaders about a transaction whose outcome is open.
     private func recover(_ i: Int, into effects: inout RegionEffects) {
         guard let transaction = window[i].transaction else { return }
+        if Mutation.noRecovery.isOn, window[i].state == .open { return }
         let revision = Revision(base.rawValue + Int64(i))
         for part in window[i].parts {
             let leader = registered[Int(part.partition.rawValue) - 1].node
