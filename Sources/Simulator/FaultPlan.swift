@@ -1,7 +1,8 @@
 import Primitives
 
 /// What goes wrong in a run. Each seed takes a random subset ("swarm"): a run in which everything goes
-/// wrong at once finds less than many in which a few things do.
+/// wrong at once finds less than many in which a few things do. Everything is drawn before the run, each
+/// fault with luck of its own: one that is left out (`Simulation.Options.keptFaults`) changes no other.
 struct FaultPlan {
     enum Kind: String, CaseIterable {
         /// A process is killed; its peers see the connection reset.
@@ -19,6 +20,10 @@ struct FaultPlan {
         case groupCut
         /// A node takes a group's leadership from a healthy leader.
         case takeover
+        /// A leader whose proposals reach nobody is replaced, its successor as well, and comes back.
+        case duel
+        /// A voter restarts within the lease that it has promised, and is asked for its vote at once.
+        case restartedVoter
         case loss
         case duplication
         case reordering
@@ -29,50 +34,94 @@ struct FaultPlan {
         case regionCut
         case slowNode
         case compaction
-    }
 
-    private(set) var kinds: Set<Kind> = []
-    /// Mean time between two faults of the kinds that happen at moments.
-    let period: TimeSpan
-    let network: NetworkFaults
-    let clockSkewMax: TimeSpan
-    let driftPPMMax: Int64
-
-    init(random: inout SplitMix, only: [String]? = nil) {
-        if let only {
-            kinds = Set(only.compactMap(Kind.init))
-        } else {
-            // A tenth of the runs are healthy.
-            let chance = random.below(10)
-            for kind in Kind.allCases where random.chance(chance, in: 18) { kinds.insert(kind) }
-        }
-        period = .milliseconds(40 + random.below(900))
-        var network = NetworkFaults()
-        let scale = 1 + random.below(20)
-        if kinds.contains(.loss) { network.lossPerMille = scale }
-        if kinds.contains(.duplication) { network.duplicationPerMille = scale }
-        if kinds.contains(.reordering) { network.reorderingPerMille = 2 * scale }
-        if kinds.contains(.stalls) { network.stallPerMille = scale }
-        self.network = network
-        clockSkewMax = kinds.contains(.clockSkew) ? .milliseconds(200) : .milliseconds(2)
-        driftPPMMax = kinds.contains(.clockSkew) ? 2_000 : 50
-    }
-
-    func has(_ kind: Kind) -> Bool { kinds.contains(kind) }
-
-    /// Those that happen at moments, in a fixed order.
-    var momentary: [Kind] {
-        Kind.allCases.filter { kind in
-            switch kind {
+        /// Happens at moments; the others hold for the whole run.
+        var isMomentary: Bool {
+            switch self {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
-                .connectionReset, .groupCut, .takeover, .clockJump, .regionCut:
-                kinds.contains(kind)
+                .connectionReset, .groupCut, .takeover, .duel, .restartedVoter, .clockJump, .regionCut:
+                true
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
                 .compaction:
                 false
             }
         }
     }
+
+    struct Fault {
+        let number: Int
+        let at: Instant
+        let kind: Kind
+        let luck: UInt64
+    }
+
+    private(set) var kinds: Set<Kind> = []
+    private(set) var schedule: [Fault] = []
+    let network: NetworkFaults
+    let clockSkewMax: TimeSpan
+    let driftPPMMax: Int64
+
+    /// `pace` stretches the times between faults, as it does all times of the run.
+    init(
+        random: inout SplitMix, only: [String]?, kept: [Int]?, from start: Instant, duration: TimeSpan,
+        pace: UInt64
+    ) {
+        // A tenth of these runs are healthy.
+        let chance = random.below(10)
+        for kind in Kind.allCases where random.chance(chance, in: 18) { kinds.insert(kind) }
+        var period = TimeSpan.milliseconds(40 + random.below(900)) * pace
+        // The others have a theme, and more of it: some rules break only by faults that go together.
+        let themed = random.chance(1, in: 2), often = TimeSpan.milliseconds(20 + random.below(200)) * pace
+        let theme = random.pick(Self.themes)
+        let chosen = theme.filter { _ in random.chance(3, in: 4) }
+        if themed {
+            kinds = Set(chosen)
+            period = often
+        }
+        if let only { kinds = Set(only.compactMap(Kind.init)) }
+        var network = NetworkFaults()
+        let scale = 1 + random.below(20)
+        if kinds.contains(.loss) { network.lossPerMille = scale }
+        if kinds.contains(.duplication) { network.duplicationPerMille = scale }
+        if kinds.contains(.reordering) { network.reorderingPerMille = 2 * scale }
+        if kinds.contains(.stalls) { network.stallPerMille = scale }
+        network.pace = pace
+        self.network = network
+        clockSkewMax = kinds.contains(.clockSkew) ? .milliseconds(200) : .milliseconds(2)
+        driftPPMMax = kinds.contains(.clockSkew) ? 2_000 : 50
+        var luck = random.split()
+        let momentary = Kind.allCases.filter { $0.isMomentary && kinds.contains($0) }
+        if momentary.isEmpty { return }
+        var at = start.advanced(by: TimeSpan(nanoseconds: luck.below(period.nanoseconds)))
+        let end = start.advanced(by: duration)
+        while at < end {
+            let fault = Fault(
+                number: schedule.count, at: at, kind: luck.pick(momentary), luck: luck.next())
+            schedule.append(fault)
+            at = at.advanced(by: TimeSpan(nanoseconds: 1 + luck.below(2 * period.nanoseconds)))
+        }
+        if let kept {
+            let kept = Set(kept)
+            schedule.removeAll { !kept.contains($0.number) }
+        }
+    }
+
+    private static let themes: [[Kind]] = [
+        // Leaderships.
+        [.duel, .takeover, .groupCut, .crash, .freeze, .reordering],
+        [.duel, .takeover, .partition, .machineLoss],
+        // The sequencer's lease.
+        [.restartedVoter, .partition, .freeze, .stalls, .clockSkew],
+        // Disks.
+        [.powerLoss, .crash, .slowDisk, .takeover, .machineLoss],
+        // Transactions over several partitions.
+        [.crash, .freeze, .loss, .duplication, .takeover, .slowNode],
+        [.loss, .duplication, .reordering, .stalls, .oneWayPartition, .connectionReset],
+        // Between regions.
+        [.regionCut, .clockSkew, .clockJump, .crash, .compaction, .duplication],
+    ]
+
+    func has(_ kind: Kind) -> Bool { kinds.contains(kind) }
 
     var description: String {
         kinds.isEmpty ? "none" : kinds.map(\.rawValue).sorted().joined(separator: ",")

@@ -10,6 +10,7 @@ package struct HistoryChecker {
     private var violations: [Violation] = []
     /// Everything above here is only partly known to the timeline.
     private let through: Revision
+    private var stamps: [Bytes: Stamp] = [:]
     private let leases: LeaseChecker
     private let errors: ErrorChecker
 
@@ -99,6 +100,7 @@ package struct HistoryChecker {
         let stops = Set(committed).union(readers.keys).filter { $0 <= through }.sorted()
         for revision in stops {
             if let rows = timeline.changes[revision] {
+                checkStamps(rows)
                 check(rows, at: revision, writers[revision] ?? [], unknown, on: model, &explained)
                 model.apply(rows, at: revision)
             }
@@ -195,6 +197,16 @@ package struct HistoryChecker {
                     "\(reader.brief) at \(revision): \(result.brief), not \(expected.brief)")
             }
         default: break
+        }
+    }
+
+    /// The last writer wins everywhere only if the last here has the highest stamp (protocol-rules.md G2).
+    private mutating func checkStamps(_ rows: [Row]) {
+        for row in rows {
+            if let before = stamps[row.key], before > row.origin.stamp {
+                fail("stamps rise along a key", "\([row].brief) has \(row.origin.stamp) after \(before)")
+            }
+            stamps[row.key] = row.origin.stamp
         }
     }
 

@@ -72,7 +72,10 @@ struct ErrorChecker {
     private func isExplained(_ error: RequestError, _ operation: Operation) -> Bool {
         switch error {
         case .noLeader, .timedOut, .stopped: return operation.returnedAt < healthyFrom
-        case .tooManyRequests, .requestTooLarge, .noSpace, .leaseTTLTooLarge, .keyNotFound: return false
+        case .keyNotFound:
+            if case .request(.transaction(let t)) = operation.call { return Footprints.keeps(t) }
+            return false
+        case .tooManyRequests, .requestTooLarge, .noSpace, .leaseTTLTooLarge: return false
         case .compacted:
             switch operation.call {
             case .read(let query): return query.revision > .zero && query.revision < compacted
@@ -101,6 +104,17 @@ struct ErrorChecker {
 }
 
 private enum Footprints {
+    /// A put that needs its key to be there.
+    static func keeps(_ transaction: Transaction) -> Bool {
+        (transaction.success + transaction.failure).contains { operation in
+            switch operation {
+            case .put(let put): put.keepsValue || put.keepsLease
+            case .transaction(let nested): keeps(nested)
+            case .range, .delete: false
+            }
+        }
+    }
+
     static func leases(_ transaction: Transaction) -> [LeaseID] {
         (transaction.success + transaction.failure).flatMap { operation -> [LeaseID] in
             switch operation {

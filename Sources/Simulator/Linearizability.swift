@@ -212,16 +212,16 @@ extension Linearizability {
 
     /// Keys whose history is broken, and how many could not be decided.
     static func check(
-        _ operations: [Operation], timeline: RegionTimeline
+        _ operations: [Operation], timeline: RegionTimeline, pace: UInt64 = 1
     ) -> (broken: [Bytes], undecided: Int) {
         // An order that is found within a narrow window is one for the wide window too, and found fast.
-        let narrow = project(operations, timeline: timeline, window: .milliseconds(10))
+        let narrow = project(operations, timeline: timeline, window: .milliseconds(10) * pace)
         var suspects: [Bytes] = []
         for key in narrow.keys.sorted() {
             if check(narrow[key] ?? [], stepsMax: 50_000) != .linearizable { suspects.append(key) }
         }
         if suspects.isEmpty { return ([], 0) }
-        let wide = project(operations, timeline: timeline, window: .seconds(4))
+        let wide = project(operations, timeline: timeline, window: .seconds(4) * pace)
         var broken: [Bytes] = []
         var undecided = 0
         for key in suspects {

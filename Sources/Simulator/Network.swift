@@ -1,3 +1,5 @@
+import GeoReplication
+import Node
 import Primitives
 
 struct NodeAddress: Hashable, Comparable, CustomStringConvertible {
@@ -5,6 +7,22 @@ struct NodeAddress: Hashable, Comparable, CustomStringConvertible {
     let node: NodeID
     static func < (a: Self, b: Self) -> Bool { (a.region, a.node) < (b.region, b.node) }
     var description: String { "\(region)/\(node)" }
+
+    static let nodesMax = 8
+    static let regionsMax = 4
+    static let placesMax = nodesMax * regionsMax
+    /// Its place in tables of all nodes.
+    @inline(__always) var place: Int {
+        (Int(region.rawValue) - 1) * Self.nodesMax + Int(node.rawValue) - 1
+    }
+}
+
+/// All machines, by address.
+struct Machines {
+    private var list: ContiguousArray<SimulatedNode?> = .init(
+        repeating: nil, count: NodeAddress.placesMax)
+    subscript(address: NodeAddress) -> SimulatedNode? { list[address.place] }
+    mutating func add(_ node: SimulatedNode) { list[node.address.place] = node }
 }
 
 /// Two nodes, without direction.
@@ -21,8 +39,8 @@ struct Pair: Hashable, Comparable {
 
 struct Packet {
     enum Payload {
-        case peer(Bytes)
-        case link(Bytes)
+        case peer([PeerMessage])
+        case link(LinkMessage)
         case snapshot(SimulatedStore.Snapshot)
     }
     let from: NodeAddress
@@ -39,23 +57,23 @@ struct NetworkFaults: Equatable {
     var reorderingPerMille: UInt64 = 0
     /// Now and then a message takes much longer, and all behind it on its connection.
     var stallPerMille: UInt64 = 0
+    /// Stretches stalls and detours.
+    var pace: UInt64 = 1
 }
 
 /// Connections between nodes. In order within a connection, unless a fault says otherwise.
 struct Network {
-    private struct Direction: Hashable {
-        let from: NodeAddress
-        let to: NodeAddress
-    }
     struct Connection {
         var isUp = false
         var generation: UInt64 = 0
     }
 
     var faults = NetworkFaults()
-    private var connections: [Pair: Connection] = [:]
-    private var blocked: Set<Direction> = []
-    private var lastDue: [Direction: Instant] = [:]
+    private static let size = NodeAddress.placesMax
+    private var connections = ContiguousArray(repeating: Connection(), count: size * size)
+    /// How many faults block a direction at the moment.
+    private var blocked = ContiguousArray(repeating: 0, count: size * size)
+    private var lastDue = ContiguousArray(repeating: Instant.zero, count: size * size)
     private let wideDelay: TimeSpan
     private var random: SplitMix
 
@@ -64,43 +82,44 @@ struct Network {
         self.random = random
     }
 
+    private func place(_ from: NodeAddress, _ to: NodeAddress) -> Int {
+        from.place * Self.size + to.place
+    }
+
     subscript(pair: Pair) -> Connection {
-        get { connections[pair] ?? Connection() }
-        set { connections[pair] = newValue }
+        get { connections[place(pair.low, pair.high)] }
+        set { connections[place(pair.low, pair.high)] = newValue }
     }
 
-    mutating func block(from: NodeAddress, to: NodeAddress) {
-        blocked.insert(Direction(from: from, to: to))
-    }
+    mutating func block(from: NodeAddress, to: NodeAddress) { blocked[place(from, to)] += 1 }
     mutating func unblock(from: NodeAddress, to: NodeAddress) {
-        blocked.remove(Direction(from: from, to: to))
+        blocked[place(from, to)] = max(0, blocked[place(from, to)] - 1)
     }
-    mutating func unblockAll() { blocked.removeAll() }
+    mutating func unblockAll() { for i in blocked.indices { blocked[i] = 0 } }
 
-    func isBlocked(from: NodeAddress, to: NodeAddress) -> Bool {
-        blocked.contains(Direction(from: from, to: to))
-    }
+    func isBlocked(from: NodeAddress, to: NodeAddress) -> Bool { blocked[place(from, to)] > 0 }
 
-    /// When copies of a message sent now arrive: none, one, or two times.
-    mutating func arrivals(from: NodeAddress, to: NodeAddress, at now: Instant) -> [Instant] {
-        let direction = Direction(from: from, to: to)
-        if blocked.contains(direction) || random.chance(faults.lossPerMille, in: 1_000) { return [] }
+    /// When copies of a message sent now arrive: never, once, or twice.
+    mutating func arrivals(
+        from: NodeAddress, to: NodeAddress, at now: Instant
+    ) -> (first: Instant?, second: Instant?) {
+        let place = place(from, to)
+        if blocked[place] > 0 || isStruck(faults.lossPerMille) { return (nil, nil) }
         var delay = TimeSpan.microseconds(30 + random.below(150))
         if from.region != to.region { delay = delay + wideDelay + .microseconds(random.below(2_000)) }
-        if random.chance(faults.stallPerMille, in: 1_000) {
-            delay = delay + .milliseconds(5 + random.below(60))
-        }
+        if isStruck(faults.stallPerMille) { delay = delay + .milliseconds(5 + random.below(60)) * faults.pace }
         var due = now.advanced(by: delay)
-        if random.chance(faults.reorderingPerMille, in: 1_000) {
-            due = due.advanced(by: .microseconds(random.below(5_000)))
+        if isStruck(faults.reorderingPerMille) {
+            due = due.advanced(by: .microseconds(random.below(5_000)) * faults.pace)
         } else {
-            due = max(due, lastDue[direction] ?? .zero)
-            lastDue[direction] = due
+            due = max(due, lastDue[place])
+            lastDue[place] = due
         }
-        var list = [due]
-        if random.chance(faults.duplicationPerMille, in: 1_000) {
-            list.append(due.advanced(by: .microseconds(random.below(20_000))))
-        }
-        return list
+        guard isStruck(faults.duplicationPerMille) else { return (due, nil) }
+        return (due, due.advanced(by: .microseconds(random.below(20_000)) * faults.pace))
+    }
+
+    private mutating func isStruck(_ perMille: UInt64) -> Bool {
+        perMille > 0 && random.chance(perMille, in: 1_000)
     }
 }

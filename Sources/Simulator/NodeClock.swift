@@ -29,14 +29,18 @@ struct NodeClock {
             instant: instant(at: time), wallMicroseconds: UInt64(clamping: wall))
     }
 
-    /// The first true time at which the clock shows at least `instant`.
+    /// A true time at which the clock shows `instant`, or a few microseconds more.
     func time(of instant: Instant) -> Instant {
         if instant == .never { return .never }
         if instant.nanoseconds <= bootOffset { return .zero }
         let shown = instant.nanoseconds - bootOffset
-        let correction = Int64(shown / 1_000_000) * driftPPM
-        var time = UInt64(clamping: Int64(shown) - correction - 2)
-        while scaled(time) < shown { time += 1 }
+        // The rates differ by a fraction of a percent: each round leaves that fraction of the error.
+        var time = shown
+        for _ in 0..<4 {
+            let shows = scaled(time)
+            time = shows > shown ? time - (shows - shown) : time + (shown - shows)
+        }
+        while scaled(time) < shown { time += shown - scaled(time) }
         return Instant(nanoseconds: time)
     }
 

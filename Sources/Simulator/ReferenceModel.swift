@@ -23,7 +23,13 @@ struct ReferenceModel {
         var rows = live(in: query.range)
         if query.minModRevision > 0 { rows.removeAll { $0.modRevision.rawValue < query.minModRevision } }
         if query.maxModRevision > 0 { rows.removeAll { $0.modRevision.rawValue > query.maxModRevision } }
-        if query.order == .descending, query.target == .key { rows.reverse() }
+        if query.minCreateRevision > 0 {
+            rows.removeAll { $0.createRevision.rawValue < query.minCreateRevision }
+        }
+        if query.maxCreateRevision > 0 {
+            rows.removeAll { $0.createRevision.rawValue > query.maxCreateRevision }
+        }
+        Self.sort(&rows, by: query)
         if query.limit > 0, rows.count > Int(query.limit) {
             rows = Array(rows.prefix(Int(query.limit)))
             result.more = true
@@ -37,6 +43,29 @@ struct ReferenceModel {
         }
         result.rows = rows
         return result
+    }
+
+    /// By insertion, so that equal ones stay in the order of their keys.
+    private static func sort(_ rows: inout [Row], by query: RangeQuery) {
+        func precedes(_ a: Row, _ b: Row) -> Bool {
+            switch query.target {
+            case .key: a.key < b.key
+            case .version: a.version < b.version
+            case .createRevision: a.createRevision < b.createRevision
+            case .modRevision: a.modRevision < b.modRevision
+            case .value: a.value < b.value
+            }
+        }
+        var sorted: [Row] = []
+        for row in rows {
+            var at = sorted.count
+            while at > 0,
+                query.order == .descending
+                    ? precedes(sorted[at - 1], row) : precedes(row, sorted[at - 1])
+            { at -= 1 }
+            sorted.insert(row, at: at)
+        }
+        rows = sorted
     }
 
     /// What `transaction` answers and changes if it is executed now, as revision `next`.

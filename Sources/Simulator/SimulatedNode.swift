@@ -27,6 +27,7 @@ final class SimulatedNode {
     var isFlushing = false
     /// Crash in the middle of a turn: after so many turns, at which step of the host's work.
     var armed: (turns: Int, step: Int)?
+    var armedRestart = TimeSpan.zero
     var wakeDue = Instant.never
     var stream: WatchStream?
     var effects = NodeEffects()

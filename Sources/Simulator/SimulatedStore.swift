@@ -80,7 +80,8 @@ struct SimulatedStore {
         return low
     }
 
-    /// What is superseded at `floor` goes; the newest version of a key stays, deletions too.
+    /// What is superseded at `floor` goes; the newest version of a key stays, deletions too: another
+    /// region may still send an older write (protocol-rules.md G3).
     mutating func compact(floor new: Revision) {
         guard new > floor else { return }
         floor = new
@@ -88,6 +89,10 @@ struct SimulatedStore {
             guard let list = versions[key] else { continue }
             guard let newest = list.lastIndex(where: { $0.modRevision <= new }) else { continue }
             versions[key] = Array(list[newest...])
+            if Mutation.tombstonesByAcknowledgement.isOn, versions[key]?.first?.isDeletion == true {
+                versions[key]?.removeFirst()
+                dropIfEmpty(key)
+            }
         }
         for revision in revisions where revision <= new { index[revision] = nil }
         revisions.removeAll { $0 <= new }

@@ -15,7 +15,7 @@ extension World {
         let address = NodeAddress(region: client.region, node: client.node)
         guard nodes[address]?.isUp == true else {
             clients[number].node = NodeID(UInt16(1 + random.below(UInt64(nodesPerRegion))))
-            queue.schedule(.clientNext(number), after: .milliseconds(5 + random.below(20)))
+            queue.schedule(.clientNext(number), after: paced(5 + random.below(20)))
             return
         }
         let call = clients[number].next(workload, unique: operations.count)
@@ -30,7 +30,28 @@ extension World {
             let key = workload.key(&random)
             ask(.read(RangeQuery(range: KeyRange(key: key))), client: -2, at: address)
         }
-        queue.schedule(.readerNext(address), after: .milliseconds(4 + random.below(20)))
+        if random.chance(1, in: 8) { watchFromThePast(address) }
+        queue.schedule(.readerNext(address), after: paced(4 + random.below(20)))
+    }
+
+    /// A watcher that begins at an old revision reads the store's index: what it finds is the history.
+    private func watchFromThePast(_ address: NodeAddress) {
+        guard let node = nodes[address], let through = node.stream?.through, node.isUp,
+            let timeline = timelines[address.region]
+        else { return }
+        let back = Revision(through.rawValue - Int64(random.below(30)))
+        let after = max(back, node.store.floor, .zero)
+        guard after < through,
+            let page = try? node.store.changes(after: after, through: through, maxRows: .max)
+        else { return }
+        let known = timeline.between(after, through)
+        if page.changes != known {
+            let missing = Set(known.map(\.revision)).symmetricDifference(page.changes.map(\.revision))
+            fail(
+                Violation(
+                    "watches are gapless",
+                    "\(address) from its store in (\(after), \(through)]: other at \(missing.sorted().prefix(10))"))
+        }
     }
 
     func ask(_ call: Operation.Call, client: Int, at address: NodeAddress) {
@@ -40,13 +61,13 @@ extension World {
             Operation(
                 number: number, client: client, region: address.region, node: address.node,
                 call: call, invokedAt: queue.now, toldBefore: told[address.region] ?? .initial))
+        underWay.append(number)
         if client >= 0 {
             clients[client].current = number
-            queue.schedule(
-                .clientTimeout(client, operation: number), after: Self.patience + .milliseconds(200))
+            queue.schedule(.clientTimeout(client, operation: number), after: patience + paced(200))
         }
         let token = UInt64(number) + 1
-        let deadline = node.clock.instant(at: queue.now.advanced(by: Self.patience))
+        let deadline = node.clock.instant(at: queue.now.advanced(by: patience))
         switch call {
         case .request(let request):
             deliver(.request(request, token: token, deadline: deadline), to: address)
@@ -57,7 +78,7 @@ extension World {
         }
     }
 
-    static let patience = TimeSpan.milliseconds(2_500)
+    var patience: TimeSpan { paced(2_500) }
 
     func finish(_ token: UInt64, _ outcome: Operation.Outcome, at address: NodeAddress) {
         guard let i = index(of: token), operations[i].returnedAt == .never else { return }
@@ -68,6 +89,7 @@ extension World {
         if case .failed(.stopped) = outcome { outcome = .unknown }
         operations[i].returnedAt = queue.now
         operations[i].outcome = outcome
+        if let place = underWay.firstIndex(of: i) { underWay.remove(at: place) }
         say("\(operations[i].brief): \(outcome.brief)")
         trace.add(token)
         if let revision = operations[i].revision {
@@ -105,5 +127,5 @@ extension World {
 
     func stopClients() { for i in clients.indices { clients[i].isStopped = true } }
 
-    var isAnythingUnderWay: Bool { operations.contains { $0.returnedAt == .never } }
+    var isAnythingUnderWay: Bool { !underWay.isEmpty }
 }

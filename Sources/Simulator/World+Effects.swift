@@ -6,21 +6,19 @@ import Primitives
 /// A turn of a node's core loop, and what the host does with its effects, in the order in which it must.
 extension World {
     func takeTurn(_ address: NodeAddress) {
-        guard let node = nodes[address], var core = node.core else { return }
+        guard let node = nodes[address], node.core != nil else { return }
         node.isTurnScheduled = false
         if node.isFrozen { return }
-        // Out of the machine, so that stepping it copies nothing.
-        node.core = nil
         var effects = node.effects
         node.effects = NodeEffects()
         let inputs = node.inbox
         node.inbox = []
         // The clock is read after the last input was taken (protocol-rules.md S13 b).
         let reading = node.clock.reading(at: queue.now)
-        for input in inputs { core.step(input, at: reading, into: &effects) }
-        core.finishTurn(at: reading, into: &effects)
+        // In place: copying it would cost more than stepping it.
+        for input in inputs { node.core?.step(input, at: reading, into: &effects) }
+        node.core?.finishTurn(at: reading, into: &effects)
         counts.turns += 1
-        node.core = core
         let life = node.life
         carryOut(&effects, at: address)
         guard node.life == life else { return }
@@ -33,6 +31,7 @@ extension World {
         for change in effects.store { apply(change, at: address) }
         if crashes(address, at: 1) { return }
         if !effects.persist.isEmpty {
+            if samples != nil { takeSamples(of: effects.persist) }
             nodes[address]?.log.append(effects.persist, ticket: effects.ticket)
             beginSync(address)
         }
@@ -41,7 +40,7 @@ extension World {
         for (region, node, message) in effects.linkSends {
             let to = NodeAddress(region: region, node: node)
             say("\(address) to \(to): \(message.brief)")
-            transmit(.link(message.encoded()), from: address, to: to)
+            transmit(.link(coded(message)), from: address, to: to)
         }
         if crashes(address, at: 3) { return }
         emit(effects, at: address)
@@ -53,6 +52,17 @@ extension World {
         if let floor = effects.floor { nodes[address]?.store.compact(floor: floor) }
         for event in effects.events { note(event, at: address) }
         setWake(effects.nextWake, at: address)
+    }
+
+    private func takeSamples(of records: [LogRecord]) {
+        for record in records {
+            var writer = ByteWriter()
+            writer.logRecord(record)
+            sample(.logRecord, Bytes(writer.bytes))
+            if case .accept(_, _, _, let entry) = record, entry.kind == .normal {
+                sample(.entry, entry.payload)
+            }
+        }
     }
 
     // MARK: The store
@@ -127,14 +137,14 @@ extension World {
     func scheduleFlush(_ address: NodeAddress) {
         guard let life = nodes[address]?.life else { return }
         queue.schedule(
-            .flush(address, life: life), after: .milliseconds(50 + random.below(1_500)))
+            .flush(address, life: life), after: paced(50 + random.below(1_500)))
     }
 
     func beginFlush(_ address: NodeAddress) {
         guard let node = nodes[address], node.isUp, !node.isFrozen else { return scheduleFlush(address) }
         queue.schedule(
             .flushed(address, life: node.life, node.store, node.digests),
-            after: .milliseconds(1 + random.below(60)))
+            after: paced(1 + random.below(60)))
     }
 
     func endFlush(_ address: NodeAddress, _ store: SimulatedStore, _ digests: [GroupID: UInt64]) {
@@ -188,11 +198,42 @@ extension World {
                 .filter { !isCut($0, address, other) }
             if messages.isEmpty { continue }
             watch(messages, from: address)
-            var writer = ByteWriter(capacity: 256)
-            PeerFrame.encode(messages, keyspace: .standard, into: &writer)
-            transmit(.peer(Bytes(writer.bytes)), from: address, to: other)
+            transmit(.peer(coded(messages)), from: address, to: other)
         }
     }
+
+    /// Through the wire's format and back: all that the others get to know is in it. Not every frame, the
+    /// format costs more than the protocol.
+    private func coded(_ messages: [PeerMessage]) -> [PeerMessage] {
+        frames += 1
+        guard frames % Self.framesPerCoding == 0 else { return messages }
+        var writer = ByteWriter(capacity: 256)
+        PeerFrame.encode(messages, keyspace: .standard, into: &writer)
+        do {
+            let (_, decoded) = try PeerFrame.decode(Bytes(writer.bytes))
+            if decoded != messages { fail(Violation("messages survive their encoding", "\(messages)")) }
+            trace.add(Bytes(writer.bytes))
+            sample(.peerFrame, Bytes(writer.bytes))
+            return decoded
+        } catch {
+            fail(Violation("messages survive their encoding", error.what))
+            return messages
+        }
+    }
+
+    private func coded(_ message: LinkMessage) -> LinkMessage {
+        sample(.linkMessage, message.encoded())
+        do {
+            let decoded = try LinkMessage(decoding: message.encoded())
+            if decoded != message { fail(Violation("messages survive their encoding", "\(message)")) }
+            return decoded
+        } catch {
+            fail(Violation("messages survive their encoding", error.what))
+            return message
+        }
+    }
+
+    private static let framesPerCoding = 16
 
     private func isCut(_ message: PeerMessage, _ a: NodeAddress, _ b: NodeAddress) -> Bool {
         guard !groupCuts.isEmpty, case .group(let partition, _) = message else { return false }
@@ -205,6 +246,7 @@ extension World {
             let region = address.region
             var published = published[region] ?? [:]
             published[timeline.epoch] = max(published[timeline.epoch] ?? .zero, timeline.frontier)
+            newestEpoch[region] = max(newestEpoch[region] ?? .zero, timeline.epoch)
             for (epoch, frontier) in published {
                 if epoch < timeline.epoch ? frontier > timeline.frontier : false {
                     fail(
@@ -220,13 +262,12 @@ extension World {
     private func transmit(_ payload: Packet.Payload, from: NodeAddress, to: NodeAddress) {
         let connection = network[Pair(from, to)]
         guard connection.isUp else { return }
-        for due in network.arrivals(from: from, to: to, at: queue.now) {
-            queue.schedule(
-                .packet(
-                    Packet(
-                        from: from, to: to, generation: connection.generation, payload: payload)),
-                at: due)
-        }
+        let (first, second) = network.arrivals(from: from, to: to, at: queue.now)
+        guard let first else { return }
+        let packet = Packet(
+            from: from, to: to, generation: connection.generation, payload: payload)
+        queue.schedule(.packet(packet), at: first)
+        if let second { queue.schedule(.packet(packet), at: second) }
     }
 
     // MARK: Answers

@@ -14,7 +14,8 @@ extension World {
             otherRegions: regions.filter { $0 != address.region }.map { region in
                 .init(region: region, nodes: (1...nodesPerRegion).map { NodeID(UInt16($0)) })
             },
-            partitions: map.entries.count, boot: random.next())
+            partitions: map.entries.count, boot: Mutation.bootReused.isOn ? 1 : random.next(),
+            limits: NodeLimits(pace: pace))
         let reading = node.clock.reading(at: queue.now)
         if let stream = node.stream { streams.append(stream) }
         node.stream = WatchStream(address: address, life: node.life)
@@ -39,11 +40,9 @@ extension World {
         say("\(address) \(silent ? "is lost" : "is killed")")
         counts.crashes += 1
         nodes[address]?.crash(random: &random)
-        for operation in operations
-        where operation.returnedAt == .never && operation.node == address.node
-            && operation.region == address.region
-        {
-            finish(UInt64(operation.number) + 1, .unknown, at: address)
+        for i in underWay
+        where operations[i].node == address.node && operations[i].region == address.region {
+            finish(UInt64(i) + 1, .unknown, at: address)
         }
         for other in addresses where other != address {
             let pair = Pair(address, other)
@@ -65,7 +64,7 @@ extension World {
             node.armed?.turns -= 1
             return false
         }
-        kill(address, silent: false, restartAfter: span(20, 1_500))
+        kill(address, silent: false, restartAfter: node.armedRestart)
         return true
     }
 
@@ -90,7 +89,7 @@ extension World {
         if network.isBlocked(from: pair.low, to: pair.high)
             || network.isBlocked(from: pair.high, to: pair.low)
         {
-            queue.schedule(.connect(pair), after: .milliseconds(10 + random.below(50)))
+            queue.schedule(.connect(pair), after: paced(10 + random.below(50)))
             return
         }
         let wasUp = network[pair].isUp
@@ -120,13 +119,13 @@ extension World {
 
     /// `witness` sees the connection reset and a new one refused, though the other process lives and
     /// does not notice.
-    private func bury(_ address: NodeAddress, before witness: NodeAddress) {
+    func bury(_ address: NodeAddress, before witness: NodeAddress) {
         let pair = Pair(address, witness)
         guard network[pair].isUp else { return }
         network[pair].isUp = false
         network[pair].generation += 1
         deliver(disconnection(of: address, lost: true, at: witness), to: witness)
-        queue.schedule(.connect(pair), after: .milliseconds(10))
+        queue.schedule(.connect(pair), after: paced(10))
     }
 
     private func disconnection(
@@ -134,110 +133,5 @@ extension World {
     ) -> NodeInput {
         other.region == address.region
             ? .disconnected(other.node, lost: lost) : .linkDisconnected(other.region, other.node)
-    }
-
-    // MARK: Faults
-
-    private func span(_ low: UInt64, _ high: UInt64) -> TimeSpan {
-        .milliseconds(low + random.below(high - low))
-    }
-
-    func injectFault() {
-        counts.faults += 1
-        let address = victim()
-        switch random.pick(plan.momentary) {
-        case .crash:
-            if random.chance(1, in: 2) {
-                nodes[address]?.armed = (Int(random.below(40)), Int(random.below(4)))
-            } else {
-                kill(address, silent: false, restartAfter: span(20, 1_500))
-            }
-        case .machineLoss: kill(address, silent: true, restartAfter: span(100, 2_500))
-        case .groupCut:
-            let partition = PartitionID(UInt32(random.below(UInt64(map.entries.count + 1))))
-            let cut = GroupCut(node: address, partition: partition)
-            say("messages of group \(partition) to and from \(address) are lost")
-            groupCuts.append(cut)
-            queue.schedule(.healGroup(cut), after: span(100, 1_500))
-        case .powerLoss:
-            for other in addresses where other.region == address.region {
-                kill(other, silent: true, restartAfter: span(20, 800))
-            }
-        case .freeze: freeze(address, for: span(10, 1_200))
-        case .partition:
-            let healAfter = span(50, 1_500)
-            // Sometimes its peers believe that its process is gone, and elect at once while it lives.
-            let looksDead = random.chance(1, in: 2)
-            say("\(address) is cut off for \(healAfter)\(looksDead ? ", looks dead" : "")")
-            for other in addresses where other != address {
-                block(address, other, for: healAfter)
-                block(other, address, for: healAfter)
-                if looksDead, other.region == address.region { bury(address, before: other) }
-            }
-        case .oneWayPartition:
-            let other = random.pick(addresses)
-            if other != address {
-                let healAfter = span(50, 1_500)
-                say("nothing goes from \(address) to \(other) for \(healAfter)")
-                block(address, other, for: healAfter)
-            }
-        case .connectionReset:
-            let other = random.pick(addresses)
-            if other != address {
-                let pair = Pair(address, other)
-                disconnect(pair, lost: nil)
-                queue.schedule(.connect(pair), after: span(5, 40))
-            }
-        case .takeover:
-            for _ in 0...random.below(3) {
-                let partition = PartitionID(UInt32(random.below(UInt64(map.entries.count + 1))))
-                let node = random.pick(addresses)
-                deliver(.campaign(partition), to: node)
-            }
-        case .clockJump:
-            let jump = random.within(-400_000...400_000)
-            nodes[address]?.clock.jump(microseconds: jump)
-        case .regionCut:
-            let healAfter = span(200, 2_500)
-            for other in addresses where other.region != address.region {
-                for own in addresses where own.region == address.region {
-                    block(own, other, for: healAfter)
-                    block(other, own, for: healAfter)
-                }
-            }
-        case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode, .compaction:
-            break
-        }
-    }
-
-    /// Half of the time the node that a region depends on most.
-    private func victim() -> NodeAddress {
-        let region = random.pick(regions)
-        if random.chance(1, in: 2), let epoch = published[region]?.keys.max() {
-            return NodeAddress(region: region, node: epoch.node)
-        }
-        return random.pick(addresses)
-    }
-
-    private func block(_ from: NodeAddress, _ to: NodeAddress, for span: TimeSpan) {
-        network.block(from: from, to: to)
-        queue.schedule(.heal(from, to), after: span)
-    }
-
-    /// From here on everything works: the healthy core must converge.
-    func endFaults() {
-        say("faults end")
-        faultsAreOn = false
-        network.faults = NetworkFaults()
-        network.unblockAll()
-        groupCuts.removeAll()
-        for address in addresses {
-            nodes[address]?.armed = nil
-            unfreeze(address)
-            if nodes[address]?.isUp == false { boot(address) }
-        }
-        for (i, a) in addresses.enumerated() {
-            for b in addresses[(i + 1)...] where !network[Pair(a, b)].isUp { connect(Pair(a, b)) }
-        }
     }
 }

@@ -5,23 +5,23 @@ import Primitives
 extension World {
     var shape: String {
         "\(regions.count)x\(nodesPerRegion) nodes, \(map.entries.count) partitions, "
-            + "\(clients.count) clients, faults \(plan.description)"
+            + "\(clients.count) clients, pace \(pace), faults \(plan.description)"
     }
 
     private func wait(_ span: TimeSpan) { run(until: queue.now.advanced(by: span)) }
 
     private func wait(atMost span: TimeSpan, until isDone: () -> Bool) {
         let end = queue.now.advanced(by: span)
-        while violations.isEmpty, queue.now < end, !isDone() { wait(.milliseconds(20)) }
+        while violations.isEmpty, queue.now < end, !isDone() { wait(paced(20)) }
     }
 
     func settle() {
         endFaults()
-        faultsEndedAt = queue.now.advanced(by: .milliseconds(2_000))
+        faultsEndedAt = queue.now.advanced(by: paced(2_000))
         // Clients go on; what began in bad times may end badly.
-        wait(.milliseconds(2_500))
+        wait(paced(2_500))
         stopClients()
-        wait(atMost: Self.patience + .milliseconds(300)) { !isAnythingUnderWay }
+        wait(atMost: patience + paced(300)) { !isAnythingUnderWay }
         guard violations.isEmpty else { return }
         probe()
         guard violations.isEmpty else { return }
@@ -38,7 +38,7 @@ extension World {
                 }
             }
         }
-        wait(atMost: .seconds(12)) { left().isEmpty }
+        wait(atMost: paced(12_000)) { left().isEmpty }
         let rest = left()
         if violations.isEmpty, !rest.isEmpty {
             fail(Violation("no key outlives its lease", rest.brief))
@@ -49,7 +49,7 @@ extension World {
     private var shortLeases: Set<LeaseID> {
         var found: Set<LeaseID> = []
         for operation in operations {
-            if case .request(.leaseGrant(let lease, let ttl)) = operation.call, ttl <= 2 {
+            if case .request(.leaseGrant(let lease, let ttl)) = operation.call, ttl <= workload.shortTTLSeconds {
                 found.insert(lease)
             }
         }
@@ -68,7 +68,7 @@ extension World {
             asked.append(operations.count)
             ask(.read(RangeQuery(range: Workload.allKeys)), client: -1, at: address)
         }
-        wait(atMost: Self.patience + .milliseconds(500)) {
+        wait(atMost: patience + paced(500)) {
             asked.allSatisfy { operations[$0].returnedAt != .never }
         }
         for i in asked {
@@ -85,7 +85,7 @@ extension World {
     /// All nodes of a region at one frontier, and all regions at one set of values.
     private func waitForRest() {
         for _ in 0..<200 {
-            wait(.milliseconds(100))
+            wait(paced(100))
             if !violations.isEmpty { return }
             if isAtRest { return }
         }
@@ -136,7 +136,7 @@ extension World {
     private func checkLinearizability(
         of own: [Operation], _ timeline: RegionTimeline, _ region: RegionID
     ) {
-        let (broken, undecided) = Linearizability.check(own, timeline: timeline)
+        let (broken, undecided) = Linearizability.check(own, timeline: timeline, pace: pace)
         counts.undecided += undecided
         for key in broken {
             fail(Violation("histories are linearizable", "region \(region), key \(key)"))

@@ -27,7 +27,8 @@ import NodeHost
         subcommands: [
             DevCommand.self, DevNodeCommand.self, ServeCommand.self, EtcdCommand.self,
             StatusCommand.self, ConflictsCommand.self, ProbeCommandLine.self, ReportCommandLine.self,
-            DrillCommandLine.self, CertsCommand.self, SimCommandLine.self, VersionCommand.self,
+            DrillCommandLine.self, CertsCommand.self, SimCommandLine.self, CheckCommandLine.self,
+            VersionCommand.self,
         ])
 
     static func main() {

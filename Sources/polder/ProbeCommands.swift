@@ -153,32 +153,3 @@ struct ReportCommandLine: ParsableCommand {
         if code != 0 { throw Outcome(code: code, message: "availability is below the minimum") }
     }
 }
-
-struct SimCommandLine: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "sim",
-        abstract: "Runs whole clusters in one process from a seed, with faults, and checks them.",
-        discussion: """
-            The same seed is the same run. Every broken rule is printed with its seed.
-
-              polder sim --seeds 20
-              polder sim --seed 4711 --seconds 10 --verbose
-            """)
-
-    @Option(help: "The first seed.")
-    var seed: UInt64 = 1
-    @Option(help: "How many seeds, one after another.")
-    var seeds = 1
-    @Option(help: "Simulated seconds of trouble for each.")
-    var seconds = 4
-    @Flag(help: "Print what happens.")
-    var verbose = false
-
-    func run() throws {
-        guard (1...1_000_000).contains(seeds), (1...86_400).contains(seconds) else {
-            throw Outcome.badFlags("--seeds and --seconds must be at least 1")
-        }
-        guard SimulateCommand.run(seed: seed, seconds: seconds, seeds: seeds, isVerbose: verbose)
-        else { throw Outcome.checkFailed("a rule was broken") }
-    }
-}

@@ -5,10 +5,10 @@ import Testing
 /// Whole worlds. `polder sim --seeds 200` (make sim) runs many; here as many as a debug build has time
 /// for.
 @Suite struct SimulationTests {
-    @Test(arguments: UInt64(1)...12)
+    @Test(arguments: UInt64(1)...8)
     func `a world in which things go wrong keeps its promises`(seed: UInt64) {
         var options = Simulation.Options(seed: seed)
-        options.duration = .milliseconds(1_500)
+        options.duration = .milliseconds(1_000)
         let outcome = Simulation.run(options)
         #expect(outcome.isGood, Comment(rawValue: outcome.report))
         #expect(outcome.counts.answered > 0)
