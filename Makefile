@@ -9,6 +9,8 @@
 #   make chaos   SEED=n SECONDS=n: real processes killed, frozen, cut off, under load
 #   make faults  FAULT_SECONDS=n: one fault after the other under load, the books of all clients compared
 #   make sim     SEED=n SEEDS=n SECONDS=n: whole clusters from a seed, in one process
+#   make mutations  each rule of the protocol broken on purpose: do the checkers notice?
+#   make fuzz    SEED=n ROUNDS=n: damaged messages and records for every parser
 #   make tidy    the rules of the house
 #   make ci      all of it
 
@@ -19,9 +21,11 @@ SEED ?= 1
 SEEDS ?= 20
 SECONDS ?= 4
 FAULT_SECONDS ?= 200
+MUTATION_SECONDS ?= 40
+ROUNDS ?= 300000
 POLDER = .build/release/polder
 
-.PHONY: help deps check build dev test e2e bench conformance sim chaos faults fuzz tidy ci clean
+.PHONY: help deps check build dev test e2e bench conformance sim mutations chaos faults fuzz tidy ci clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -73,9 +77,12 @@ faults: build
 	@command -v python3 >/dev/null || { echo "make faults needs python3 with grpcio: pip install grpcio"; exit 2; }
 	python3 Tests/e2e/faults.py --polder $(POLDER) --seconds $(FAULT_SECONDS) $(FLAGS)
 
+# Seconds of CPU for each rule, at most. The small package in Proof/ builds in a minute.
+mutations:
+	scripts/mutations.sh --seconds $(MUTATION_SECONDS)
+
 fuzz:
-	@echo "make fuzz is not there yet: the parsers have bounded readers and tests, no fuzz targets." >&2
-	@exit 2
+	$(SWIFT) run -c release --package-path Proof proof fuzz --seed $(SEED) --rounds $(ROUNDS)
 
 tidy: deps check
 	$(SWIFT) test --filter TidyTests

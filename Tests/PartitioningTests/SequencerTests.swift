@@ -5,6 +5,8 @@ import Testing
 
 /// Each test is a schedule of the rules: what a weaker sequencer would do is in its name.
 @Suite struct SequencerTests {
+    init() { MutationUnderTest.set() }
+
     private let n1 = NodeID(1), n2 = NodeID(2)
     private let epoch = Epoch(round: 1, node: NodeID(1))
     private let p1 = PartitionID(1), p2 = PartitionID(2)
@@ -179,6 +181,62 @@ import Testing
             clock(3))
         #expect(run.sequencer.frontier == Revision(8))
         #expect(run.sequencer.tails[0].slot == Slot(10))
+    }
+
+    private func transaction(
+        _ run: inout Run, _ name: UInt64, lapses: UInt64 = 0
+    ) -> (TransactionID, Allocation?) {
+        let transaction = TransactionID(
+            name: RequestName(node: n2, boot: 1, sequence: name), attempt: 1)
+        let participants = [p1, p2].map {
+            Participant(partition: $0, term: term(1), writes: true, lapses: lapses)
+        }
+        _ = run.take()
+        run.step(.allocateTransaction(epoch, transaction, participants, replaced: .zero), clock(2))
+        for case .allocatedTransaction(_, _, let allocation) in run.take() {
+            return (transaction, allocation)
+        }
+        return (transaction, nil)
+    }
+
+    @Test func `a tail is the highest slot at or below the frontier, not that of the last revision`() throws {
+        var run = opened(registration(p1), registration(p2))
+        let first = try #require(allocate(&run, p1, term(1), first: 1))
+        let second = try #require(allocate(&run, p1, term(1), first: 2))
+        // The first lies further on in the log: it was obtained by a coordinator, say.
+        run.step(
+            .report(
+                epoch, p1, term(1),
+                [
+                    .init(revision: second.revision, slot: Slot(5), kind: .committed),
+                    .init(revision: first.revision, slot: Slot(6), kind: .committed),
+                ]), clock(3))
+        #expect(run.sequencer.frontier == second.revision)
+        #expect(run.sequencer.tails[0].slot == Slot(6))
+    }
+
+    @Test func `a transaction that nobody prepares is recovered, and void once one says never`() throws {
+        var run = opened(registration(p1), registration(p2))
+        let (name, allocation) = transaction(&run, 1)
+        let revision = try #require(allocation).revision
+        run.sequencer.flush(at: clock(50).instant, leaseHolds: true, into: &run.effects)
+        #expect(!run.take().contains(.recover(epoch, name, revision, p1)))
+        run.sequencer.flush(at: clock(120).instant, leaseHolds: true, into: &run.effects)
+        let asked = run.take()
+        #expect(asked.contains(.recover(epoch, name, revision, p1)))
+        #expect(asked.contains(.recover(epoch, name, revision, p2)))
+        run.step(.never(epoch, name, revision, p1, term(1)), clock(121))
+        run.step(.never(epoch, name, revision, p2, term(1)), clock(121))
+        #expect(run.effects.voids == [revision])
+        #expect(run.take().contains(.transactionVoid(epoch, name, revision)))
+    }
+
+    @Test func `who evaluated under latches that have lapsed since gets no revision`() throws {
+        var run = opened(registration(p1), registration(p2))
+        run.step(
+            .allocate(epoch, p1, term(1), lapses: 1, first: 1, replaced: [.zero]), clock(2))
+        #expect(transaction(&run, 1).1 == nil)
+        #expect(transaction(&run, 2, lapses: 1).1 != nil)
     }
 
     @Test func `without the lease no read is answered, with it all that waited are`() {
