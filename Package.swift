@@ -24,6 +24,7 @@ let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-col
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP1: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
+let nioWebSocket: Target.Dependency = .product(name: "NIOWebSocket", package: "swift-nio")
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let protobuf: Target.Dependency = .product(name: "SwiftProtobuf", package: "swift-protobuf")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
@@ -71,7 +72,11 @@ let package = Package(
         library("Storage", ["Primitives", "CRocksDB", "CLZ4"]),
         library("TLS", ["COpenSSL", nioCore]),
         library("Transport", ["Primitives", "TLS", "CLZ4", nioCore, nioPosix, logging]),
-        library("EtcdAPI", ["Primitives", "TLS", "CNghttp2", nioCore, nioPosix, nioHTTP1, protobuf]),
+        library(
+            "EtcdAPI",
+            [
+                "Primitives", "TLS", "CNghttp2", nioCore, nioPosix, nioHTTP1, nioWebSocket, protobuf,
+            ]),
         library("EtcdFacade", ["Primitives", "EtcdAPI", nioCore, nioHTTP1, protobuf, logging]),
         library(
             "NodeHost",

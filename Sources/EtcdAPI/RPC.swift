@@ -50,10 +50,17 @@ package protocol RPCHandler: AnyObject {
     /// One connection has delivered what one wake of its socket brought; others may follow in the same
     /// tick of the loop. A handler that gathers work may do what it has, before it is too much.
     func onReadEnd()
+    /// A client wants to make a WebSocket of its request. Nil: no, it is answered like any other.
+    /// Otherwise: what the handshake's answer says beside the usual.
+    func onUpgrade(_ request: HTTPRequest) -> [(name: String, value: String)]?
+    /// After `onUpgrade` agreed.
+    func onWebSocket(_ request: HTTPRequest, _ socket: WebSocket)
 }
 
 extension RPCHandler {
     package func onReadEnd() {}
+    package func onUpgrade(_ request: HTTPRequest) -> [(name: String, value: String)]? { nil }
+    package func onWebSocket(_ request: HTTPRequest, _ socket: WebSocket) { socket.close() }
 }
 
 /// gRPC's status codes.
@@ -86,10 +93,13 @@ package struct HTTPRequest: Sendable {
     package var body: Bytes
     package var authority: String
     package var peerName: String?
+    /// It came over TLS.
+    package var isSecure: Bool
 
     package init(
         method: String, target: String, headers: [(name: String, value: String)] = [],
-        body: Bytes = .empty, authority: String = "", peerName: String? = nil
+        body: Bytes = .empty, authority: String = "", peerName: String? = nil,
+        isSecure: Bool = false
     ) {
         self.method = method
         self.target = target
@@ -97,6 +107,7 @@ package struct HTTPRequest: Sendable {
         self.body = body
         self.authority = authority
         self.peerName = peerName
+        self.isSecure = isSecure
     }
 
     package func header(_ name: String) -> String? {
@@ -129,6 +140,12 @@ package class HTTPResponder {
     package internal(set) var isClosed = false
     /// Called at most once, when the client goes before `end`.
     package var onClosed: (() -> Void)?
+    /// `bufferedBytes` were above the high mark and are below the low one.
+    package var onWritable: (() -> Void)?
+    /// Said with every answer, before its own headers.
+    package var extraHeaders: [(name: String, value: String)] = []
+    /// Written and not yet handed to the socket.
+    package var bufferedBytes: Int { 0 }
 
     init() {}
 
@@ -150,6 +167,7 @@ package class HTTPResponder {
         isClosed = true
         let notify = onClosed
         onClosed = nil
+        onWritable = nil
         notify?()
     }
 }

@@ -59,7 +59,11 @@ package enum RPCMethod: UInt8, Sendable, CaseIterable {
     case electionResign
     // grpc.health.v1.Health
     case healthCheck
+    case healthList
     case healthWatch
+    // grpc.reflection.v1(alpha).ServerReflection
+    case reflection
+    case reflectionAlpha
 
     /// As in the `:path` of a request.
     package var path: StaticString {
@@ -114,7 +118,10 @@ package enum RPCMethod: UInt8, Sendable, CaseIterable {
         case .electionObserve: "/v3electionpb.Election/Observe"
         case .electionResign: "/v3electionpb.Election/Resign"
         case .healthCheck: "/grpc.health.v1.Health/Check"
+        case .healthList: "/grpc.health.v1.Health/List"
         case .healthWatch: "/grpc.health.v1.Health/Watch"
+        case .reflection: "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+        case .reflectionAlpha: "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
         }
     }
 }

@@ -12,8 +12,15 @@ package final class Facade {
     let headers: HeaderSource
     let versions: ServedVersions
     let watches: WatchHub
+    /// Who may use plain HTTP, and for what. Set before the server listens.
+    package var access = HTTPAccess()
+    /// Where the gateway's calls go in; nil: there is no gateway.
+    weak var localCalls: (any LocalCalls)?
+    /// For its counters.
+    private(set) weak var server: RPCServer?
     var pending = PendingCalls()
     var calls = OpenCalls()
+    var contests = Contests()
     var metrics = CallMetrics()
     var hasLeader: Bool
     private var leaderLostAt: Instant
@@ -26,6 +33,8 @@ package final class Facade {
     ) {
         self.init(
             node: node, output: server, loop: server.loop, limits: limits, versions: versions)
+        localCalls = server
+        self.server = server
     }
 
     init(
@@ -65,7 +74,7 @@ package final class Facade {
         for open in calls.all where open.requiresLeader {
             switch open.state {
             case .watch, .keepAlive: fail(open.call, EtcdError.noLeader.failure)
-            case .expectsMessage, .waits, .observes: break
+            case .expectsMessage, .waits, .observes, .contends, .follows, .reflects: break
             }
         }
     }
@@ -99,11 +108,13 @@ package final class Facade {
     private func release(_ open: OpenCall) {
         calls[open.call] = nil
         switch open.state {
-        case .expectsMessage, .observes: break
+        case .expectsMessage, .observes, .reflects: break
         case .waits(let token):
             if pending.take(token) != nil { node.cancel(token: token) }
         case .watch(let stream): watches.close(stream)
         case .keepAlive(let stream): cancelAll(of: stream)
+        case .contends(let contender): abandon(contender)
+        case .follows(let follower): abandon(follower)
         }
     }
 
@@ -145,6 +156,7 @@ extension Facade: RPCHandler {
         switch method {
         case .watch: open.state = .watch(watches.open(call))
         case .leaseKeepAlive: open.state = .keepAlive(KeepAliveStream(call: call))
+        case .reflection, .reflectionAlpha: open.state = .reflects
         default: break
         }
         calls[call] = open
@@ -162,8 +174,9 @@ extension Facade: RPCHandler {
                 watches.onCommand(command, on: stream)
                 if stream.isClosed { calls[call] = nil }
             case .keepAlive(let stream): try onKeepAlive(message, on: stream)
+            case .reflects: try onReflection(call, message)
             // gRPC: one message of a unary call. What comes after it is passed over.
-            case .waits, .observes: break
+            case .waits, .observes, .contends, .follows: break
             }
         } catch {
             fail(call, error)
@@ -179,7 +192,8 @@ extension Facade: RPCHandler {
         case .keepAlive(let stream):
             stream.isHalfClosed = true
             if stream.isIdle { complete(call) }
-        case .waits, .observes: break
+        case .reflects: complete(call)
+        case .waits, .observes, .contends, .follows: break
         }
     }
 
@@ -190,12 +204,16 @@ extension Facade: RPCHandler {
     }
 
     package func onWritable(_ call: CallReference) {
-        guard let open = calls[call], case .watch(let stream) = open.state else { return }
-        watches.onWritable(stream)
+        guard let open = calls[call] else { return }
+        switch open.state {
+        case .watch(let stream): watches.onWritable(stream)
+        case .follows(let follower): onWritable(follower)
+        case .expectsMessage, .waits, .keepAlive, .observes, .contends, .reflects: break
+        }
     }
 
     package func onHTTP(_ request: HTTPRequest, _ responder: HTTPResponder) {
-        onHTTP(request) { responder.respond($0) }
+        onHTTPRequest(request, responder)
     }
 
     private func onUnary(
@@ -218,6 +236,7 @@ extension Facade: RPCHandler {
         case .alarm: try onAlarm(call, message)
         case .defragment: answer(call, [])
         case .healthCheck: try onHealthCheck(call, message)
+        case .healthList: answer(call, Self.allServing)
         case .healthWatch: try onHealthWatch(call, message)
         case .authStatus: onAuthStatus(call)
         // Clients with a user name ask first, and go on without a token when told so.
@@ -236,11 +255,14 @@ extension Facade: RPCHandler {
             .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd, .roleGet, .roleList,
             .roleDelete, .roleGrantPermission, .roleRevokePermission:
             throw .notYetSupported("authentication")
-        case .lock, .unlock: throw .notYetSupported("the lock service")
-        case .electionCampaign, .electionProclaim, .electionLeader, .electionObserve,
-            .electionResign:
-            throw .notYetSupported("the election service")
-        case .watch, .leaseKeepAlive: throw .noMessage
+        case .lock: try onLock(call, message)
+        case .unlock: try onUnlock(call, message)
+        case .electionCampaign: try onCampaign(call, message)
+        case .electionProclaim: try onProclaim(call, message)
+        case .electionLeader: try onLeader(call, message)
+        case .electionObserve: try onObserve(call, message)
+        case .electionResign: try onResign(call, message)
+        case .watch, .leaseKeepAlive, .reflection, .reflectionAlpha: throw .noMessage
         }
     }
 }
@@ -250,11 +272,21 @@ extension Facade: RPCHandler {
 extension Facade: NodeClient {
     package func onResponse(_ response: Response, token: UInt64) {
         guard let waiting = pending.take(token) else { return }
+        if case .failed(let error) = response, error.isOfTheRegion { metrics.proposalsFailed += 1 }
         if case .keepAlive(let stream, let position) = waiting.kind {
             return onKeptAlive(response, on: stream, position)
         }
+        if case .contends(let contender) = waiting.kind {
+            return onResponse(response, for: contender)
+        }
         guard let call = waiting.call else { return }
-        if case .failed(let error) = response { return fail(call, error.failure) }
+        switch (waiting.kind, response) {
+        case (.proclaim, .failed(let error)): return fail(call, error.failure.withoutStatus)
+        case (.proclaim, .transaction(let result, _)) where !result.succeeded:
+            return fail(call, .notLeader)
+        case (_, .failed(let error)): return fail(call, error.failure)
+        default: break
+        }
         guard let message = encode(response, for: waiting.kind) else {
             return fail(
                 call,
@@ -265,7 +297,13 @@ extension Facade: NodeClient {
 
     package func onReadIndex(_ answered: Result<ReadIndex, RequestError>, token: UInt64) {
         guard let waiting = pending.take(token) else { return }
-        if case .healthCheck(let check) = waiting.kind { return check.onReadIndex(answered) }
+        if case .failure = answered { metrics.readIndexesFailed += 1 }
+        switch waiting.kind {
+        case .healthCheck(let check): return check.onReadIndex(answered)
+        case .contends(let contender): return onReadIndex(answered, for: contender)
+        case .follows(let follower): return onReadIndex(answered, for: follower)
+        default: break
+        }
         guard let call = waiting.call else { return }
         switch answered {
         case .failure(let error): fail(call, error.failure)
@@ -276,8 +314,10 @@ extension Facade: NodeClient {
                 case .readOnlyTransaction(let transaction):
                     answer(call, try read(transaction, index))
                 case .memberList: answer(call, memberList())
+                case .leader(let query): try onLeaderIndex(call, query, index)
                 case .put, .delete, .transaction, .compaction, .leaseGrant, .leaseRevoke,
-                    .leaseTimeToLive, .leaseList, .keepAlive, .healthCheck:
+                    .leaseTimeToLive, .leaseList, .keepAlive, .healthCheck, .headerOnly,
+                    .proclaim, .contends, .follows:
                     invariant(false, "a read index for what reads nothing")
                 }
             } catch {
@@ -288,9 +328,13 @@ extension Facade: NodeClient {
 
     package func onChanges(_ changes: [RevisionChanges], through: Revision) {
         watches.onChanges(changes, through: through)
+        tellContests(changes)
     }
 
-    package func onChangesLost(through: Revision) { watches.onChangesLost(through: through) }
+    package func onChangesLost(through: Revision) {
+        watches.onChangesLost(through: through)
+        tellContestsOfLoss()
+    }
 
     package func onLeaderChanged(hasLeader: Bool) {
         if self.hasLeader, !hasLeader { leaderLostAt = node.now }

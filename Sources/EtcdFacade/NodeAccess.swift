@@ -142,6 +142,21 @@ package struct NodeStatus: Sendable {
         }
     }
 
+    /// What went over the lines to and from one other node.
+    package struct PeerTraffic: Sendable, Equatable {
+        /// Its member id, as etcd's metrics label it.
+        package var id: UInt64
+        package var isConnected: Bool
+        package var bytesSent: UInt64
+        package var bytesReceived: UInt64
+        package init(id: UInt64, isConnected: Bool, bytesSent: UInt64, bytesReceived: UInt64) {
+            self.id = id
+            self.isConnected = isConnected
+            self.bytesSent = bytesSent
+            self.bytesReceived = bytesReceived
+        }
+    }
+
     package var clusterID: UInt64 = 0
     package var memberID: UInt64 = 0
     package var name = ""
@@ -169,9 +184,11 @@ package struct NodeStatus: Sendable {
     /// Changes of the sequencer's epoch that this process has seen.
     package var leaderChangesTotal: UInt64 = 0
     package var voidRevisionsTotal: UInt64 = 0
-    /// Log writes that were made durable, and the seconds that they took together.
-    package var logSyncsTotal: UInt64 = 0
-    package var logSyncSecondsTotal: Double = 0
+    /// Log writes that were made durable.
+    package var logSyncs = DurationCounts()
+    /// Batches of changes that were put into the store.
+    package var storeCommits = DurationCounts()
+    package var peers: [PeerTraffic] = []
     /// Live keys, deletions left out; nil while the store does not count them.
     package var keysTotal: Int64?
     package init() {}

@@ -18,6 +18,13 @@ struct Pending {
         case keepAlive(KeepAliveStream, position: UInt64)
         case memberList
         case healthCheck(HTTPHealthCheck)
+        /// Transactions whose answer is a header: Unlock, Resign, and (without a call) the withdrawal
+        /// of a contender.
+        case headerOnly
+        case proclaim
+        case leader(RangeQuery)
+        case contends(Contender)
+        case follows(LeaderFollower)
     }
     /// nil: not an RPC.
     let call: CallReference?
@@ -65,6 +72,12 @@ struct OpenCall {
         case keepAlive(KeepAliveStream)
         /// Health.Watch: has its answer, and stays open until the client goes.
         case observes
+        /// Lock, Campaign: its key is, or is to be, in a queue.
+        case contends(Contender)
+        /// Observe.
+        case follows(LeaderFollower)
+        /// Server reflection: each message is answered as it comes.
+        case reflects
     }
     let call: CallReference
     let method: RPCMethod

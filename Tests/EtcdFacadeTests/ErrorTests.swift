@@ -95,9 +95,7 @@ import Testing
             .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .snapshot, .moveLeader,
             .downgrade, .authEnable, .authDisable, .userAdd, .userGet, .userList, .userDelete,
             .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd, .roleGet, .roleList,
-            .roleDelete, .roleGrantPermission, .roleRevokePermission, .lock, .unlock,
-            .electionCampaign, .electionProclaim, .electionLeader, .electionObserve,
-            .electionResign,
+            .roleDelete, .roleGrantPermission, .roleRevokePermission,
         ]
         for method in methods {
             let outcome = client.failure(method, Etcdserverpb_StatusRequest())

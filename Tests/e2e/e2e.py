@@ -6,6 +6,7 @@ Every check prints a line; the last line is `N passed, N failed`.
 import argparse, base64, json, os, shutil, signal, subprocess, sys, tempfile, time, traceback
 import urllib.request
 
+import gateway
 from cluster import Cluster, Load, eventually, free_base_port, run
 
 passed, failed = 0, 0
@@ -184,6 +185,8 @@ def single(options):
             version = run([path, "version"]).out.split("\n")[0].split()[-1]
             print(f"      one node, plain, etcdctl {version}", flush=True)
             surface(c, 1, f"e2e-{version}/")
+        print("      the JSON gateway and its like, plain", flush=True)
+        gateway.everything(check, c, 1, "e2e-gateway/")
         bad_input(options, c)
         c.etcdctl("put", "kept", "yes")
         check("a clean stop is exit code 0", c.stop() == 0)
@@ -234,6 +237,7 @@ def region(options):
     try:
         print("      three nodes, mutual TLS", flush=True)
         surface(c, 3, "tls/")
+        gateway.everything(check, c, 3, "tls-gateway/")
         names = list(c.nodes)
         for i in range(6):
             c.etcdctl("put", "each", str(i), at=names[i % 3])
@@ -492,7 +496,8 @@ def dropin_alone(e):
     url = f"http://127.0.0.1:{base}"
     flags = ["--data-dir", e.dir + "/alone", "--listen-client-urls", url,
              "--advertise-client-urls", url, f"--listen-peer-urls=http://127.0.0.1:{base + 1}",
-             f"--listen-metrics-urls=http://127.0.0.1:{base + 2}", "--snapshot-count", "5"]
+             f"--listen-metrics-urls=http://127.0.0.1:{base + 2}", "--snapshot-count", "5",
+             "--cors=https://a.page", "--host-whitelist", "127.0.0.1,localhost"]
     print("      called etcd: one node", flush=True)
     version = run([e.program, "--version"])
     check("etcd --version", version.ok and version.out.startswith("etcd Version: 3."), version)
@@ -513,6 +518,13 @@ def dropin_alone(e):
           == [("solo", [url], ["http://localhost:2380"])], members)
     with urllib.request.urlopen(f"http://127.0.0.1:{base + 2}/health", timeout=10) as answer:
         check("the metrics port knows the health", b'"true"' in answer.read())
+    for host, status in (("127.0.0.1", 200), ("a.page", 421)):
+        answer = gateway.Gateway(url).post("/v3/kv/range", {"key": "YQ=="}, {"Host": host})
+        check(f"the gateway answers {status} to {host}", answer[0] == status, answer)
+    headers = {"Origin": "https://a.page"}
+    with gateway.Gateway(url).open("/v3/kv/range", {"key": "YQ=="}, headers) as answer:
+        check("the page that may read is named",
+              answer.headers["Access-Control-Allow-Origin"] == "https://a.page", answer.headers)
     refused = e.etcdctl("get", "a", "--command-timeout=2s", at=f"127.0.0.1:{base + 2}")
     check("the metrics port serves no data", not refused.ok, refused)
     check("SIGTERM is exit code 0", e.end("alone") == 0)

@@ -1,5 +1,6 @@
 import NIOCore
 import NIOHTTP1
+import NIOWebSocket
 import Primitives
 
 /// HTTP/1.1 for browsers, curl and scrapers: whole requests with a bounded body; NIO's own handlers in
@@ -10,6 +11,7 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
 
     private let server: RPCServer
     private let peerName: String?
+    private let isSecure: Bool
     private var context: ChannelHandlerContext?
     private var request: HTTPRequest?
     private var body: [UInt8] = []
@@ -17,9 +19,10 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
     private var responder: HTTP1Responder?
     private var isLeaving = false
 
-    init(server: RPCServer, peerName: String?) {
+    init(server: RPCServer, peerName: String?, isSecure: Bool) {
         self.server = server
         self.peerName = peerName
+        self.isSecure = isSecure
     }
 
     func handlerAdded(context: ChannelHandlerContext) { self.context = context }
@@ -63,10 +66,7 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
 
     private func begin(_ head: HTTPRequestHead) {
         keepsAlive = head.isKeepAlive
-        let headers = head.headers.map { (name: $0.name.lowercased(), value: $0.value) }
-        request = HTTPRequest(
-            method: head.method.rawValue, target: head.uri, headers: headers,
-            authority: head.headers.first(name: "host") ?? "", peerName: peerName)
+        request = HTTPRequest(head, peerName: peerName, isSecure: isSecure)
         body = []
         if head.headers.first(name: "expect")?.lowercased() == "100-continue" {
             let interim = HTTPResponseHead(version: .http1_1, status: .continue)
@@ -88,7 +88,14 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
         context.fireUserInboundEventTriggered(event)
     }
 
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if context.channel.isWritable { responder?.onWritable?() }
+        context.fireChannelWritabilityChanged()
+    }
+
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // Only news: the request itself follows, and is answered like any other.
+        if error is NIOWebSocketUpgradeError { return }
         context.close(promise: nil)
     }
 
@@ -109,6 +116,8 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
                     version: .http1_1, status: HTTPResponseStatus(statusCode: status), headers: headers)),
             flush: false)
     }
+
+    var bufferedBytes: Int { context?.channel.bufferedBytes ?? 0 }
 
     func ended() {
         responder = nil
@@ -135,7 +144,7 @@ final class HTTP1Responder: HTTPResponder {
         guard !isClosed, !isStarted else { return }
         isStarted = true
         isWhole = bodyBytes != nil
-        connection?.head(status, headers, bodyBytes: bodyBytes)
+        connection?.head(status, extraHeaders + headers, bodyBytes: bodyBytes)
     }
 
     override func write(_ body: Bytes) {
@@ -148,6 +157,24 @@ final class HTTP1Responder: HTTPResponder {
         guard !isClosed, isStarted else { return }
         isClosed = true
         onClosed = nil
+        onWritable = nil
         connection?.ended()
     }
+
+    override var bufferedBytes: Int { connection?.bufferedBytes ?? 0 }
+}
+
+extension HTTPRequest {
+    init(_ head: HTTPRequestHead, peerName: String?, isSecure: Bool) {
+        self.init(
+            method: head.method.rawValue, target: head.uri,
+            headers: head.headers.map { (name: $0.name.lowercased(), value: $0.value) },
+            authority: head.headers.first(name: "host") ?? "", peerName: peerName,
+            isSecure: isSecure)
+    }
+}
+
+extension Channel {
+    /// What the socket has not taken yet. A channel that does not count has nothing.
+    var bufferedBytes: Int { (try? syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }
 }

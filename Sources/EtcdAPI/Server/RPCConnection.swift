@@ -7,6 +7,7 @@ final class RPCConnection: HTTP2ConnectionDelegate {
     private(set) var slot = -1
     @exclusivity(unchecked) private(set) var channel: HTTP2ChannelHandler?
     private let peerName: String?
+    private let isSecure: Bool
     /// Waits in the server's list for a flush.
     @exclusivity(unchecked) var isDirty = false
     /// A frame with headers or data went out since the last ping came in.
@@ -21,9 +22,10 @@ final class RPCConnection: HTTP2ConnectionDelegate {
     private var keepAlive: Scheduled<Void>?
     private var awaitsPong = false
 
-    init(server: RPCServer, peerName: String?) {
+    init(server: RPCServer, peerName: String?, isSecure: Bool) {
         self.server = server
         self.peerName = peerName
+        self.isSecure = isSecure
     }
 
     var session: HTTP2Session {
@@ -120,7 +122,10 @@ final class RPCConnection: HTTP2ConnectionDelegate {
         }
     }
 
-    func onWritable(_ stream: Int32, _ context: Int) { server.writable(context) }
+    func onWritable(_ stream: Int32, _ context: Int) {
+        if server.state(context) == .http { exchanges[stream]?.onWritable?() }
+        server.writable(context)
+    }
 
     func onClose(_ stream: Int32, _ context: Int, code: UInt32) {
         partialBytes -= server.partialBytes(context)
@@ -140,7 +145,7 @@ final class RPCConnection: HTTP2ConnectionDelegate {
         server.setState(context, .http)
         let request = HTTPRequest(
             method: head.isPost ? "POST" : head.otherMethod, target: head.path, headers: head.fields,
-            authority: head.metadata.authority, peerName: peerName)
+            authority: head.metadata.authority, peerName: peerName, isSecure: isSecure)
         exchanges[stream] = HTTP2Exchange(self, stream, request)
     }
 
@@ -154,6 +159,10 @@ final class RPCConnection: HTTP2ConnectionDelegate {
         guard channel != nil else { return }
         session.send(stream, body, isMessage: false)
         server.wrote(self)
+    }
+
+    func bufferedBytes(of stream: Int32) -> Int {
+        channel == nil ? 0 : session.bufferedBytes(of: stream)
     }
 
     func end(_ stream: Int32) {
@@ -361,7 +370,7 @@ final class HTTP2Exchange: HTTPResponder {
         guard !isClosed, !isStarted else { return }
         isStarted = true
         var fields: [(name: String, value: String)] = [(":status", "\(status)")]
-        fields += headers.map { ($0.name.lowercased(), $0.value) }
+        fields += (extraHeaders + headers).map { ($0.name.lowercased(), $0.value) }
         if let bodyBytes { fields.append(("content-length", "\(bodyBytes)")) }
         let isHead = request.method == "HEAD"
         connection?.respond(stream, fields, hasBody: !isHead)
@@ -377,6 +386,9 @@ final class HTTP2Exchange: HTTPResponder {
         guard !isClosed, isStarted else { return }
         isClosed = true
         onClosed = nil
+        onWritable = nil
         connection?.end(stream)
     }
+
+    override var bufferedBytes: Int { connection?.bufferedBytes(of: stream) ?? 0 }
 }

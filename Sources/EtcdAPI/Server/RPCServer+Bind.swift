@@ -19,6 +19,8 @@ extension RPCServer {
             .childChannelOption(
                 .writeBufferWaterMark, value: .init(low: max(1, high / 4), high: max(2, high))
             )
+            // A peer that vanished without a word is found out, also by what has no pings of its own.
+            .childChannelOption(.socketOption(.so_keepalive), value: 1)
             .childChannelOption(
                 .recvAllocator,
                 value: AdaptiveRecvByteBufferAllocator(minimum: 2048, initial: 16384, maximum: 65536)
@@ -41,7 +43,7 @@ extension RPCServer {
         if case .v6 = channel.localAddress { try noDelay(channel) }
         let pipeline = channel.pipeline.syncOperations
         if let tls { try pipeline.addHandler(TLSHandler(context: tls, role: .server)) }
-        try pipeline.addHandler(ProtocolSniffer(server: self))
+        try pipeline.addHandler(ProtocolSniffer(server: self, isSecure: tls != nil))
     }
 
     private func noDelay(_ channel: any Channel) throws {
@@ -59,11 +61,15 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
     private static let patience = TimeAmount.seconds(60)
 
     private let server: RPCServer
+    private let isSecure: Bool
     private var seen = ByteBuffer()
     private var peerName: String?
     private var timer: Scheduled<Void>?
 
-    init(server: RPCServer) { self.server = server }
+    init(server: RPCServer, isSecure: Bool) {
+        self.server = server
+        self.isSecure = isSecure
+    }
 
     func handlerAdded(context: ChannelHandlerContext) {
         timer = context.eventLoop.assumeIsolated().scheduleTask(in: Self.patience) {
@@ -110,16 +116,20 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
         settings.headerBytesMax = server.limits.headerBytesMax
         settings.bufferedBytesHigh = server.limits.bufferedBytesHigh
         settings.bufferedBytesLow = server.limits.bufferedBytesLow
-        let connection = RPCConnection(server: server, peerName: peerName)
+        let connection = RPCConnection(server: server, peerName: peerName, isSecure: isSecure)
         let handler = HTTP2ChannelHandler(
             role: .server, settings: settings, delegate: connection, scratch: server.scratch)
         try context.pipeline.syncOperations.addHandler(handler, position: .after(self))
     }
 
     private func serveHTTP1(_ context: ChannelHandlerContext) throws {
-        let handler = HTTP1Handler(server: server, peerName: peerName)
+        let handler = HTTP1Handler(server: server, peerName: peerName, isSecure: isSecure)
         let pipeline = context.pipeline.syncOperations
         try pipeline.addHandler(handler, position: .after(self))
-        try pipeline.configureHTTPServerPipeline(position: .before(handler))
+        let upgrade = WebSocketHandler.upgrade(
+            server: server, peerName: peerName, isSecure: isSecure, replacing: handler,
+            on: context.eventLoop)
+        try pipeline.configureHTTPServerPipeline(
+            position: .before(handler), withServerUpgrade: upgrade)
     }
 }

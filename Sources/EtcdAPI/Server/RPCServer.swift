@@ -15,6 +15,8 @@ package final class RPCServer: @unchecked Sendable {
     let methods = RPCMethodTable()
     let scratch = HTTP2Scratch()
     @exclusivity(unchecked) private var calls: ContiguousArray<ServerCall> = []
+    /// Of calls without a connection, by slot.
+    var sinks: [Int: any LocalCallSink] = [:]
     @exclusivity(unchecked) private var freeCall: Int32 = -1
     @exclusivity(unchecked) private var connections: ContiguousArray<RPCConnection?> = []
     private var freeConnections: [Int] = []
@@ -55,9 +57,10 @@ package final class RPCServer: @unchecked Sendable {
 
     /// One message. The bytes are kept until they have left, not copied.
     package func send(_ message: Bytes, to call: CallReference) {
-        guard let slot = resolve(call), let connection = connections[calls[slot].connection] else {
-            return
-        }
+        guard let slot = resolve(call) else { return }
+        let at = calls[slot].connection
+        guard at >= 0 else { return sendLocally(slot, message) }
+        guard let connection = connections[at] else { return }
         let stream = calls[slot].stream
         if !calls[slot].hasAnswered {
             calls[slot].hasAnswered = true
@@ -72,7 +75,7 @@ package final class RPCServer: @unchecked Sendable {
 
     /// Sends the response's headers before there is a message, so that a client's stream counts as open.
     package func accept(_ call: CallReference) {
-        guard let slot = resolve(call), !calls[slot].hasAnswered,
+        guard let slot = resolve(call), !calls[slot].hasAnswered, calls[slot].connection >= 0,
             let connection = connections[calls[slot].connection]
         else { return }
         calls[slot].hasAnswered = true
@@ -88,9 +91,10 @@ package final class RPCServer: @unchecked Sendable {
 
     /// Sent and not yet handed to the socket, for streams that must not fall behind without bound.
     package func bufferedBytes(of call: CallReference) -> Int {
-        guard let slot = resolve(call), let connection = connections[calls[slot].connection] else {
-            return 0
-        }
+        guard let slot = resolve(call) else { return 0 }
+        let at = calls[slot].connection
+        guard at >= 0 else { return sinks[slot]?.bufferedBytes ?? 0 }
+        guard let connection = connections[at] else { return 0 }
         return connection.session.bufferedBytes(of: calls[slot].stream)
     }
 
@@ -117,7 +121,7 @@ package final class RPCServer: @unchecked Sendable {
     ])
     private static let okTrailers = HTTP2Fields.shared([("grpc-status", "0"), ("grpc-message", "")])
 
-    private func resolve(_ call: CallReference) -> Int? {
+    func resolve(_ call: CallReference) -> Int? {
         let slot = Int(call.slot)
         guard slot < calls.count, calls[slot].generation == call.generation,
             calls[slot].state == .open
@@ -244,6 +248,7 @@ package final class RPCServer: @unchecked Sendable {
     func end(_ slot: Int, _ status: GRPCStatus, _ message: String, httpStatus: Int = 200) {
         calls[slot].state = .ended
         wheel.clear(slot)
+        guard calls[slot].connection >= 0 else { return endLocally(slot, status, message) }
         guard let connection = connections[calls[slot].connection] else { return }
         let stream = calls[slot].stream
         if calls[slot].hasAnswered {
@@ -390,6 +395,7 @@ struct ServerCall {
     var generation: UInt32 = 0
     var state = State.free
     var hasAnswered = false
+    /// Below zero: the call came through `begin`, and its answers go to a sink.
     var connection = 0
     var stream: Int32 = 0
     var nextFree: Int32 = -1

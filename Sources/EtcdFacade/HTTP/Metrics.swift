@@ -15,6 +15,8 @@ struct CallMetrics {
     var leasesRenewed: UInt64 = 0
     var healthSuccesses: UInt64 = 0
     var healthFailures: UInt64 = 0
+    var proposalsFailed: UInt64 = 0
+    var readIndexesFailed: UInt64 = 0
 
     mutating func started(_ method: RPCMethod) { startedTotals[Int(method.rawValue)] += 1 }
     mutating func count(_ method: RPCMethod, _ status: GRPCStatus) {
@@ -83,6 +85,7 @@ extension Facade {
         writeServer(status, &out)
         writeStore(status, &out)
         writePolder(status, &out)
+        writeNetwork(status, &out)
         writeCalls(&out)
         ProcessFigures.now().write(&out)
         return out.text
@@ -112,6 +115,12 @@ extension Facade {
             "etcd_server_proposals_pending", "The current number of pending proposals to commit.",
             pending.count)
         out.counter(
+            "etcd_server_proposals_failed_total", "The total number of failed proposals seen.",
+            metrics.proposalsFailed)
+        out.counter(
+            "etcd_server_read_indexes_failed_total", "The total number of failed read indexes seen.",
+            metrics.readIndexesFailed)
+        out.counter(
             "etcd_server_health_success", "The total number of successful health checks",
             metrics.healthSuccesses)
         out.counter(
@@ -138,15 +147,12 @@ extension Facade {
         out.counter(
             "etcd_debugging_lease_renewed_total",
             "The number of renewed leases seen by the leader.", metrics.leasesRenewed)
-        // Only sum and count are known: a histogram with the one bucket that needs no more.
-        out.family(
-            "etcd_disk_wal_fsync_duration_seconds", "histogram",
-            "The latency distributions of fsync called by WAL.")
-        out.sample(
-            "etcd_disk_wal_fsync_duration_seconds_bucket", [("le", "+Inf")],
-            "\(status.logSyncsTotal)")
-        out.sample("etcd_disk_wal_fsync_duration_seconds_sum", "\(status.logSyncSecondsTotal)")
-        out.sample("etcd_disk_wal_fsync_duration_seconds_count", "\(status.logSyncsTotal)")
+        status.logSyncs.write(
+            "etcd_disk_wal_fsync_duration_seconds",
+            "The latency distributions of fsync called by WAL.", &out)
+        status.storeCommits.write(
+            "etcd_disk_backend_commit_duration_seconds",
+            "The latency distributions of commit called by backend.", &out)
     }
 
     private func writeStore(_ status: NodeStatus, _ out: inout MetricsText) {
@@ -158,6 +164,10 @@ extension Facade {
             "etcd_mvcc_db_total_size_in_use_in_bytes",
             "Total size of the underlying database logically in use in bytes.",
             status.storeBytesInUse)
+        out.gauge(
+            "etcd_debugging_mvcc_db_total_size_in_bytes",
+            "Total size of the underlying database physically allocated in bytes.",
+            status.storeBytes)
         out.counter(
             "etcd_mvcc_range_total", "Total number of ranges seen by this member.", metrics.ranges)
         out.counter(
@@ -242,6 +252,42 @@ extension Facade {
         }
     }
 
+    private func writeNetwork(_ status: NodeStatus, _ out: inout MetricsText) {
+        if let counters = server?.counters {
+            out.counter(
+                "etcd_network_client_grpc_received_bytes_total",
+                "The total number of bytes received from grpc clients.",
+                counters.messageBytesReceived)
+            out.counter(
+                "etcd_network_client_grpc_sent_bytes_total",
+                "The total number of bytes sent to grpc clients.", counters.messageBytesSent)
+        }
+        let local = String(status.memberID, radix: 16)
+        out.family(
+            "etcd_network_active_peers", "gauge", "The current number of active peer connections.")
+        for peer in status.peers where peer.isConnected {
+            out.sample(
+                "etcd_network_active_peers",
+                [("Local", local), ("Remote", String(peer.id, radix: 16))], "1")
+        }
+        out.family(
+            "etcd_network_peer_sent_bytes_total", "counter",
+            "The total number of bytes sent to peers.")
+        for peer in status.peers {
+            out.sample(
+                "etcd_network_peer_sent_bytes_total", [("To", String(peer.id, radix: 16))],
+                "\(peer.bytesSent)")
+        }
+        out.family(
+            "etcd_network_peer_received_bytes_total", "counter",
+            "The total number of bytes received from peers.")
+        for peer in status.peers {
+            out.sample(
+                "etcd_network_peer_received_bytes_total", [("From", String(peer.id, radix: 16))],
+                "\(peer.bytesReceived)")
+        }
+    }
+
     private func writeCalls(_ out: inout MetricsText) {
         let used = RPCMethod.allCases.filter { metrics.started(of: $0) > 0 }
         out.family(
@@ -270,7 +316,7 @@ extension RPCMethod {
         let parts = "\(path)".split(separator: "/").map(String.init)
         let kind: String
         switch self {
-        case .watch, .leaseKeepAlive: kind = "bidi_stream"
+        case .watch, .leaseKeepAlive, .reflection, .reflectionAlpha: kind = "bidi_stream"
         case .rangeStream, .snapshot, .electionObserve, .healthWatch: kind = "server_stream"
         default: kind = "unary"
         }

@@ -44,12 +44,33 @@ struct ProcessFigures {
         out.gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", virtualBytes)
         out.gauge("process_open_fds", "Number of open file descriptors.", openFiles)
         out.gauge("process_max_fds", "Maximum number of open file descriptors.", openFilesMax)
+        // etcd's own names for the two.
+        out.gauge("os_fd_used", "The number of used file descriptors.", openFiles)
+        out.gauge("os_fd_limit", "The file descriptor limit.", openFilesMax)
+        if let startedAt = Self.startedAt {
+            out.gauge(
+                "process_start_time_seconds",
+                "Start time of the process since unix epoch in seconds.", startedAt)
+        }
     }
+
+    /// Seconds since 1970; the 22nd field of the process's line counts clock ticks since the boot. The
+    /// second one, a name in parentheses, may contain anything.
+    private static let startedAt: Double? = {
+        let own = firstLine(of: "/proc/self/stat").split(separator: ")").last ?? ""
+        let fields = own.split(separator: " ")
+        guard fields.count > 19, let ticks = Double(fields[19]) else { return nil }
+        var boot = timespec(), now = timespec()
+        guard clock_gettime(CLOCK_BOOTTIME, &boot) == 0, clock_gettime(CLOCK_REALTIME, &now) == 0
+        else { return nil }
+        let booted = Double(now.tv_sec - boot.tv_sec)
+        return booted + (ticks / Double(sysconf(Int32(_SC_CLK_TCK)))).rounded()
+    }()
 
     private static func firstLine(of path: String) -> String {
         guard let file = fopen(path, "r") else { return "" }
         defer { fclose(file) }
-        var buffer = [UInt8](repeating: 0, count: 256)
+        var buffer = [UInt8](repeating: 0, count: 1024)
         let count = fread(&buffer, 1, buffer.count, file)
         return String(decoding: buffer.prefix(count), as: UTF8.self)
             .split(separator: "\n").first.map(String.init) ?? ""

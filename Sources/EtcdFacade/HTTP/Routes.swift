@@ -64,6 +64,7 @@ extension Facade {
                 HTTPResponse(
                     status: 200, contentType: "text/plain; version=0.0.4; charset=utf-8",
                     metricsText()))
+        case "/debug/vars": respond(.json(variablesJSON()))
         case "/polder/status": respond(.json(statusJSON()))
         case "/polder/conflicts":
             let limit = target.value("limit").flatMap(Int.init) ?? 100
@@ -74,6 +75,33 @@ extension Facade {
                 HTTPResponse(
                     status: 404, contentType: "text/plain; charset=utf-8", "404 page not found\n"))
         }
+    }
+
+    /// Go's expvar page, with those of etcd's variables that mean something here.
+    private func variablesJSON() -> String {
+        let status = node.status
+        let figures = ProcessFigures.now()
+        var json = JSONWriter()
+        json.object { json in
+            json.list("cmdline") { json in
+                for word in CommandLine.arguments { json.value(word) }
+            }
+            json.member("file_descriptor_limit", figures.openFilesMax)
+            json.object("memstats") { json in
+                json.member("Sys", figures.virtualBytes)
+                json.member("HeapInuse", figures.residentBytes)
+            }
+            json.object("raft.status") { json in
+                json.member("id", String(status.memberID, radix: 16))
+                json.member("term", status.epochRound)
+                json.member("commit", status.decidedIndex)
+                json.member("lead", String(status.sequencerMemberID, radix: 16))
+                let leads = status.sequencerMemberID == status.memberID
+                json.member("raftState", leads ? "StateLeader" : "StateFollower")
+                json.member("applied", status.appliedIndex)
+            }
+        }
+        return json.text
     }
 
     private var versionJSON: String {

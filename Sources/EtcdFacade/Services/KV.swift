@@ -46,7 +46,7 @@ extension Facade {
     }
 
     /// What would not fit a log entry of etcd. Reads may be larger, up to the server's message limit.
-    private func checkSize(_ message: Bytes) throws(CallFailure) {
+    func checkSize(_ message: Bytes) throws(CallFailure) {
         guard message.count <= limits.requestBytesMax else {
             throw EtcdError.requestTooLarge.failure
         }
@@ -65,6 +65,9 @@ extension Facade {
             return ResponseCodec.delete(deleted: deleted, previous: previous, headers.at(revision))
         case (.transaction, .transaction(let result, let revision)):
             return ResponseCodec.transaction(result, headers.at(revision))
+        case (.headerOnly, .transaction(_, let revision)),
+            (.proclaim, .transaction(_, let revision)):
+            return MessageBuilder(headers.at(revision)).bytes
         case (.compaction, .compacted(let revision)):
             return MessageBuilder(headers.at(revision)).bytes
         // LeaseGrantResponse and LeaseKeepAliveResponse are alike.

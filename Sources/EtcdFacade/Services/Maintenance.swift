@@ -86,6 +86,8 @@ extension Facade {
     }
 
     private static let serving: [UInt8] = [8, 1]
+    /// HealthListResponse: the empty name, which is the whole server, serves.
+    static let allServing: [UInt8] = [10, 6, 10, 0, 18, 2] + serving
 
     private func serviceName(_ message: Bytes) throws(CallFailure) -> String {
         try decoding { () throws(CodecError) in

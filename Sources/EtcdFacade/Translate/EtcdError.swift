@@ -99,6 +99,16 @@ enum EtcdError: Error, CaseIterable {
 }
 
 extension RequestError {
+    /// Not the request's fault: what etcd counts as a failed proposal.
+    var isOfTheRegion: Bool {
+        switch self {
+        case .noLeader, .timedOut, .stopped, .tooManyRequests: true
+        case .compacted, .futureRevision, .keyNotFound, .leaseNotFound, .leaseExists,
+            .leaseTTLTooLarge, .noSpace, .requestTooLarge, .cursorMismatch:
+            false
+        }
+    }
+
     /// The one place where the core's outcomes become etcd's errors.
     var failure: CallFailure {
         switch self {

@@ -15,6 +15,12 @@ extension HostConfiguration {
             try tls.finish()
         }
         if var reader = try root.mapping("limits") { try readLimits(&reader) }
+        if var http = try root.mapping("http") {
+            if let on = try http.boolean("gateway") { access.isGatewayEnabled = on }
+            if let origins = try http.strings("cors") { access.origins = Set(origins) }
+            if let hosts = try http.strings("hosts") { access.hosts = Set(hosts) }
+            try http.finish()
+        }
         if var log = try root.mapping("log") {
             if let level = try log.choice("level", LogLevel.self) { logLevel = level }
             if let format = try log.choice("format", LogFormat.self) { logFormat = format }

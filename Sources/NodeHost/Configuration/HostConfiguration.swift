@@ -85,6 +85,16 @@ package struct HostConfiguration: Equatable, Sendable {
         package init() {}
     }
 
+    /// Of HTTP that is not gRPC (etcd: --enable-grpc-gateway, --cors, --host-whitelist).
+    package struct Access: Equatable, Sendable {
+        package var isGatewayEnabled = true
+        /// Origins whose pages may read answers; empty or with "*": all.
+        package var origins: Set<String> = []
+        /// Names by which clients without TLS may call this node; empty or with "*": all.
+        package var hosts: Set<String> = []
+        package init() {}
+    }
+
     package enum LogLevel: String, CaseIterable, Sendable {
         case trace, debug, info, notice, warning, error, critical
     }
@@ -110,6 +120,7 @@ package struct HostConfiguration: Equatable, Sendable {
     /// carry `r<region>-n<node>`. Set by etcd's flags only.
     package var namesPeersByHost = false
     package var limits = Limits()
+    package var access = Access()
     package var logLevel = LogLevel.info
     package var logFormat = LogFormat.text
     package var faultInjection = false

@@ -80,10 +80,10 @@ struct EtcdFlag: Sendable {
             ("cert-file", ""), ("key-file", ""), ("trusted-ca-file", ""), ("client-crl-file", ""),
             ("peer-cert-file", ""), ("peer-key-file", ""), ("peer-trusted-ca-file", ""),
             ("peer-crl-file", ""), ("tls-min-version", "TLS1.2"), ("log-level", "info"),
-            ("log-format", "json"),
+            ("log-format", "json"), ("cors", "*"), ("host-whitelist", "*"),
         ])
         + flags(.honoured, .boolean, [
-            ("client-cert-auth", "false"), ("peer-client-cert-auth", "false"), ("version", "false"),
+            ("enable-grpc-gateway", "true"), ("client-cert-auth", "false"), ("peer-client-cert-auth", "false"), ("version", "false"),
         ])
         + flags(.honoured, .number, [
             ("max-txn-ops", "128"), ("max-request-bytes", "1572864"),
@@ -127,7 +127,7 @@ struct EtcdFlag: Sendable {
         ])
         + flags(.ignored("there is no such thing here"), .text, [
             ("client-cert-file", ""), ("client-key-file", ""),
-            ("cors", "*"), ("host-whitelist", "*"), ("metrics", "basic"),
+            ("metrics", "basic"),
             ("discovery-fallback", "proxy"), ("discovery-proxy", ""), ("discovery-srv-name", ""),
             ("discovery-cert", ""), ("discovery-key", ""), ("discovery-cacert", ""),
             ("discovery-user", ""), ("discovery-password", ""), ("local-address", ""),
@@ -156,7 +156,7 @@ struct EtcdFlag: Sendable {
             ("initial-election-tick-advance", "true"), ("socket-reuse-port", "false"),
             ("socket-reuse-address", "false"), ("strict-reconfig-check", "true"),
             ("pre-vote", "true"), ("enable-v2", "false"), ("enable-pprof", "false"),
-            ("enable-grpc-gateway", "true"), ("unsafe-no-fsync", "false"),
+            ("unsafe-no-fsync", "false"),
             ("discovery-insecure-transport", "true"), ("discovery-insecure-skip-tls-verify", "false"),
             ("memory-mlock", "false"), ("peer-skip-client-san-verification", "false"),
             ("enable-distributed-tracing", "false"),

@@ -21,6 +21,7 @@ package struct EtcdPlan: Equatable, Sendable {
         try builder.readPeers()
         try builder.readTLS()
         try builder.readLimits()
+        builder.readAccess()
         try builder.readLog()
         configuration = builder.configuration
         warnings = builder.arguments.warnings
@@ -267,6 +268,12 @@ private struct Builder {
             interval >= .milliseconds(100)
         else { throw arguments.refuse(chosen, "must be at least 100ms") }
         configuration.limits.watchProgressInterval = interval
+    }
+
+    mutating func readAccess() {
+        configuration.access.isGatewayEnabled = arguments.isOn("enable-grpc-gateway")
+        configuration.access.origins = Set(arguments.list("cors"))
+        configuration.access.hosts = Set(arguments.list("host-whitelist"))
     }
 
     private mutating func bounded(_ name: String, _ range: ClosedRange<Int>) -> Int {

@@ -23,6 +23,13 @@ final class ClientDoor: RPCHandler {
     func onWritable(_ call: CallReference) { facade.onWritable(call) }
     func onReadEnd() { host.turnIfFull() }
 
+    func onUpgrade(_ request: HTTPRequest) -> [(name: String, value: String)]? {
+        facade.onUpgrade(request)
+    }
+    func onWebSocket(_ request: HTTPRequest, _ socket: WebSocket) {
+        facade.onWebSocket(request, socket)
+    }
+
     func onHTTP(_ request: HTTPRequest, _ responder: HTTPResponder) {
         guard request.target.hasPrefix("/polder/fault") else {
             facade.onHTTP(request, responder)

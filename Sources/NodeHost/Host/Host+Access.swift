@@ -115,8 +115,17 @@ extension Host: NodeAccess {
         status.leaderChangesTotal = figures.leaderChanges
         status.voidRevisionsTotal = figures.voidRevisions
         let syncs = log.metrics()
-        status.logSyncsTotal = syncs.syncs
-        status.logSyncSecondsTotal = Double(syncs.syncNanoseconds) / 1e9
+        status.logSyncs = DurationCounts(
+            count: syncs.syncs, seconds: Double(syncs.syncNanoseconds) / 1e9,
+            counts: syncs.syncHistogram)
+        status.storeCommits = figures.commits
+        status.peers = transport.statistics.sorted { $0.key < $1.key }.map { peer, traffic in
+            NodeStatus.PeerTraffic(
+                id: HostConfiguration.memberID(
+                    cluster: configuration.clusterID, region: peer.region, node: peer.node),
+                isConnected: traffic.connected, bytesSent: traffic.bytesSent,
+                bytesReceived: traffic.bytesReceived)
+        }
         return status
     }
 

@@ -1,4 +1,5 @@
 import Consensus
+import EtcdFacade
 import Logging
 import NIOCore
 import Node
@@ -136,6 +137,8 @@ struct HostFigures {
     var voidRevisions: UInt64 = 0
     var leaderChanges: UInt64 = 0
     var sizes: Store.Sizes?
+    /// Batches that were put into the store.
+    var commits = DurationCounts()
 
     mutating func count(_ event: NodeEvent) {
         switch event {

@@ -107,7 +107,11 @@ extension Host {
     /// In the order that `NodeEffects` prescribes: what others are told must be in the store and on its
     /// way into the log first.
     private func carryOut(at now: Instant) throws(StorageError) {
-        if !effects.store.isEmpty { try store.apply(effects.store) }
+        if !effects.store.isEmpty {
+            let before = Clocks.instant()
+            try store.apply(effects.store)
+            figures.commits.note(nanoseconds: Clocks.instant().since(before).nanoseconds)
+        }
         if !effects.persist.isEmpty { log.append(effects.persist, ticket: effects.ticket) }
         sendToPeers()
         answerClients()

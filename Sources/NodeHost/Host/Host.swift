@@ -125,6 +125,8 @@ final class Host: @unchecked Sendable {
             delegate: peers)
         var limits = RPCLimits()
         limits.messageBytesMax = configuration.limits.requestBytesMax + 524_288
+        // In JSON a message's bytes are base64.
+        limits.httpBodyBytesMax = limits.messageBytesMax / 3 * 4 + 65_536
         limits.concurrentStreamsMax = configuration.limits.concurrentStreamsMax
         server = RPCServer(loop: loop, limits: limits)
         metricsServer = RPCServer(loop: loop, limits: limits)
@@ -150,6 +152,7 @@ final class Host: @unchecked Sendable {
         versions.polder = PolderVersion.text
         let facade = Facade(
             node: self, server: server, limits: facadeLimits, versions: versions)
+        facade.access = HTTPAccess(configuration.access)
         self.facade = facade
         server.handler = ClientDoor(host: self, facade: facade)
         metricsServer.handler = MetricsDoor(server: metricsServer, facade: facade)
@@ -288,6 +291,15 @@ final class Host: @unchecked Sendable {
             }
     }
     var isStopping = false
+}
+
+extension HTTPAccess {
+    init(_ access: HostConfiguration.Access) {
+        self.init()
+        isGatewayEnabled = access.isGatewayEnabled
+        origins = access.origins
+        hosts = access.hosts
+    }
 }
 
 /// The highest durable ticket, handed from the log's thread to the loop with one wake at a time.
