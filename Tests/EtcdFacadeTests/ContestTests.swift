@@ -199,6 +199,8 @@ import Testing
         let again: V3electionpb_CampaignResponse = try client.answer(
             campaign(client, "e", lease, "two"))
         #expect(again.leader.rev == first.leader.rev)
+        // As in etcd: the header is that of finding the key, not of the proclamation.
+        #expect(again.header.revision == first.header.revision)
         #expect(try text(client.get(text(first.leader.key)).kvs[0].value) == "two")
     }
 

@@ -132,6 +132,7 @@ final class Browser {
     @Test(arguments: [
         ("/v3/kv/put", "", 400, 3, "etcdserver: key is not provided"),
         ("/v3/kv/put", "{}", 400, 3, "etcdserver: key is not provided"),
+        ("/v3/kv/put", "null", 400, 3, "etcdserver: key is not provided"),
         ("/v3/kv/put", #"{"key":"YQ==","lease":"123"}"#, 404, 5,
             "etcdserver: requested lease not found"),
         ("/v3/kv/compaction", #"{"revision":"99"}"#, 400, 11,

@@ -55,7 +55,7 @@ class Stream(threading.Thread):
     def __init__(self, gateway, path, body):
         super().__init__(daemon=True)
         self.lines, self.error = [], None
-        self.answer = gateway.open(path, body, timeout=600)
+        self.answer = gateway.open(path, body, timeout=60)
         self.start()
 
     def run(self):
@@ -281,9 +281,10 @@ def locks(check, gateway, p):
 def elections(check, gateway, p):
     leases = [gateway.call("/lease/grant", TTL="60")["ID"] for _ in range(2)]
     name = b64(p + "election")
-    stream = Stream(gateway, "/v3/election/observe", {"name": name})
     first = gateway.call("/election/campaign", name=name, lease=leases[0], value=b64("one"))["leader"]
+    stream = Stream(gateway, "/v3/election/observe", {"name": name})
     result = {}
+    stream.wait(1)
 
     def run_for_office():
         result["second"] = gateway.call("/election/campaign", name=name, lease=leases[1],

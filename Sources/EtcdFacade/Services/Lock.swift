@@ -44,6 +44,7 @@ extension Facade {
         ask(contender, .transaction(contender.entry))
     }
 
+    /// The way of all requests of a contender to the node: what `submit` is to the other calls.
     private func ask(_ contender: Contender, _ request: Request) {
         let token = pending.add(Pending(call: contender.call, kind: .contends(contender)))
         contender.token = token
@@ -73,8 +74,7 @@ extension Facade {
         case (.entering, .transaction(let result, let revision)):
             contender.entered = revision
             onEntered(contender, result, revision)
-        case (.proclaiming, .transaction(let result, let revision)):
-            contender.entered = revision
+        case (.proclaiming, .transaction(let result, _)):
             if contender.isAbandoned { return withdraw(contender) }
             guard result.succeeded else { return fail(contender.call, .notLeader) }
             look(contender)
