@@ -82,7 +82,6 @@ extension Host: NodeAccess {
     // MARK: The picture
 
     var now: Instant { Clocks.instant() }
-    var epochRound: UInt64 { node.sequencerEpoch.round }
 
     func randomLeaseID() -> LeaseID { LeaseID(Int64.random(in: 1...Int64.max)) }
 

@@ -55,6 +55,8 @@ final class Host: @unchecked Sendable {
     var outgoing: [[PeerMessage]] = []
     var outgoingOrder: [NodeID] = []
 
+    /// As of this turn. Every answer carries it, and to ask `node` copies all of it.
+    var epochRound: UInt64 = 0
     /// Calls that wait for a read index and then list leases.
     var leaseLists: Set<UInt64> = []
 
