@@ -4,11 +4,24 @@ import Primitives
 /// Where answers go. `RPCServer` in production; tests record.
 protocol CallOutput: AnyObject {
     func send(_ message: [UInt8], to call: CallReference)
+    /// Whole messages one after the other, each behind gRPC's five bytes (flag 0, length).
+    func sendFramed(_ messages: [UInt8], to call: CallReference)
     func finish(_ call: CallReference, _ status: GRPCStatus, message: String)
     func bufferedBytes(of call: CallReference) -> Int
 }
 
 extension RPCServer: CallOutput {}
+
+extension CallOutput {
+    func sendFramed(_ messages: [UInt8], to call: CallReference) {
+        var at = 0
+        while at + 5 <= messages.count {
+            let size = messages[(at + 1)..<(at + 5)].reduce(0) { $0 << 8 | Int($1) }
+            send(Array(messages[(at + 5)..<(at + 5 + size)]), to: call)
+            at += 5 + size
+        }
+    }
+}
 
 /// Fills the headers of answers.
 struct HeaderSource {

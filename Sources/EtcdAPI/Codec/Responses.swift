@@ -142,6 +142,31 @@ package enum ResponseCodec {
         }
     }
 
+    /// The header as it begins every answer, for those that send many with the same one.
+    package static func header(_ header: HeaderFields) -> [UInt8] {
+        ProtoWriter.build(header.fieldSize) { header.write(&$0) }
+    }
+
+    /// A WatchResponse with one event, behind the five bytes of its gRPC message, to `out`.
+    package static func appendWatch(
+        _ watchID: Int64, event: Bytes, header: [UInt8], to out: inout [UInt8]
+    ) {
+        let size = header.count + ProtoSize.int64(2, watchID) + event.length
+        out.append(0)
+        withUnsafeBytes(of: UInt32(size).bigEndian) { out.append(contentsOf: $0) }
+        out.append(contentsOf: header)
+        if watchID != 0 {
+            out.append(2 << 3)
+            var rest = UInt64(bitPattern: watchID)
+            while rest >= 0x80 {
+                out.append(UInt8(truncatingIfNeeded: rest) | 0x80)
+                rest >>= 7
+            }
+            out.append(UInt8(truncatingIfNeeded: rest))
+        }
+        event.withUnsafeBytes { out.append(contentsOf: $0) }
+    }
+
     // MARK: KeyValue
 
     package static func size(_ row: Row) -> Int {

@@ -73,6 +73,21 @@ package final class RPCServer: @unchecked Sendable {
 
     package func send(_ message: [UInt8], to call: CallReference) { send(Bytes(message), to: call) }
 
+    /// Several messages at once, each behind its five bytes already.
+    package func sendFramed(_ messages: [UInt8], to call: CallReference) {
+        guard let slot = resolve(call), let connection = connections[calls[slot].connection] else {
+            return
+        }
+        let stream = calls[slot].stream
+        if !calls[slot].hasAnswered {
+            calls[slot].hasAnswered = true
+            connection.session.respond(stream, Self.answer, hasBody: true)
+        }
+        connection.session.send(stream, Bytes(messages), isMessage: false)
+        counters.messageBytesSent &+= UInt64(messages.count)
+        wrote(connection)
+    }
+
     /// Sends the response's headers before there is a message, so that a client's stream counts as open.
     package func accept(_ call: CallReference) {
         guard let slot = resolve(call), !calls[slot].hasAnswered, calls[slot].connection >= 0,

@@ -26,6 +26,8 @@ final class WatchHub {
     private var previousRows: PreviousRows
     private var batch = EventBatch()
     private var touched: [Watcher] = []
+    /// Streams whose outbox holds something, within a delivery.
+    private var filled: [WatchStream] = []
     /// Streams whose progress request could not be answered at once.
     private var progressWaiters: [WatchStream] = []
     private var notifiedStreams: [WatchStream] = []
@@ -254,16 +256,50 @@ final class WatchHub {
 
     private func deliver() {
         guard !touched.isEmpty else { return }
+        var header: (revision: Revision, bytes: [UInt8]) = (.zero, [])
         for watcher in touched {
             if watcher.stream.isBlocked {
                 fallBehind(watcher, batch)
             } else if let last = watcher.hits.last {
                 let revision = batch.rows[Int(last)].modRevision
-                send(to: watcher, &batch, revision: revision)
+                let field = batch.field(last, withPrevious: watcher.wantsPrevious)
+                guard watcher.hits.count == 1, field.count <= Self.smallEvent else {
+                    send(to: watcher, &batch, revision: revision)
+                    continue
+                }
+                if header.revision != revision {
+                    header = (revision, ResponseCodec.header(headers.at(revision)))
+                }
+                gather(field, header.bytes, for: watcher)
             }
         }
+        for stream in filled { empty(stream) }
+        filled.removeAll(keepingCapacity: true)
         touched.removeAll(keepingCapacity: true)
         batch = EventBatch()
+    }
+
+    private static let smallEvent = 4096
+    private static let outboxBytes = 64 << 10
+
+    /// One event for one of perhaps many watchers of a stream: their responses leave as one piece.
+    private func gather(_ field: Bytes, _ header: [UInt8], for watcher: Watcher) {
+        let stream = watcher.stream
+        if stream.outbox.isEmpty { filled.append(stream) }
+        ResponseCodec.appendWatch(watcher.id, event: field, header: header, to: &stream.outbox)
+        watcher.hits.removeAll(keepingCapacity: true)
+        watcher.isProgressDue = false
+        eventsTotal += 1
+        if stream.outbox.count >= Self.outboxBytes { empty(stream) }
+    }
+
+    private func empty(_ stream: WatchStream) {
+        guard !stream.outbox.isEmpty else { return }
+        output.sendFramed(stream.outbox, to: stream.call)
+        stream.outbox = []
+        if output.bufferedBytes(of: stream.call) > limits.bufferedBytesHigh {
+            stream.isBlocked = true
+        }
     }
 
     /// Its events are not sent now; the store has them.
@@ -277,6 +313,7 @@ final class WatchHub {
     /// One response with everything that the batch has for this watcher.
     func send(to watcher: Watcher, _ batch: inout EventBatch, revision: Revision) {
         let stream = watcher.stream
+        empty(stream)
         var fields: [Bytes] = []
         fields.reserveCapacity(watcher.hits.count)
         var bytes = 0

@@ -74,6 +74,8 @@ final class WatchStream {
     /// For the progress notifications that come by themselves; `.never` while no watcher wants any.
     var nextProgress = Instant.never
     var isClosed = false
+    /// Responses of the delivery that is under way, framed.
+    var outbox: [UInt8] = []
 
     init(call: CallReference) { self.call = call }
 }
