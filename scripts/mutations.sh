@@ -1,36 +1,59 @@
 #!/bin/bash
-# Breaks one rule after the other on purpose (Sources/Primitives/Mutation.swift) and runs seeds until a
-# checker or an invariant notices. A table; fails if a rule's absence stays unnoticed.
+# Breaks one rule after the other on purpose (Sources/Primitives/Mutation.swift). First the tests of
+# schedules must fail, then seeds are simulated until a checker or an invariant notices. A table; fails if
+# the absence of a rule stays unnoticed by both.
 #
-#   scripts/mutations.sh [--seconds n] [NAME ...]     seconds of CPU for each rule, 40 if not given
+#   scripts/mutations.sh [--seconds n] [--tests-only | --seeds-only] [NAME ...]
+#
+# --seconds: of CPU for the seeds of each rule, 40 if not given.
 set -u
 cd "$(dirname "$0")/../Proof" || exit 2
-seconds=40
-if [ "${1:-}" = --seconds ]; then seconds=$2; shift 2; fi
-build=${PROOF_BUILD:-.build/mutations}
+seconds=40 tests=yes seeds=yes
+while :; do
+    case "${1:-}" in
+        --seconds) seconds=$2; shift 2 ;;
+        --tests-only) seeds=; shift ;;
+        --seeds-only) tests=; shift ;;
+        *) break ;;
+    esac
+done
+export POLDER_MUTATIONS=1
+build=${PROOF_BUILD:-.build/mutations} debug=${PROOF_TESTS:-.build/mutations-tests}
+suites='AcceptorTests|LeaderTests|ElectionTests|LeaseTests|MembershipTests|PartitionTests|SequencerTests|ConflictTests'
+run_tests() { swift test --skip-build --scratch-path "$debug" --filter "$suites" 2>&1; }
 if [ -z "${PROOF_SKIP_BUILD:-}" ]; then
-    POLDER_MUTATIONS=1 swift build -c release --scratch-path "$build" -j 2 >&2 || exit 2
+    if [ -n "$seeds" ]; then swift build -c release --scratch-path "$build" -j 2 >&2 || exit 2; fi
+    if [ -n "$tests" ]; then swift build --build-tests --scratch-path "$debug" -j 2 >&2 || exit 2; fi
 fi
-proof=$build/release/proof
-names=${*:-$("$proof" mutations)}
+if [ -n "$tests" ] && ! run_tests >/dev/null; then
+    echo "the tests fail without a mutation" >&2
+    exit 2
+fi
+names=${*:-$(sed -n 's/^    case \([a-zA-Z]*\)$/\1/p' Sources/Primitives/Mutation.swift)}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 caught=0 tried=0
-printf '%-26s %-7s %-6s %s\n' rule caught seed 'noticed by'
+printf '%-26s %-8s %-6s %s\n' 'broken rule' tests seed 'noticed by'
 for name in $names; do
     tried=$((tried + 1))
-    (ulimit -t "$seconds" -c 0; exec "$proof" hunt --mutation "$name" --seeds 100000) >"$out/o" 2>"$out/e"
-    seed=$(grep -a '^seed' "$out/o" | tail -1 | cut -d' ' -f2)
-    if by=$(grep -a '^caught' "$out/o"); then
-        by=${by#caught }
-    elif by=$(grep -a -o 'invariant broken.*\|Fatal error.*' "$out/e" | head -1) && [ -n "$by" ]; then
-        by="stopped: $(echo "$by" | cut -c1-90)"
-    else
-        printf '%-26s %-7s %-6s %s\n' "$name" NO "$seed" "- in $seconds s"
-        continue
+    failed=- seed=- by=
+    if [ -n "$tests" ]; then
+        POLDER_MUTATION=$name run_tests >"$out/t"
+        failed=$(grep -a '^✘ Test "' "$out/t" | grep -a -o '"[^"]*"' | sort -u | wc -l)
+        if grep -a -q 'Fatal error\|invariant broken' "$out/t"; then failed=$((failed + 1)); fi
     fi
-    caught=$((caught + 1))
-    printf '%-26s %-7s %-6s %s\n' "$name" yes "$seed" "$by"
-done
+    if [ -n "$seeds" ]; then
+        (ulimit -t "$seconds" -c 0; exec "$build/release/proof" hunt --mutation "$name" --seeds 1000000) \
+            >"$out/o" 2>"$out/e"
+        seed=$(grep -a '^seed' "$out/o" | tail -1 | cut -d' ' -f2)
+        by=$(grep -a '^caught' "$out/o" | head -1 | cut -c8-)
+        if [ -z "$by" ]; then
+            by=$(grep -a -o 'invariant broken.*\|Fatal error.*' "$out/e" | head -1 | cut -c1-90)
+        fi
+        [ -n "$by" ] || by="- (in $seconds s, $seed seeds)" seed=-
+    fi
+    printf '%-26s %-8s %-6s %s\n' "$name" "$failed" "$seed" "$by"
+    if [ "$seed" != - ] || { [ "$failed" != - ] && [ "$failed" -gt 0 ]; }; then caught=$((caught + 1)); fi
+done 2>/dev/null
 echo "$caught of $tried caught"
 [ "$caught" = "$tried" ]

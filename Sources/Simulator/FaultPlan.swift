@@ -24,6 +24,8 @@ struct FaultPlan {
         case duel
         /// A voter restarts within the lease that it has promised, and is asked for its vote at once.
         case restartedVoter
+        /// A sequencer whose voters' answers are late is cut off and replaced at once.
+        case lateAnswers
         case loss
         case duplication
         case reordering
@@ -39,7 +41,8 @@ struct FaultPlan {
         var isMomentary: Bool {
             switch self {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
-                .connectionReset, .groupCut, .takeover, .duel, .restartedVoter, .clockJump, .regionCut:
+                .connectionReset, .groupCut, .takeover, .duel, .restartedVoter, .lateAnswers,
+                .clockJump, .regionCut:
                 true
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
                 .compaction:
@@ -71,7 +74,7 @@ struct FaultPlan {
         for kind in Kind.allCases where random.chance(chance, in: 18) { kinds.insert(kind) }
         var period = TimeSpan.milliseconds(40 + random.below(900)) * pace
         // The others have a theme, and more of it: some rules break only by faults that go together.
-        let themed = random.chance(1, in: 2), often = TimeSpan.milliseconds(20 + random.below(200)) * pace
+        let themed = random.chance(2, in: 3), often = TimeSpan.milliseconds(20 + random.below(200)) * pace
         let theme = random.pick(Self.themes)
         let chosen = theme.filter { _ in random.chance(3, in: 4) }
         if themed {
@@ -110,10 +113,12 @@ struct FaultPlan {
         // Leaderships.
         [.duel, .takeover, .groupCut, .crash, .freeze, .reordering],
         [.duel, .takeover, .partition, .machineLoss],
+        [.duel, .takeover, .crash],
         // The sequencer's lease.
-        [.restartedVoter, .partition, .freeze, .stalls, .clockSkew],
+        [.restartedVoter, .lateAnswers, .partition, .freeze, .stalls, .clockSkew],
         // Disks.
         [.powerLoss, .crash, .slowDisk, .takeover, .machineLoss],
+        [.powerLoss, .slowDisk],
         // Transactions over several partitions.
         [.crash, .freeze, .loss, .duplication, .takeover, .slowNode],
         [.loss, .duplication, .reordering, .stalls, .oneWayPartition, .connectionReset],

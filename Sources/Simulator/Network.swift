@@ -73,6 +73,8 @@ struct Network {
     private var connections = ContiguousArray(repeating: Connection(), count: size * size)
     /// How many faults block a direction at the moment.
     private var blocked = ContiguousArray(repeating: 0, count: size * size)
+    /// What a direction takes longer than usual, for a while.
+    private var detours = ContiguousArray(repeating: TimeSpan.zero, count: size * size)
     private var lastDue = ContiguousArray(repeating: Instant.zero, count: size * size)
     private let wideDelay: TimeSpan
     private var random: SplitMix
@@ -95,7 +97,16 @@ struct Network {
     mutating func unblock(from: NodeAddress, to: NodeAddress) {
         blocked[place(from, to)] = max(0, blocked[place(from, to)] - 1)
     }
-    mutating func unblockAll() { for i in blocked.indices { blocked[i] = 0 } }
+    mutating func unblockAll() {
+        for i in blocked.indices {
+            blocked[i] = 0
+            detours[i] = .zero
+        }
+    }
+
+    mutating func detour(from: NodeAddress, to: NodeAddress, _ span: TimeSpan) {
+        detours[place(from, to)] = span
+    }
 
     func isBlocked(from: NodeAddress, to: NodeAddress) -> Bool { blocked[place(from, to)] > 0 }
 
@@ -105,7 +116,7 @@ struct Network {
     ) -> (first: Instant?, second: Instant?) {
         let place = place(from, to)
         if blocked[place] > 0 || isStruck(faults.lossPerMille) { return (nil, nil) }
-        var delay = TimeSpan.microseconds(30 + random.below(150))
+        var delay = TimeSpan.microseconds(30 + random.below(150)) + detours[place]
         if from.region != to.region { delay = delay + wideDelay + .microseconds(random.below(2_000)) }
         if isStruck(faults.stallPerMille) { delay = delay + .milliseconds(5 + random.below(60)) * faults.pace }
         var due = now.advanced(by: delay)

@@ -28,6 +28,8 @@ final class SimulatedNode {
     /// Crash in the middle of a turn: after so many turns, at which step of the host's work.
     var armed: (turns: Int, step: Int)?
     var armedRestart = TimeSpan.zero
+    /// Crash when it is about to send such a message, or has just sent it.
+    var armedMoment: (moment: Moment, afterSending: Bool)?
     var wakeDue = Instant.never
     var stream: WatchStream?
     var effects = NodeEffects()
@@ -81,6 +83,7 @@ final class SimulatedNode {
         isSyncing = false
         isFlushing = false
         armed = nil
+        armedMoment = nil
         wakeDue = .never
         log.crash(random: &random)
         store = flushed

@@ -31,7 +31,7 @@ extension World {
             ask(.read(RangeQuery(range: KeyRange(key: key))), client: -2, at: address)
         }
         if random.chance(1, in: 8) { watchFromThePast(address) }
-        queue.schedule(.readerNext(address), after: paced(4 + random.below(20)))
+        queue.schedule(.readerNext(address), after: pause(around: paced(14)))
     }
 
     /// A watcher that begins at an old revision reads the store's index: what it finds is the history.
@@ -108,9 +108,22 @@ extension World {
         if case .unknown = outcome {
             clients[number].node = NodeID(UInt16(1 + random.below(UInt64(nodesPerRegion))))
         }
-        let pause = TimeSpan(nanoseconds: 1_000 + random.below(2 * workload.think.nanoseconds))
-        queue.schedule(.clientNext(number), after: pause)
+        queue.schedule(.clientNext(number), after: pause(around: workload.think))
     }
+
+    /// In slow worlds requests come in bursts with long silence between them: as close together as at the
+    /// real pace, and as many in all.
+    private func pause(around mean: TimeSpan) -> TimeSpan {
+        var nanoseconds = 2 * mean.nanoseconds
+        if pace > 1 {
+            nanoseconds =
+                random.chance(1, in: Self.burst)
+                ? nanoseconds * Self.burst * Simulation.calm : nanoseconds / pace
+        }
+        return TimeSpan(nanoseconds: 1_000 + random.below(nanoseconds))
+    }
+
+    private static let burst: UInt64 = 20
 
     func clientTimeout(_ client: Int, _ operation: Int) {
         guard operations[operation].returnedAt == .never else { return }

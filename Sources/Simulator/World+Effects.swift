@@ -36,7 +36,9 @@ extension World {
             beginSync(address)
         }
         if crashes(address, at: 2) { return }
+        if crashes(address, sending: effects.sends, isSent: false) { return }
         send(effects.sends, from: address)
+        if crashes(address, sending: effects.sends, isSent: true) { return }
         for (region, node, message) in effects.linkSends {
             let to = NodeAddress(region: region, node: node)
             say("\(address) to \(to): \(message.brief)")

@@ -15,11 +15,13 @@ extension World {
         say("fault \(fault.number): \(fault.kind) at \(address)")
         switch fault.kind {
         case .crash:
-            if luck.chance(1, in: 2) {
-                nodes[address]?.armed = (Int(luck.below(40)), Int(luck.below(4)))
-                nodes[address]?.armedRestart = span(20, 1_500)
-            } else {
-                kill(address, silent: false, restartAfter: span(20, 1_500))
+            let restart = span(20, 1_500)
+            nodes[address]?.armedRestart = restart
+            switch luck.below(4) {
+            case 0: kill(address, silent: false, restartAfter: restart)
+            case 1: nodes[address]?.armed = (Int(luck.below(40)), Int(luck.below(4)))
+            default:
+                nodes[address]?.armedMoment = (luck.pick(Moment.allCases), luck.chance(1, in: 2))
             }
         case .machineLoss: kill(address, silent: true, restartAfter: span(100, 2_500))
         case .groupCut:
@@ -56,6 +58,7 @@ extension World {
             }
         case .duel: duel(in: address.region, &luck)
         case .restartedVoter: restartVoter(in: address.region, &luck)
+        case .lateAnswers: delayAnswers(in: address.region, &luck)
         case .clockJump:
             let jump = luck.within(-400_000...400_000)
             nodes[address]?.clock.jump(microseconds: jump)
@@ -85,6 +88,7 @@ extension World {
             if let i = groupCuts.firstIndex(of: cut) { groupCuts.remove(at: i) }
         case .cut(let cut): self.cut(cut, for: paced(400))
         case .campaign(let partition, let address): deliver(.campaign(partition), to: address)
+        case .detour(let a, let b, let span): network.detour(from: a, to: b, span)
         case .kill(let address, let restartAfter):
             kill(address, silent: true, restartAfter: restartAfter)
         case .block(let a, let b, let span):
@@ -157,6 +161,23 @@ extension World {
         for p in 0...map.entries.count { later(.campaign(PartitionID(UInt32(p)), b), campaignAt) }
     }
 
+    /// S hears its voters' answers when their promises are nearly over, and after it is cut off
+    /// (protocol-rules.md S13 d).
+    private func delayAnswers(in region: RegionID, _ luck: inout SplitMix) {
+        guard let s = leader(of: .directory, in: region) else { return }
+        let others = addresses.filter { $0.region == region && $0 != s }
+        guard !others.isEmpty else { return }
+        let delay = paced(50 + luck.below(45)), cutAt = paced(100 + luck.below(100))
+        let next = luck.pick(others)
+        for other in others {
+            later(.detour(other, s, delay), .zero)
+            later(.block(s, other, paced(400)), cutAt)
+            later(.detour(other, s, .zero), cutAt)
+        }
+        let campaignAt = cutAt + .milliseconds(1 + luck.below(5))
+        for p in 0...map.entries.count { later(.campaign(PartitionID(UInt32(p)), next), campaignAt) }
+    }
+
     private func cut(_ cut: GroupCut, for span: TimeSpan) {
         say("messages of group \(cut.partition) to and from \(cut.node) are lost for \(span)")
         groupCuts.append(cut)
@@ -177,6 +198,7 @@ extension World {
         groupCuts.removeAll()
         for address in addresses {
             nodes[address]?.armed = nil
+            nodes[address]?.armedMoment = nil
             unfreeze(address)
             if nodes[address]?.isUp == false { boot(address) }
         }

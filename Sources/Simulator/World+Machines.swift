@@ -68,6 +68,18 @@ extension World {
         return true
     }
 
+    /// Killed at a step of the protocol: by what it sends.
+    func crashes(
+        _ address: NodeAddress, sending sends: [(to: NodeID, message: PeerMessage)], isSent: Bool
+    ) -> Bool {
+        guard let node = nodes[address], let armed = node.armedMoment, armed.afterSending == isSent,
+            sends.contains(where: { Moment($0.message) == armed.moment })
+        else { return false }
+        say("\(address) dies at \(armed.moment), \(isSent ? "sent" : "not sent")")
+        kill(address, silent: false, restartAfter: node.armedRestart)
+        return true
+    }
+
     func freeze(_ address: NodeAddress, for span: TimeSpan) {
         guard let node = nodes[address], node.isUp, !node.isFrozen else { return }
         say("\(address) freezes for \(span)")

@@ -12,7 +12,7 @@ extension World {
 
     private func wait(atMost span: TimeSpan, until isDone: () -> Bool) {
         let end = queue.now.advanced(by: span)
-        while violations.isEmpty, queue.now < end, !isDone() { wait(paced(20)) }
+        while violations.isEmpty, queue.now < end, !isDone() { wait(paced(50)) }
     }
 
     func settle() {

@@ -34,6 +34,7 @@ final class World {
         case campaign(PartitionID, NodeAddress)
         case kill(NodeAddress, restartAfter: TimeSpan)
         case block(NodeAddress, NodeAddress, TimeSpan)
+        case detour(NodeAddress, NodeAddress, TimeSpan)
     }
 
     let options: Simulation.Options
@@ -117,7 +118,7 @@ final class World {
         nodesPerRegion = min(options.nodes ?? drawnNodes, NodeAddress.nodesMax)
         let regionCount = min(options.regions ?? drawnRegions, NodeAddress.regionsMax)
         map = PartitionMap(equalPartitions: options.partitions ?? drawnPartitions)
-        duration = options.duration * pace
+        duration = options.duration * Simulation.stretch(pace)
         plan = FaultPlan(
             random: &planning, only: options.faults, kept: options.keptFaults,
             from: .zero.advanced(by: Self.warmUp * pace), duration: duration, pace: pace)

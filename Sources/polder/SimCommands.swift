@@ -106,7 +106,7 @@ struct CheckCommandLine: ParsableCommand {
         abstract: "Checks a history of reads and writes for linearizability.",
         discussion: """
             The file has a line for every operation (docs/testing.md, "Histories"). Keys are checked one by
-            one: linearizability is local. The simulator, the drills and make chaos write such files; so can
+            one: linearizability is local. The simulator, drills and make faults write such files; so can
             any client of any system.
 
               polder check history.txt

@@ -5,6 +5,8 @@ import Testing
 
 /// protocol-rules.md S15.
 @Suite struct MembershipTests {
+    init() { MutationUnderTest.set() }
+
     private func configuration(
         _ number: UInt64, _ voters: [UInt16], _ learners: [UInt16] = []
     ) -> Configuration {

@@ -128,6 +128,8 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
 }
 
 @Suite struct AcceptorTests {
+    init() { MutationUnderTest.set() }
+
     let b1 = ballot(1, 2), b2 = ballot(2, 3)
 
     @Test func `a promise is answered when it is durable, with what was accepted`() {
@@ -244,6 +246,8 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
 }
 
 @Suite struct LeaderTests {
+    init() { MutationUnderTest.set() }
+
     @Test func `a single voter elects itself and decides when durable`() {
         var bench = Bench(voters: [1])
         bench.step(.wake)
@@ -384,6 +388,8 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
 }
 
 @Suite struct ElectionTests {
+    init() { MutationUnderTest.set() }
+
     let b = ballot(1, 2)
 
     private func answer(_ bench: Bench) -> GroupMessage.Vote.Answer? {
@@ -436,6 +442,8 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
 }
 
 @Suite struct LeaseTests {
+    init() { MutationUnderTest.set() }
+
     @Test func `the lease counts from sending, less the drift, over a quorum`() {
         var bench = Bench(lease: LeaseLimits())
         bench.lead(at: ms(200))

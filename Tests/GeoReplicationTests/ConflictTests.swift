@@ -3,6 +3,8 @@ import Primitives
 import Testing
 
 @Suite struct ConflictTests {
+    init() { MutationUnderTest.set() }
+
     /// All orders of arrival that respect each origin's own order give the same version of a key.
     @Test(arguments: UInt64(1)...40)
     func `any order of arrival gives the same winner`(seed: UInt64) {

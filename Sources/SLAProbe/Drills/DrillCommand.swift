@@ -72,6 +72,9 @@ package enum DrillCommand {
                 to: folder.appendingPathComponent("drill.json"), options: .atomic)
             try Data(DrillPage.html(document, run.evidence).utf8)
                 .write(to: folder.appendingPathComponent("drill.html"), options: .atomic)
+            let history = run.evidence.flatMap { $0.record.historyLines($0.region) }
+            try Data((["# polder history 1"] + history).joined(separator: "\n").utf8)
+                .write(to: folder.appendingPathComponent("history.txt"), options: .atomic)
         } catch {
             throw ProbeError.cannotWrite(path: folder.path, reason: error.localizedDescription)
         }

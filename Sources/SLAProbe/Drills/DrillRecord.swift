@@ -54,6 +54,24 @@ struct DrillRecord: Sendable {
             .map { $0.finished.since($0.due) }.max() ?? .zero
     }
 
+    /// As `polder check` reads them (docs/testing.md, "Histories").
+    func historyLines(_ region: String) -> [String] {
+        histories.enumerated().flatMap { register, history in
+            history.map { operation in
+                let end = operation.result == .done ? "\(operation.end / 1_000)" : "-"
+                let key = "\(region)/\(register)"
+                let what =
+                    switch operation.action {
+                    case .write(let value?): "write \(key) \(value)"
+                    case .write(nil): "delete \(key)"
+                    case .read(let value?): "read \(key) \(value)"
+                    case .read(nil): "absent \(key)"
+                    }
+                return "\(operation.client) \(operation.start / 1_000) \(end) \(what)"
+            }
+        }
+    }
+
     /// Judges the registers' histories, each by itself. `nil`: not known.
     func linearizability() -> (isLinearizable: Bool?, problems: [String]) {
         var problems: [String] = []

@@ -1,0 +1,1 @@
+../PartitioningTests/MutationUnderTest.swift
