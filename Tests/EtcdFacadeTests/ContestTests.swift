@@ -252,6 +252,17 @@ import Testing
         #expect(client.facade.contests.isEmpty && client.facade.contests.count == 0)
     }
 
+    @Test func `an observer hears of a leader that campaigned before the last proclamation`() throws {
+        let client = Client()
+        let call = client.begin(
+            .electionObserve, V3electionpb_LeaderRequest.with { $0.name = data("e") })
+        try client.put("e/1", "one")
+        try client.put("e/2", "two")
+        try client.put("e/1", "uno")
+        try client.delete("e/1")
+        #expect(try observed(client, call) == ["one", "uno", "two"])
+    }
+
     @Test func `an observer that does not read hears the newest when it does`() throws {
         let client = Client()
         var limits = FacadeLimits()

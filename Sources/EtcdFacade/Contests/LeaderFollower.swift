@@ -12,8 +12,8 @@ final class LeaderFollower {
     var leader: Bytes?
     /// The changes up to here are known.
     var seen = Revision.zero
-    /// The version that was sent last.
-    var told = Revision.zero
+    /// What was sent last: a leader and its version. The next leader's may be older: it has waited.
+    var told: (leader: Bytes, version: Revision)?
     var isBlocked = false
 
     init(call: CallReference, name: Bytes) {
@@ -53,16 +53,16 @@ extension Facade {
         do throws(RequestError) {
             let found = try node.range(Contests.first(follower.prefix), at: revision).rows.first
             follower.leader = found?.key.compact()
-            if let found, found.modRevision > follower.told {
-                tell(follower, of: found, at: revision)
-            }
+            guard let found else { return }
+            if let told = follower.told, told == (found.key, found.modRevision) { return }
+            tell(follower, of: found, at: revision)
         } catch {
             fail(follower.call, error.failure)
         }
     }
 
     private func tell(_ follower: LeaderFollower, of row: Row, at revision: Revision) {
-        follower.told = row.modRevision
+        follower.told = (row.key.compact(), row.modRevision)
         output.send(LeaderResponse.leader(row, headers.at(revision)), to: follower.call)
         if output.bufferedBytes(of: follower.call) > limits.bufferedBytesHigh {
             follower.isBlocked = true
