@@ -211,6 +211,18 @@ final class Browser {
         #expect(browser.facade.watches.streamsCount == 0)
     }
 
+    @Test func `several watches of one body each have their line`() throws {
+        let browser = Browser()
+        let channel = try browser.connect()
+        let creation = #"{"create_request":{"key":"Zm9v"}}"#
+        try browser.send(channel, browser.request("/v3/watch", creation + creation + creation))
+        #expect(browser.lines(try browser.received(channel)).count == 3)
+        _ = try browser.post("/v3/kv/put", #"{"key":"Zm9v","value":"YmFy"}"#)
+        let events = browser.lines(try browser.received(channel))
+        #expect(events.count == 3 && events.allSatisfy { $0.contains(#""value":"YmFy""#) })
+        _ = try channel.finish()
+    }
+
     @Test func `keep-alive answers each value of its body, then ends`() throws {
         let browser = Browser()
         let answer = try browser.ask("/v3/lease/keepalive", #"{"ID":"5"} {"ID":"6"}"#)

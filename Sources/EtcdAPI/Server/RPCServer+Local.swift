@@ -62,6 +62,15 @@ extension RPCServer {
         sinks[slot]?.onAnswer(message)
     }
 
+    func sendLocally(_ slot: Int, framed messages: Bytes) {
+        var at = 0
+        while at + 5 <= messages.count {
+            let size = (1...4).reduce(0) { $0 << 8 | Int(messages[at + $1]) }
+            sendLocally(slot, messages[(at + 5)..<(at + 5 + size)])
+            at += 5 + size
+        }
+    }
+
     /// The row is free before the sink hears of it: it may begin another call.
     func endLocally(_ slot: Int, _ status: GRPCStatus, _ message: String) {
         let sink = sinks.removeValue(forKey: slot)

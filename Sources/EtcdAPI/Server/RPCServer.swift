@@ -75,9 +75,10 @@ package final class RPCServer: @unchecked Sendable {
 
     /// Several messages at once, each behind its five bytes already.
     package func sendFramed(_ messages: [UInt8], to call: CallReference) {
-        guard let slot = resolve(call), let connection = connections[calls[slot].connection] else {
-            return
-        }
+        guard let slot = resolve(call) else { return }
+        let at = calls[slot].connection
+        guard at >= 0 else { return sendLocally(slot, framed: Bytes(messages)) }
+        guard let connection = connections[at] else { return }
         let stream = calls[slot].stream
         if !calls[slot].hasAnswered {
             calls[slot].hasAnswered = true
