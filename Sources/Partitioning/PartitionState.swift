@@ -67,6 +67,16 @@ package struct PartitionState: Sendable {
 
     package init(group: GroupID) { self.group = group }
 
+    /// Begins at `revision`, which everything here has been imported with (`ImportedState`).
+    init(imported group: GroupID, revision: Revision, compacted: Revision, stamp: Stamp) {
+        self.group = group
+        applied = ImportedState.slot
+        highestRevision = revision
+        heardFrontier = revision
+        highestStamp = stamp
+        compactRevision = compacted
+    }
+
     // MARK: Applying
 
     /// What an entry did, for the leader's pipeline and the node's watch merge.

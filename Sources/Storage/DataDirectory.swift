@@ -37,6 +37,21 @@ package final class DataDirectory {
         return DataDirectory(path: path, identity: identity, lock: lock)
     }
 
+    /// A directory that begins with data from elsewhere, which `fill` puts into the store's path. The
+    /// identity comes last: without it, what an interrupted `fill` has left is never taken for a node's.
+    package static func create(
+        _ path: String, identity: NodeIdentity, fill: (_ storePath: String) throws(StorageError) -> Void
+    ) throws(StorageError) {
+        try Posix.makeDirectory(path)
+        let lock = try takeLock(path)
+        defer { Glibc.close(lock) }
+        for name in [identityName, "wal", "store"] where Posix.exists(path + "/" + name) {
+            throw StorageError.foreign("\(path) holds data already")
+        }
+        try fill(path + "/store")
+        try Posix.replaceFile(path, identityName, encode(identity))
+    }
+
     /// What the identity file says; nil: there is none (a new directory).
     package static func identity(at path: String) throws(StorageError) -> NodeIdentity? {
         let file = path + "/" + identityName

@@ -16,6 +16,7 @@ final class RocksDatabase: @unchecked Sendable {
     private let monitor = Monitor()
     private var children = 0
     private var isClosing = false
+    private var isCompacting = false
 
     init(_ path: String, _ wanted: Store.Options) throws(StorageError) {
         options = rocksdb_options_create()
@@ -59,7 +60,9 @@ final class RocksDatabase: @unchecked Sendable {
         monitor.lock()
         let isFirst = !isClosing, isLast = children == 0
         isClosing = true
+        let wasCompacting = isCompacting
         monitor.unlock()
+        if wasCompacting { rocksdb_disable_manual_compaction(db) }
         if isFirst && isLast { release() }
     }
 
@@ -136,6 +139,30 @@ final class RocksDatabase: @unchecked Sendable {
         defer { rocksdb_flushoptions_destroy(how) }
         rocksdb_flushoptions_set_wait(how, 1)
         try Self.checked { rocksdb_flush(db, how, $0) }
+    }
+
+    /// Everything, level by level, on a thread of its own; ends early when the database closes.
+    func compactInBackground() -> Bool {
+        monitor.lock()
+        let isFree = !isCompacting && !isClosing
+        if isFree { isCompacting = true }
+        monitor.unlock()
+        guard isFree else { return false }
+        began()
+        let run: @Sendable () -> Void = {
+            rocksdb_compact_range(self.db, nil, 0, nil, 0)
+            self.monitor.lock()
+            self.isCompacting = false
+            self.monitor.unlock()
+            self.ended()
+        }
+        if (try? Posix.startDetachedThread(run)) != nil { return true }
+        // Not on the caller's thread: it may take minutes, and is never urgent.
+        monitor.lock()
+        isCompacting = false
+        monitor.unlock()
+        ended()
+        return false
     }
 
     func property(_ name: String) -> UInt64 {
