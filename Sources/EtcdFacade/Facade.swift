@@ -74,7 +74,8 @@ package final class Facade {
         for open in calls.all where open.requiresLeader {
             switch open.state {
             case .watch, .keepAlive: fail(open.call, EtcdError.noLeader.failure)
-            case .expectsMessage, .waits, .observes, .contends, .follows, .reflects: break
+            case .expectsMessage, .waits, .observes, .contends, .follows,
+                .reflects, .snapshot, .computes: break
             }
         }
     }
@@ -108,13 +109,14 @@ package final class Facade {
     private func release(_ open: OpenCall) {
         calls[open.call] = nil
         switch open.state {
-        case .expectsMessage, .observes, .reflects: break
+        case .expectsMessage, .observes, .reflects, .computes: break
         case .waits(let token):
             if pending.take(token) != nil { node.cancel(token: token) }
         case .watch(let stream): watches.close(stream)
         case .keepAlive(let stream): cancelAll(of: stream)
         case .contends(let contender): abandon(contender)
         case .follows(let follower): abandon(follower)
+        case .snapshot(let stream): stream.source.close()
         }
     }
 
@@ -176,7 +178,7 @@ extension Facade: RPCHandler {
             case .keepAlive(let stream): try onKeepAlive(message, on: stream)
             case .reflects: try onReflection(call, message)
             // gRPC: one message of a unary call. What comes after it is passed over.
-            case .waits, .observes, .contends, .follows: break
+            case .waits, .observes, .contends, .follows, .snapshot, .computes: break
             }
         } catch {
             fail(call, error)
@@ -193,7 +195,7 @@ extension Facade: RPCHandler {
             stream.isHalfClosed = true
             if stream.isIdle { complete(call) }
         case .reflects: complete(call)
-        case .waits, .observes, .contends, .follows: break
+        case .waits, .observes, .contends, .follows, .snapshot, .computes: break
         }
     }
 
@@ -208,7 +210,8 @@ extension Facade: RPCHandler {
         switch open.state {
         case .watch(let stream): watches.onWritable(stream)
         case .follows(let follower): onWritable(follower)
-        case .expectsMessage, .waits, .keepAlive, .observes, .contends, .reflects: break
+        case .snapshot(let stream): continueSnapshot(stream)
+        case .expectsMessage, .waits, .keepAlive, .observes, .contends, .reflects, .computes: break
         }
     }
 
@@ -231,10 +234,13 @@ extension Facade: RPCHandler {
         case .leaseLeases: submit(.leaseList, call, as: .leaseList)
         case .memberList: try onMemberList(call, message)
         case .status: onStatus(call)
-        case .hash: try onHash(call)
+        case .hash: onHash(call)
         case .hashKV: try onHashKV(call, message)
         case .alarm: try onAlarm(call, message)
-        case .defragment: answer(call, [])
+        case .defragment:
+            // Nobody waits: space comes back in the background, and nothing stands still meanwhile.
+            node.reclaimSpace()
+            answer(call, [])
         case .healthCheck: try onHealthCheck(call, message)
         case .healthList: answer(call, Self.allServing)
         case .healthWatch: try onHealthWatch(call, message)
@@ -248,7 +254,7 @@ extension Facade: RPCHandler {
                 text: "unknown method RangeStream for service etcdserverpb.KV")
         case .memberAdd, .memberRemove, .memberUpdate, .memberPromote:
             throw .notYetSupported("changing members")
-        case .snapshot: throw .notYetSupported("the snapshot stream")
+        case .snapshot: try onSnapshot(call)
         case .moveLeader: throw .notYetSupported("moving the leader")
         case .downgrade: throw .notYetSupported("downgrading")
         case .authEnable, .authDisable, .userAdd, .userGet, .userList, .userDelete,

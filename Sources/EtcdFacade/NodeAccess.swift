@@ -25,8 +25,16 @@ package protocol NodeAccess: AnyObject {
     /// (the last one is complete). `.compacted` if `after` is below the compaction.
     func changes(after: Revision, through: Revision, maxRows: Int) throws(RequestError)
         -> [RevisionChanges]
-    /// etcd's HashKV: equal on all members of a region for the same revision.
-    func hash(at revision: Revision) throws(RequestError) -> UInt32
+    /// etcd's HashKV: equal on all members of a region for the same revision. Reads everything, so
+    /// `done` comes later; `.tooManyRequests` if others have asked before.
+    func hash(
+        at revision: Revision, _ done: @escaping (Result<UInt32, RequestError>) -> Void)
+
+    /// etcd's database file of the newest revision that this node can serve.
+    func openSnapshot() throws(SnapshotFailure) -> any SnapshotSource
+
+    /// What deletions and compactions have left may be given back to the file system. Returns at once.
+    func reclaimSpace()
 
     /// Losers of conflicts between regions, the newest first (geo.md "Conflicts").
     func conflicts(limit: Int) -> [ConflictReport]

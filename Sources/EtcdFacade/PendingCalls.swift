@@ -78,6 +78,9 @@ struct OpenCall {
         case follows(LeaderFollower)
         /// Server reflection: each message is answered as it comes.
         case reflects
+        case snapshot(SnapshotStream)
+        /// A hash is being computed; it cannot be stopped.
+        case computes
     }
     let call: CallReference
     let method: RPCMethod

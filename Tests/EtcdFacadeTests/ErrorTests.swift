@@ -92,7 +92,7 @@ import Testing
     @Test func `what comes in later versions is refused and named`() {
         let client = Client()
         let methods: [RPCMethod] = [
-            .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .snapshot, .moveLeader,
+            .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .moveLeader,
             .downgrade, .authEnable, .authDisable, .userAdd, .userGet, .userList, .userDelete,
             .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd, .roleGet, .roleList,
             .roleDelete, .roleGrantPermission, .roleRevokePermission,

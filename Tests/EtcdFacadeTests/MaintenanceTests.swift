@@ -57,6 +57,23 @@ import Testing
         #expect(whole.hash == now.hash)
     }
 
+    @Test func `a hash that takes its time outlives the client's half-close, and not its leaving`() throws {
+        let client = Client()
+        client.node.holdsHashes = true
+        let call = client.open(.hashKV)
+        client.send(Etcdserverpb_HashKVRequest(), to: call)
+        client.facade.onHalfClose(call)
+        #expect(client.output.outcomes[call] == nil)
+        client.node.heldHashes[0]()
+        #expect(client.output.outcomes[call]?.status == .ok)
+
+        let gone = client.open(.hashKV)
+        client.send(Etcdserverpb_HashKVRequest(), to: gone)
+        client.facade.onCancelled(gone)
+        client.node.heldHashes[1]()
+        #expect(client.output.outcomes[gone] == nil)
+    }
+
     @Test func `alarms are none, defragmentation answers at once`() throws {
         let client = Client()
         let alarms: Etcdserverpb_AlarmResponse = try client.call(

@@ -7,6 +7,8 @@ package struct ServedVersions: Sendable {
     package var etcd = "3.6.6"
     package var etcdCluster = "3.6.0"
     package var storage = "3.6.0"
+    /// The schema of the files that snapshots are.
+    package var snapshot = "3.5.0"
     package var polder = "0.1.0"
     package init() {}
 }
@@ -30,11 +32,9 @@ extension Facade {
         answer(call, builder.bytes)
     }
 
-    func onHash(_ call: CallReference) throws(CallFailure) {
+    func onHash(_ call: CallReference) {
         let revision = node.status.revision
-        var builder = MessageBuilder(headers.at(revision))
-        builder.field(2, UInt64(try hash(at: revision)))
-        answer(call, builder.bytes)
+        hash(at: revision, for: call) { builder, hash in builder.field(2, UInt64(hash)) }
     }
 
     func onHashKV(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
@@ -43,20 +43,32 @@ extension Facade {
         if asked > .zero, asked < status.compactRevision { throw EtcdError.compacted.failure }
         if asked > status.revision { throw EtcdError.futureRevision.failure }
         let revision = asked > .zero ? asked : status.revision
-        var builder = MessageBuilder(headers.at(status.revision))
-        builder.field(2, UInt64(try hash(at: revision)))
-        // etcd: -1 before the first compaction.
-        builder.field(
-            3, status.compactRevision > .zero ? status.compactRevision.rawValue : Int64(-1))
-        builder.field(4, revision.rawValue)
-        answer(call, builder.bytes)
+        hash(at: revision, for: call) { builder, hash in
+            builder.field(2, UInt64(hash))
+            // etcd: -1 before the first compaction.
+            builder.field(
+                3, status.compactRevision > .zero ? status.compactRevision.rawValue : Int64(-1))
+            builder.field(4, revision.rawValue)
+        }
     }
 
-    private func hash(at revision: Revision) throws(CallFailure) -> UInt32 {
-        do throws(RequestError) {
-            return try node.hash(at: revision)
-        } catch {
-            throw error.failure
+    private func hash(
+        at revision: Revision, for call: CallReference,
+        _ build: @escaping (inout MessageBuilder, UInt32) -> Void
+    ) {
+        guard var open = calls[call] else { return }
+        open.state = .computes
+        calls[call] = open
+        let header = headers.at(node.status.revision)
+        node.hash(at: revision) { [weak self] result in
+            guard let self, self.calls[call] != nil else { return }
+            switch result {
+            case .success(let hash):
+                var builder = MessageBuilder(header)
+                build(&builder, hash)
+                self.answer(call, builder.bytes)
+            case .failure(let error): self.fail(call, error.failure)
+            }
         }
     }
 

@@ -61,10 +61,6 @@ extension Host: NodeAccess {
         try store.changes(after: after, through: through, in: .standard, maxRows: maxRows).changes
     }
 
-    func hash(at revision: Revision) throws(RequestError) -> UInt32 {
-        try store.hash(at: revision, compacted: node.compactedThrough, in: .standard)
-    }
-
     func conflicts(limit: Int) -> [ConflictReport] {
         var found: [ConflictReport] = []
         for entry in node.map.entries {
@@ -128,7 +124,7 @@ extension Host: NodeAccess {
         return status
     }
 
-    private func member(of member: HostConfiguration.Member) -> NodeStatus.Member {
+    func member(of member: HostConfiguration.Member) -> NodeStatus.Member {
         let isMe = member.id == configuration.nodeID
         let peer = PeerID(region: configuration.regionID, node: member.id)
         let scheme = configuration.peerTLS == nil ? "http" : "https"

@@ -3,6 +3,7 @@ import EtcdFacade
 import Glibc
 import Logging
 import NIOCore
+import NIOPosix
 import Node
 import Primitives
 import Storage
@@ -59,6 +60,12 @@ final class Host: @unchecked Sendable {
     var epochRound: UInt64 = 0
     /// Calls that wait for a read index and then list leases.
     var leaseLists: Set<UInt64> = []
+
+    /// For what reads the whole store; started when first needed.
+    let threads = NIOThreadPool(numberOfThreads: 2)
+    var areThreadsStarted = false
+    var snapshotsOpen = 0
+    var hashesRunning = 0
 
     // Housekeeping.
     var flushedAtBytes: UInt64 = 0
@@ -281,6 +288,7 @@ final class Host: @unchecked Sendable {
                 self.tick?.cancel()
                 self.spaceTick?.cancel()
                 self.wakeTask?.cancel()
+                if self.areThreadsStarted { self.threads.shutdownGracefully { _ in } }
                 self.courier.close()
                 self.log.close()
                 do throws(StorageError) {

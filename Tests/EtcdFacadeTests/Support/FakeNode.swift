@@ -296,11 +296,51 @@ final class FakeNode: NodeAccess {
         return found
     }
 
-    func hash(at revision: Revision) throws(RequestError) -> UInt32 {
-        UInt32(truncatingIfNeeded: revision.rawValue &* 2_654_435_761)
+    func hash(
+        at revision: Revision, _ done: @escaping (Result<UInt32, RequestError>) -> Void
+    ) {
+        let hash = UInt32(truncatingIfNeeded: revision.rawValue &* 2_654_435_761)
+        if holdsHashes { return heldHashes.append { done(.success(hash)) } }
+        done(.success(hash))
     }
+    var holdsHashes = false
+    var heldHashes: [() -> Void] = []
+
+    /// What the next snapshots consist of; nil: none can be had.
+    var snapshotPieces: [SnapshotPiece]?
+    private(set) var snapshots: [FakeSnapshot] = []
+    private(set) var reclaims = 0
+
+    func openSnapshot() throws(SnapshotFailure) -> any SnapshotSource {
+        guard let snapshotPieces else { throw .tooMany }
+        let made = FakeSnapshot(snapshotPieces)
+        snapshots.append(made)
+        return made
+    }
+
+    func reclaimSpace() { reclaims += 1 }
 }
 
 extension Origin {
     static let fake = Origin(region: RegionID(1), revision: .zero, stamp: .zero)
+}
+
+/// Answers when it is told to.
+final class FakeSnapshot: SnapshotSource {
+    private var pieces: [SnapshotPiece]
+    private(set) var isClosed = false
+    private var asked: ((Result<SnapshotPiece?, SnapshotFailure>) -> Void)?
+    var isAsked: Bool { asked != nil }
+
+    init(_ pieces: [SnapshotPiece]) { self.pieces = pieces }
+
+    func next(_ done: @escaping (Result<SnapshotPiece?, SnapshotFailure>) -> Void) { asked = done }
+    func close() { isClosed = true }
+
+    func answer(_ failure: SnapshotFailure? = nil) {
+        let done = asked
+        asked = nil
+        if let failure { done?(.failure(failure)); return }
+        done?(.success(pieces.isEmpty ? nil : pieces.removeFirst()))
+    }
 }

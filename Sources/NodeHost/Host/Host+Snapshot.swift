@@ -1,0 +1,72 @@
+import EtcdFacade
+import EtcdSnapshot
+import Logging
+import NIOCore
+import NIOPosix
+import Node
+import Primitives
+import Storage
+
+/// Maintenance that reads the whole store: on other threads, a bounded number of them.
+extension Host {
+    private static let snapshotsMax = 2
+    private static let hashesMax = 2
+
+    /// Of the local replicas, at the frontier that they show: works on a node that is cut off, too.
+    func openSnapshot() throws(SnapshotFailure) -> any SnapshotSource {
+        guard snapshotsOpen < Self.snapshotsMax else { throw .tooMany }
+        let revision = node.revision
+        // What was compacted is gone for clients, whether or not the store has got there.
+        let compacted = min(max(store.floor(of: .standard), node.compactedThrough), revision)
+        let members = configuration.members.map { member(of: $0) }.map {
+            EtcdState.Member(
+                id: $0.id, name: $0.name, peerURLs: $0.peerURLs, clientURLs: $0.clientURLs)
+        }
+        let wanted = SnapshotSession.Wanted()
+        let builder = SnapshotBuilder(
+            history: store.history(of: .standard, after: compacted, through: revision),
+            content: SnapshotBuilder.Content(
+                revision: revision, members: members,
+                groups: node.map.entries.map {
+                    GroupID(keyspace: .standard, partition: $0.partition)
+                }),
+            directory: configuration.dataDirectory,
+            reserveBytes: UInt64(configuration.limits.logBytesBeforeFlush) * 5 / 2 + (80 << 20),
+            isWanted: { wanted.isTrue })
+        if !areThreadsStarted {
+            areThreadsStarted = true
+            threads.start()
+        }
+        snapshotsOpen += 1
+        logger.info("sending a snapshot", metadata: ["revision": "\(revision)"])
+        return SnapshotSession(
+            loop: loop, threads: threads, builder: builder, wanted: wanted,
+            onClosed: { [weak self] in self?.snapshotsOpen -= 1 })
+    }
+
+    func hash(
+        at revision: Revision, _ done: @escaping (Result<UInt32, RequestError>) -> Void
+    ) {
+        guard hashesRunning < Self.hashesMax else { return done(.failure(.tooManyRequests)) }
+        hashesRunning += 1
+        let relay = HashAnswer(done)
+        store.hashInBackground(at: revision, compacted: node.compactedThrough, in: .standard) {
+            result in
+            self.loop.execute {
+                self.hashesRunning -= 1
+                relay.done(result)
+            }
+        }
+    }
+
+    func reclaimSpace() {
+        let isNew = store.reclaimInBackground()
+        logger.info("reclaiming space", metadata: ["already": "\(!isNew)"])
+    }
+}
+
+/// Carries a closure of the loop's to another thread and back; only the loop calls it.
+private final class HashAnswer: @unchecked Sendable {
+    let done: (Result<UInt32, RequestError>) -> Void
+    init(_ done: @escaping (Result<UInt32, RequestError>) -> Void) { self.done = done }
+}
