@@ -63,6 +63,7 @@ final class ClientSession: ChannelInboundHandler {
     private var streams: [Int32: ClientStream] = [:]
     private var isFeeding = false
     private var isDrainScheduled = false
+    private var isPaused = false
     private(set) var isClosed = false
     private(set) var isGoingAway = false
     /// When bytes last came: tells a slow peer from one that has vanished.
@@ -188,6 +189,18 @@ final class ClientSession: ChannelInboundHandler {
             session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, NGHTTP2_CANCEL.rawValue)
         scheduleDrain()
         stream.end(.broken(reason))
+    }
+
+    /// Nothing more is taken from the socket: TCP holds the server back.
+    func pauseReading() {
+        guard !isPaused, !isClosed else { return }
+        isPaused = true
+        _ = channel?.setOption(.autoRead, value: false)
+    }
+    func resumeReading() {
+        guard isPaused, !isClosed else { return }
+        isPaused = false
+        _ = channel?.setOption(.autoRead, value: true)
     }
 
     func close(_ reason: String) {

@@ -38,6 +38,9 @@ package final class EtcdClient: @unchecked Sendable {
         self.options = options
     }
 
+    /// A client of the same endpoint with a connection of its own.
+    package func again() -> EtcdClient { EtcdClient(endpoint: endpoint, loop: loop, options: options) }
+
     // MARK: Calls
 
     /// One message there, one back.
@@ -67,9 +70,10 @@ package final class EtcdClient: @unchecked Sendable {
     }
 
     /// A call whose both sides send any number of messages. The sequence ends with the server's
-    /// status (throws if that is not OK), or when the connection breaks.
-    package func stream(_ method: RPCMethod) -> EtcdStream {
-        EtcdStream(client: self, path: "\(method.path)")
+    /// status (throws if that is not OK), or when the connection breaks. With `heldBytesMax` the whole
+    /// connection is not read while its messages wait to be taken: such a client is for one stream.
+    package func stream(_ method: RPCMethod, heldBytesMax: Int = .max) -> EtcdStream {
+        EtcdStream(client: self, path: "\(method.path)", heldBytesMax: heldBytesMax)
     }
 
     package func shutdown() async {

@@ -9,28 +9,51 @@ package final class EtcdStream: @unchecked Sendable {
     private var stream: ClientStream?
     private var session: ClientSession?
     private var waiting: [[UInt8]] = []
+    private var isHalfClosed = false
     private var isCancelled = false
+    /// Received and not yet taken (`took`); above the maximum nothing more is read from the socket.
+    private var heldBytes = 0
+    private let heldBytesMax: Int
 
-    init(client: EtcdClient, path: String) {
+    init(client: EtcdClient, path: String, heldBytesMax: Int) {
         self.client = client
+        self.heldBytesMax = heldBytesMax
         (messages, continuation) = AsyncThrowingStream.makeStream()
         continuation.onTermination = { [weak self] _ in self?.cancel() }
         client.loop.execute { self.open(path) }
     }
 
-    package func send(_ message: [UInt8]) {
+    /// `isLast`: no more will follow from here.
+    package func send(_ message: [UInt8], isLast: Bool = false) {
         client.loop.execute {
+            self.isHalfClosed = isLast
             guard let session = self.session, let stream = self.stream else {
                 return self.waiting.append(message)
             }
-            session.send(EtcdClient.framed(message), on: stream)
+            session.send(EtcdClient.framed(message), on: stream, isLast: isLast)
         }
+    }
+
+    /// The reader of `messages` is done with so many bytes of them: needed only if the stream has a
+    /// maximum.
+    package func took(_ bytes: Int) {
+        client.loop.execute {
+            self.heldBytes -= bytes
+            if self.heldBytes <= self.heldBytesMax / 2 { self.session?.resumeReading() }
+        }
+    }
+
+    private func received(_ message: [UInt8]) {
+        heldBytes += message.count
+        if heldBytes > heldBytesMax { session?.pauseReading() }
+        continuation.yield(message)
     }
 
     package func cancel() {
         client.loop.execute {
             self.isCancelled = true
             guard let session = self.session, let stream = self.stream else { return }
+            session.resumeReading()
             session.cancel(stream, "cancelled")
         }
     }
@@ -42,7 +65,7 @@ package final class EtcdStream: @unchecked Sendable {
             case .success(let session):
                 guard !self.isCancelled else { return self.continuation.finish() }
                 let stream = ClientStream(
-                    shape: .grpc, onMessage: { self.continuation.yield($0) },
+                    shape: .grpc, onMessage: { self.received($0) },
                     onEnd: { end in
                         self.stream = nil
                         self.session = nil
@@ -53,7 +76,7 @@ package final class EtcdStream: @unchecked Sendable {
                 self.stream = stream
                 session.start(
                     stream, headers: self.client.headers(path: path, timeout: nil),
-                    body: self.waiting.flatMap(EtcdClient.framed), isComplete: false)
+                    body: self.waiting.flatMap(EtcdClient.framed), isComplete: self.isHalfClosed)
                 self.waiting.removeAll()
             }
         }
