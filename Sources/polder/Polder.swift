@@ -27,8 +27,8 @@ import NodeHost
         subcommands: [
             DevCommand.self, DevNodeCommand.self, ServeCommand.self, EtcdCommand.self,
             StatusCommand.self, ConflictsCommand.self, ProbeCommandLine.self, ReportCommandLine.self,
-            DrillCommandLine.self, CertsCommand.self, SimCommandLine.self, CheckCommandLine.self,
-            VersionCommand.self,
+            DrillCommandLine.self, SnapshotCommandLine.self, MirrorCommand.self, CertsCommand.self,
+            SimCommandLine.self, CheckCommandLine.self, VersionCommand.self,
         ])
 
     static func main() {
