@@ -8,6 +8,7 @@ import urllib.request
 
 import gateway
 from cluster import Cluster, Load, eventually, free_base_port, run
+from snapshots import run_all as run_snapshots
 
 passed, failed = 0, 0
 
@@ -634,17 +635,21 @@ peer-transport-security:{security}
         check(f"SIGTERM of {name} is exit code 0", e.end(name) == 0)
 
 
+def snapshots(options):
+    run_snapshots(check, options)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--polder", required=True)
-    parser.add_argument("--only", help="single, region, two_regions or dropin")
+    parser.add_argument("--only", help="single, region, two_regions, dropin or snapshots")
     options = parser.parse_args()
     options.polder = os.path.abspath(options.polder)
     # Debian's (3.4) and whatever else comes first on the PATH.
     options.etcdctl = sorted({p for p in ("/usr/bin/etcdctl", shutil.which("etcdctl")) if p
                               and os.path.exists(p)}, reverse=True)
     began = time.time()
-    for suite in (single, dropin, region, two_regions):
+    for suite in (single, dropin, snapshots, region, two_regions):
         if options.only and options.only != suite.__name__:
             continue
         try:
