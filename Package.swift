@@ -82,16 +82,20 @@ let package = Package(
             "NodeHost",
             [
                 "Primitives", "Consensus", "Partitioning", "GeoReplication", "Node", "Storage", "TLS",
-                "Transport", "EtcdAPI", "EtcdFacade", "CLinux", nioCore, nioPosix, nioHTTP1, logging,
-                yams,
+                "Transport", "EtcdAPI", "EtcdFacade", "EtcdSnapshot", "BoltFile", "CLinux", nioCore,
+                nioPosix, nioHTTP1, logging, yams,
             ]),
+        library("Mirror", ["Primitives", "EtcdAPI", protobuf]),
         library("SLAProbe", ["Primitives", "EtcdAPI", "TLS", nioCore, nioPosix, histogram]),
         library(
             "Simulator",
             ["Primitives", "Consensus", "Partitioning", "GeoReplication", "Node", "Storage", deque]),
         .executableTarget(
             name: "polder",
-            dependencies: ["NodeHost", "SLAProbe", "Simulator", "Primitives", "TLS", arguments, logging, yams],
+            dependencies: [
+                "NodeHost", "SLAProbe", "Simulator", "Primitives", "TLS", "EtcdAPI", "EtcdSnapshot", "Mirror",
+                arguments, logging, nioCore, nioPosix, protobuf, yams,
+            ],
             exclude: ["README.md"], swiftSettings: settings,
             linkerSettings: allocator),
 
@@ -114,7 +118,13 @@ let package = Package(
             "EtcdSnapshotTests", ["EtcdSnapshot", "BoltFile", "Primitives"], resources: [.copy("Golden")]),
         tests("StorageTests", ["Primitives", "Storage"]),
         tests("SLAProbeTests", ["SLAProbe", "EtcdAPI", "TLS", "Primitives", nioCore, nioPosix]),
-        tests("NodeHostTests", ["NodeHost", "Primitives"]),
+        tests(
+            "NodeHostTests",
+            [
+                "NodeHost", "Primitives", "BoltFile", "EtcdFacade", "EtcdSnapshot", "Node", "Partitioning",
+                "Storage", "TLS",
+            ]),
+        tests("MirrorTests", ["Mirror", "EtcdAPI"]),
         tests("TidyTests", []),
     ]
 )
