@@ -2,7 +2,7 @@ package import Primitives
 
 /// A region that begins with data from elsewhere. Every replica gets the same records, as if they were
 /// what the log's first slot had done: a node that was started without them is behind, and is helped by a
-/// snapshot like any other (docs/decisions/0006).
+/// snapshot like any other (docs/decisions/0007).
 package struct ImportedState: Sendable {
     package static let slot = Slot(1)
 

@@ -120,6 +120,32 @@ private func versions(_ reader: EtcdBackendReader) throws -> [EtcdVersion] {
         }
     }
 
+    @Test func `whatever bytes change in a file of etcd's, reading ends`() throws {
+        let (original, bytes) = try golden("etcd-3.5")
+        defer { close(original) }
+        var whole = [UInt8](repeating: 0, count: bytes)
+        #expect(pread(original, &whole, bytes, 0) == bytes)
+        let file = scratch()
+        defer { close(file) }
+        var luck = SplitMix(seed: 17), refused = 0
+        for _ in 0..<300 {
+            var damaged = whole
+            for _ in 0...Int(luck.next() % 3) {
+                damaged[Int(luck.next() % UInt64(bytes))] = UInt8(truncatingIfNeeded: luck.next())
+            }
+            #expect(pwrite(file, damaged, bytes, 0) == bytes)
+            do {
+                let reader = try EtcdBackendReader(BoltReader(descriptor: file, limit: UInt64(bytes - 32)))
+                _ = try reader.state()
+                #expect(try versions(reader).count < 100)
+                _ = try reader.summary()
+            } catch is BoltError {
+                refused += 1
+            }
+        }
+        #expect(refused > 3)
+    }
+
     @Test(arguments: [1 << 20, 2000]) func `the sorter gives revisions in order, in memory or in runs`(
         bytesMax: Int
     ) throws {

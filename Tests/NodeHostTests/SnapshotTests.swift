@@ -192,4 +192,31 @@ private final class Folder {
         #expect(
             found == ["3.0 a", "5.0 a", "6.0 x", "7.0 b", "7.1 c", "8.0 b gone", "9.0 orphan"])
     }
+
+    @Test func `a snapshot that would fill the disk, or that nobody wants, is given up`() throws {
+        let configuration = configuration("n1")
+        let file = try SnapshotFile(try writeFile())
+        _ = try SnapshotImport(file, .init(), configuration: configuration).run()
+        let store = try Store.open(configuration.dataDirectory + "/store")
+        defer { store.close() }
+        func build(reserve: UInt64, wanted: Bool) -> SnapshotFailure? {
+            let builder = SnapshotBuilder(
+                history: store.history(of: .standard, after: .zero, through: Revision(9)),
+                content: .init(revision: Revision(9), members: [], groups: []),
+                directory: folder.path, reserveBytes: reserve, isWanted: { wanted })
+            do throws(SnapshotFailure) {
+                close(try builder.build().descriptor)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        #expect(build(reserve: 0, wanted: true) == nil)
+        #expect(build(reserve: 0, wanted: false) == .failed("nobody wants it any more"))
+        guard case .noSpace = build(reserve: .max / 2, wanted: true) else {
+            Issue.record("the disk's reserve was not kept")
+            return
+        }
+        #expect(Files.entries(of: folder.path) == ["etcd.db", "n1"])
+    }
 }

@@ -17,8 +17,7 @@ final class SnapshotBuilder: @unchecked Sendable {
         var groups: [GroupID]
     }
 
-    /// Rows between two looks at whether anybody still wants the file, and at the disk.
-    private static let rowsBetweenLooks = 1000
+    /// Written between two looks at the disk.
     private static let bytesBetweenLooks: UInt64 = 16 << 20
 
     private let history: HistoryExport
@@ -63,14 +62,12 @@ final class SnapshotBuilder: @unchecked Sendable {
         state.compactRevision = history.compacted.rawValue
         state.members = content.members
         var ending: Set<LeaseID> = []
-        var rows = 0
         while let entry = try history.next() {
             let row = entry.row
             if entry.isNewest, entry.isChanging, row.lease != .none { ending.insert(row.lease) }
             try sorter.add(
                 revision: row.modRevision.rawValue, sub: Int64(row.sub), Self.payload(row))
-            rows += 1
-            if rows % Self.rowsBetweenLooks == 0 { try look(sorter.temporaryBytes) }
+            try look(sorter.temporaryBytes)
         }
         state.leases = try leases(ending)
         // The store need not keep this moment any longer.
@@ -84,10 +81,7 @@ final class SnapshotBuilder: @unchecked Sendable {
                 try writer.put(
                     revision: record.revision, sub: record.sub, isDeletion: record.payload[0] == 1,
                     message: record.payload[1..<record.payload.count])
-                rows += 1
-                if rows % Self.rowsBetweenLooks == 0 {
-                    try look(sorter.temporaryBytes + bolt.bytesSoFar)
-                }
+                try look(sorter.temporaryBytes + bolt.bytesSoFar)
             }
             return (descriptor, try writer.finish(state))
         } catch {
@@ -118,6 +112,7 @@ final class SnapshotBuilder: @unchecked Sendable {
         return found.map { .init(id: $0.key.rawValue, ttlSeconds: max(1, $0.value)) }
     }
 
+    /// After every row, since one may be large.
     private func look(_ bytes: UInt64) throws(SnapshotFailure) {
         guard isWanted() else { throw .failed("nobody wants it any more") }
         guard bytes >= lookAtBytes else { return }

@@ -6,7 +6,7 @@ import Storage
 
 /// Makes a data directory whose node begins with what a snapshot of etcd holds: keys with their
 /// revisions and versions, history since the compaction, leases. The same file and options give the
-/// same state on every node of the region (docs/decisions/0006).
+/// same state on every node of the region (docs/decisions/0007).
 package struct SnapshotImport {
     package struct Options: Equatable, Sendable {
         /// Added to the revision, for clients that may have seen later ones than the file has.
