@@ -43,6 +43,9 @@ package struct MirrorOutcome: Equatable, Sendable {
 
 /// One migration, from one task.
 package final class Mirror {
+    /// Without a write to the source, before it is taken for abandoned.
+    private static let quiet = Duration.seconds(2)
+
     private let source: MirrorSide
     private let destination: MirrorSide
     private let options: MirrorOptions
@@ -270,6 +273,8 @@ package final class Mirror {
         let here = try await contents(of: source, revision: before)
         let there = try await contents(of: destination, revision: 0)
         try await leases.keep(all: true)
+        // Clients that write seldom are clients, too.
+        try await Task.sleep(for: Self.quiet)
         let after = try await source.header().revision
         figures.sourceRevision = after
         guard before == after, feed?.waits == 0, feed?.end == nil else {
