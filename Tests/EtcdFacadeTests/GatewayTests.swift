@@ -250,6 +250,23 @@ final class Browser {
                 .hasSuffix(#""count":"1"}"#))
     }
 
+    @Test func `a client that does not read is not sent to until it does`() throws {
+        let browser = Browser()
+        let channel = try browser.connect()
+        try browser.send(
+            channel, browser.request("/v3/watch", #"{"create_request":{"key":"Zm9v"}}"#))
+        _ = try browser.received(channel)
+        // The socket is full.
+        channel.isWritable = false
+        for _ in 0..<5 { _ = try browser.post("/v3/kv/put", #"{"key":"Zm9v","value":"YmFy"}"#) }
+        #expect(browser.lines(try browser.received(channel)).count == 1)
+        channel.isWritable = true
+        channel.pipeline.fireChannelWritabilityChanged()
+        let rest = try browser.received(channel)
+        #expect(rest.components(separatedBy: #""mod_revision""#).count == 5)
+        _ = try channel.finish()
+    }
+
     // MARK: Who may
 
     @Test func `pages of other origins are told that they may read, unless the list says otherwise`()
@@ -283,6 +300,32 @@ final class Browser {
         browser.facade.access.isGatewayEnabled = false
         #expect(try browser.post("/v3/kv/range", "{}").hasPrefix("405"))
         #expect(try browser.ask("/v3/kv/range", "", method: "GET").hasPrefix("HTTP/1.1 404"))
+    }
+
+    @Test(arguments: 0..<8)
+    func `damaged JSON is refused or understood, and nothing worse`(seed: UInt64) throws {
+        var random = SplitMix(seed: seed)
+        let bodies = [
+            #"{"key":"Zm9v","range_end":"AA==","sort_order":"DESCEND","limit":"1"}"#,
+            #"{"compare":[{"target":"CREATE","key":"Zm9v","createRevision":"2"}],"success":[{}]}"#,
+            #"{"create_request":{"key":"Zm9v","filters":["NOPUT"]}}{"progress_request":{}}"#,
+            #"{"leader":{"name":"bA==","rev":"-5","lease":9e3},"value":null,"x":[[{"y":1.5e9}]]}"#,
+        ]
+        let routes = GatewayRoute.all.keys.sorted()
+        for round in 0..<200 {
+            var bytes = Array(bodies[round % bodies.count].utf8)
+            for _ in 0..<3 {
+                let at = Int(random.next() % UInt64(bytes.count))
+                switch random.next() % 3 {
+                case 0: bytes[at] = UInt8(truncatingIfNeeded: random.next())
+                case 1: bytes.insert(bytes[Int(random.next() % UInt64(bytes.count))], at: at)
+                default: bytes.remove(at: at)
+                }
+            }
+            var values = JSONValues(Bytes(bytes))
+            let route = try #require(GatewayRoute.all[routes[round % routes.count]])
+            while let value = values.next() { _ = try? route.request(value) }
+        }
     }
 
     // MARK: Tables

@@ -325,6 +325,11 @@ def streams(check, gateway, p):
           [(e.get("type", "PUT"), text(e["kv"].get("value")), text(e.get("prev_kv", {}).get("value")))
            for e in events()] == [("PUT", "1", ""), ("PUT", "2", "1"), ("DELETE", "", "2")], events())
     watch.close()
+    status, lines = gateway.post("/v3/maintenance/snapshot", {})
+    bytes_ = b"".join(base64.b64decode(line["result"].get("blob", "")) for line in lines)
+    left = [int(line["result"].get("remaining_bytes", 0)) for line in lines]
+    check("a snapshot streams its pieces as lines", status == 200 and left == sorted(left)[::-1]
+          and left[-1] == 0 and len(bytes_) > 16384, (status, left[:3], len(bytes_)))
 
 
 def websocket(check, gateway, p):

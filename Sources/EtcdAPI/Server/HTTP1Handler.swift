@@ -89,7 +89,10 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
-        if context.channel.isWritable { responder?.onWritable?() }
+        // Not at once: the news may come from within a write.
+        if context.channel.isWritable, responder?.onWritable != nil {
+            context.eventLoop.assumeIsolated().execute { self.responder?.onWritable?() }
+        }
         context.fireChannelWritabilityChanged()
     }
 
@@ -117,7 +120,9 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
             flush: false)
     }
 
-    var bufferedBytes: Int { context?.channel.bufferedBytes ?? 0 }
+    var bufferedBytes: Int {
+        context?.channel.bufferedBytes(high: server.limits.bufferedBytesHigh) ?? 0
+    }
 
     func ended() {
         responder = nil
@@ -175,6 +180,10 @@ extension HTTPRequest {
 }
 
 extension Channel {
-    /// What the socket has not taken yet. A channel that does not count has nothing.
-    var bufferedBytes: Int { (try? syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }
+    /// What the socket has not taken yet, as users of a stream count it: above `high` exactly while the
+    /// channel is not writable, so that whoever waits for less is told.
+    func bufferedBytes(high: Int) -> Int {
+        let bytes = (try? syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+        return isWritable ? min(bytes, high - 1) : max(bytes, high + 1)
+    }
 }

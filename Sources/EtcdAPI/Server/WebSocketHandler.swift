@@ -137,7 +137,10 @@ final class WebSocketHandler: ChannelInboundHandler {
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
-        if context.channel.isWritable { socket.onWritable?() }
+        // Not at once: the news may come from within a write.
+        if context.channel.isWritable, socket.onWritable != nil {
+            context.eventLoop.assumeIsolated().execute { self.socket.onWritable?() }
+        }
         context.fireChannelWritabilityChanged()
     }
 
@@ -152,7 +155,9 @@ final class WebSocketHandler: ChannelInboundHandler {
 
     // MARK: Called by the socket
 
-    var bufferedBytes: Int { context?.channel.bufferedBytes ?? 0 }
+    var bufferedBytes: Int {
+        context?.channel.bufferedBytes(high: server.limits.bufferedBytesHigh) ?? 0
+    }
 
     func send(_ opcode: WebSocketOpcode, _ payload: Bytes) {
         guard let context, !hasSaidGoodbye else { return }
