@@ -483,7 +483,8 @@ def pages(check, gateway, count):
                          "etcd_network_peer_received_bytes_total{From="] if count > 1 else [])
     missing = [name for name in wanted if "\n" + name not in metrics]
     check("the metrics of etcd's dashboard are there", not missing, missing)
-    zero = [name for name in ("etcd_server_proposals_applied_total", "process_start_time_seconds",
+    zero = [name for name in ("etcd_server_leader_changes_seen_total",
+                              "etcd_server_proposals_applied_total", "process_start_time_seconds",
                               "etcd_network_client_grpc_received_bytes_total",
                               "etcd_disk_wal_fsync_duration_seconds_count",
                               "etcd_disk_backend_commit_duration_seconds_count")

@@ -184,6 +184,10 @@ extension Host: NodeAccess {
 
     /// After every turn: streams that want a leader must hear when there is none.
     func noticeLeader() {
+        if epochRound != figures.epochRoundSeen {
+            figures.epochRoundSeen = epochRound
+            figures.leaderChanges += 1
+        }
         let has = node.sequencerNode(at: Clocks.instant()) != nil
         guard has != hasLeader else { return }
         hasLeader = has

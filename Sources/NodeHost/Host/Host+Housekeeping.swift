@@ -135,7 +135,9 @@ struct HostFigures {
     var framesUnknown: UInt64 = 0
     var framesMalformed: UInt64 = 0
     var voidRevisions: UInt64 = 0
+    /// Epochs of sequencers that this node has heard of, wherever they run.
     var leaderChanges: UInt64 = 0
+    var epochRoundSeen: UInt64 = 0
     var sizes: Store.Sizes?
     /// Batches that were put into the store.
     var commits = DurationCounts()
@@ -143,8 +145,7 @@ struct HostFigures {
     mutating func count(_ event: NodeEvent) {
         switch event {
         case .revisionVoid: voidRevisions += 1
-        case .sequencerOpened: leaderChanges += 1
-        case .becameLeader, .lostLeadership, .sequencerClosed, .suspected, .trusted,
+        case .becameLeader, .lostLeadership, .sequencerOpened, .sequencerClosed, .suspected, .trusted,
             .snapshotInstalled, .configured, .gone, .link, .consensus, .ignored:
             break
         }
