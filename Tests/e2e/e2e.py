@@ -239,6 +239,7 @@ def region(options):
         print("      three nodes, mutual TLS", flush=True)
         surface(c, 3, "tls/")
         gateway.everything(check, c, 3, "tls-gateway/")
+        gateway.failover(check, c, "tls-gateway/")
         names = list(c.nodes)
         for i in range(6):
             c.etcdctl("put", "each", str(i), at=names[i % 3])

@@ -494,6 +494,34 @@ def pages(check, gateway, count):
     check("/debug/vars", variables["cmdline"] and variables["raft.status"]["commit"] > 0, variables)
 
 
+def failover(check, cluster, p):
+    """Who waits for a lock at one node goes on waiting when another, which orders the writes, dies."""
+    nodes, tls = cluster.nodes, cluster.description["tls"]
+    gateways = {name: Gateway(node["client"], tls) for name, node in nodes.items()}
+    status = Gateway(next(iter(nodes.values()))["client"], tls)
+    with urllib.request.urlopen(status.url + "/polder/status", context=status.context) as answer:
+        victim = json.loads(answer.read())["sequencer"]["node"]
+    here, there = [gateways[name] for name in nodes if name != victim]
+    leases = [here.call("/lease/grant", TTL="120")["ID"] for _ in range(2)]
+    name, result = b64(p + "failover"), {}
+    first = here.call("/lock/lock", name=name, lease=leases[0])
+
+    def wait():
+        result["second"] = there.post("/v3/lock/lock", {"name": name, "lease": leases[1]}, timeout=120)
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    queue = lambda: here.call("/kv/range", key=b64(p + "failover/"), range_end=b64(p + "failover0"),
+                              count_only=True).get("count")
+    eventually(lambda: queue() == "2")
+    cluster.dev_node("kill", victim)
+    unlocked = eventually(
+        lambda: here.post("/v3/lock/unlock", {"key": first["key"]}, timeout=60)[0] == 200)
+    thread.join(60)
+    check(f"a lock is given on after {victim}, which ordered the writes, was killed",
+          unlocked and result.get("second", (0,))[0] == 200, result)
+    check(f"{victim} starts again", cluster.dev_node("start", victim).ok)
+
+
 def everything(check, cluster, count, p):
     node = next(iter(cluster.nodes.values()))
     gateway = Gateway(node["client"], cluster.description["tls"])
