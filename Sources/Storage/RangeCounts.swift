@@ -69,9 +69,8 @@ struct RangeCounts {
         later: [(revision: Revision, delta: Int64)]
     ) {
         ranges.removeAll { $0.keyspace == keyspace && $0.range == range }
-        if ranges.count >= Self.rangesMax, let oldest = ranges.indices.min(by: { ranges[$0].usedAt < ranges[$1].usedAt }) {
-            ranges.remove(at: oldest)
-        }
+        let oldest = ranges.indices.min { ranges[$0].usedAt < ranges[$1].usedAt }
+        if ranges.count >= Self.rangesMax, let oldest { ranges.remove(at: oldest) }
         clock += 1
         ranges.append(
             Range(
