@@ -66,7 +66,8 @@ package struct Shrinker {
         let pace = best.plan.pace
         let warmUp = World.warmUp * pace
         if best.brokenAt != .never {
-            let used = best.brokenAt.since(.zero.advanced(by: warmUp)).nanoseconds / Simulation.stretch(pace) + 50_000_000
+            let span = best.brokenAt.since(.zero.advanced(by: warmUp)).nanoseconds
+            let used = span / Simulation.stretch(pace) + 50_000_000
             if used < best.options.duration.nanoseconds {
                 _ = attempt("shorter") { $0.duration = TimeSpan(nanoseconds: used / 1_000_000 * 1_000_000) }
             }

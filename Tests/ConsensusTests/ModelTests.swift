@@ -78,7 +78,8 @@ import Testing
     #if DEBUG
         /// A checker that has never failed proves nothing.
         @Test(arguments: [
-            Group.Sabotage.pipelinePastConfiguration, .outOfOrder, .noticeWithoutBallot, .leaseFromArrival, .leaseForgotten,
+            Group.Sabotage.pipelinePastConfiguration, .outOfOrder, .noticeWithoutBallot,
+            .leaseFromArrival, .leaseForgotten,
         ])
         func `the checker notices a broken rule`(_ sabotage: Group.Sabotage) {
             var options = World.Options(sabotage: sabotage)
