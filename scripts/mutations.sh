@@ -19,7 +19,7 @@ while :; do
 done
 export POLDER_MUTATIONS=1
 build=${PROOF_BUILD:-.build/mutations} debug=${PROOF_TESTS:-.build/mutations-tests}
-suites='AcceptorTests|LeaderTests|ElectionTests|LeaseTests|MembershipTests|PartitionTests|SequencerTests|ConflictTests'
+suites='AcceptorTests|LeaderTests|ElectionTests|LeaseTests|MembershipTests|PartitionTests|CoordinatorTests|SequencerTests|ConflictTests'
 run_tests() { swift test --skip-build --scratch-path "$debug" --filter "$suites" 2>&1; }
 if [ -z "${PROOF_SKIP_BUILD:-}" ]; then
     if [ -n "$seeds" ]; then swift build -c release --scratch-path "$build" -j 2 >&2 || exit 2; fi
@@ -29,6 +29,22 @@ if [ -n "$tests" ] && ! run_tests >/dev/null; then
     echo "the tests fail without a mutation" >&2
     exit 2
 fi
+# Where to look first: the faults that a rule is for.
+hint() {
+    case $1 in
+        ackBeforeDurable) echo --faults powerLoss,slowDisk ;;
+        promiseBeforeDurable) echo --faults powerLoss,slowDisk,takeover,crash ;;
+        noBegin | confirmUnregistered) echo --faults duel,takeover,crash ;;
+        restartForgetsLease) echo --faults restartedVoter ;;
+        leaseFromArrival) echo --faults lateAnswers,stalls ;;
+        lapsesIgnored | attemptsGrantedAgain) echo --faults partition,freeze,takeover,duplication,loss --partitions 4 ;;
+        outcomesForgottenEarly | prepareInAnotherTerm) echo --faults freeze,takeover,duel,stalls,crash --partitions 8 ;;
+        noRecovery) echo --faults oneWayPartition,freeze,takeover,loss,crash --partitions 8 ;;
+        expiryOutlivesLeader) echo --faults takeover,duel,freeze \
+            --work leaseGrant,leasePut,leasePutMany,leaseKeepAlive,put ;;
+        cursorNotCompared) echo --faults connectionReset,crash,regionCut,duplication,takeover --regions 2 ;;
+    esac
+}
 names=${*:-$(sed -n 's/^    case \([a-zA-Z]*\)$/\1/p' Sources/Primitives/Mutation.swift)}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
@@ -43,7 +59,9 @@ for name in $names; do
         if grep -a -q 'Fatal error\|invariant broken' "$out/t"; then failed=$((failed + 1)); fi
     fi
     if [ -n "$seeds" ]; then
-        (ulimit -t "$seconds" -c 0; exec "$build/release/proof" hunt --mutation "$name" --seeds 1000000) \
+        # shellcheck disable=SC2046
+        (ulimit -t "$seconds" -c 0
+            exec "$build/release/proof" hunt --mutation "$name" --seeds 1000000 $(hint "$name")) \
             >"$out/o" 2>"$out/e"
         seed=$(grep -a '^seed' "$out/o" | tail -1 | cut -d' ' -f2)
         by=$(grep -a '^caught' "$out/o" | head -1 | cut -c8-)

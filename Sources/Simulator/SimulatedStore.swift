@@ -27,28 +27,15 @@ struct SimulatedStore {
     }
 
     private mutating func put(_ row: Row) {
-        if versions[row.key] == nil {
-            keys.insert(row.key, at: place(of: row.key))
-            versions[row.key] = []
-        }
-        var list = versions[row.key] ?? []
-        let order = (row.modRevision, row.sub)
-        let at = list.firstIndex { ($0.modRevision, $0.sub) >= order } ?? list.count
-        if at < list.count, (list[at].modRevision, list[at].sub) == order {
-            list[at] = row
-        } else {
-            list.insert(row, at: at)
-        }
-        versions[row.key] = list
-        var changes = index[row.modRevision] ?? []
-        if changes.isEmpty {
-            let at = revisions.lastIndex { $0 < row.modRevision }.map { $0 + 1 } ?? 0
+        if versions[row.key] == nil { keys.insert(row.key, at: place(of: row.key)) }
+        // In place: a copy of a hot key's versions for each new one would cost more than all else.
+        versions[row.key, default: []].insert(version: row)
+        if index[row.modRevision] == nil {
+            var at = revisions.count
+            while at > 0, revisions[at - 1] > row.modRevision { at -= 1 }
             revisions.insert(row.modRevision, at: at)
         }
-        changes.removeAll { $0.key == row.key && $0.sub == row.sub }
-        let place = changes.firstIndex { $0.sub > row.sub } ?? changes.count
-        changes.insert(row, at: place)
-        index[row.modRevision] = changes
+        index[row.modRevision, default: []].insert(change: row)
     }
 
     private mutating func remove(_ key: Bytes, _ revision: Revision, _ sub: UInt32) {
@@ -130,7 +117,13 @@ struct SimulatedStore {
         if after < floor { throw .compacted }
         var found: [RevisionChanges] = []
         var count = 0
-        for revision in revisions where revision > after && revision <= through {
+        var low = 0, high = revisions.count
+        while low < high {
+            let middle = (low + high) / 2
+            if revisions[middle] <= after { low = middle + 1 } else { high = middle }
+        }
+        for revision in revisions[low...] {
+            if revision > through { break }
             guard let rows = index[revision] else { continue }
             found.append(RevisionChanges(revision: revision, rows: rows))
             count += rows.count
@@ -186,5 +179,26 @@ struct SimulatedStore {
             }
         }
         return hash.value
+    }
+}
+
+extension [Row] {
+    /// Of one key, in order of revision; nearly always the newest.
+    fileprivate mutating func insert(version row: Row) {
+        var at = count
+        while at > 0, (self[at - 1].modRevision, self[at - 1].sub) > (row.modRevision, row.sub) { at -= 1 }
+        if at > 0, self[at - 1].modRevision == row.modRevision, self[at - 1].sub == row.sub {
+            self[at - 1] = row
+        } else {
+            insert(row, at: at)
+        }
+    }
+
+    /// Of one revision, in order of its operations.
+    fileprivate mutating func insert(change row: Row) {
+        removeAll { $0.key == row.key && $0.sub == row.sub }
+        var at = count
+        while at > 0, self[at - 1].sub > row.sub { at -= 1 }
+        insert(row, at: at)
     }
 }
