@@ -46,6 +46,8 @@ package struct LinkReceiver: Sendable {
     private var queue: Deque<ReplicationBatch> = []
     private var isApplying = false
     private var isReadingCursor = false
+    /// The origin has begun again at the cursor, with a batch that holds more than what is being applied.
+    private var isRewound = false
     private var retryDue = Instant.never
     /// Not before this is a gap asked for again; and, later, silence answered with another hello.
     private var askDue = Instant.zero
@@ -103,11 +105,14 @@ package struct LinkReceiver: Sendable {
     /// The next batch must begin here.
     private var expected: Revision { queue.last?.through ?? cursor }
 
+    /// What waits here, or is being applied, may yet be lost with this node: the origin must keep the
+    /// history of it, so it is not part of the cursor. It comes again; who has it already drops it.
     private mutating func sayHello(at now: ClockReading, into effects: inout [Effect]) {
         askDue = now.instant.advanced(by: limits.resendInterval)
         silenceDue = askDue
+        isRewound = false
         effects.append(
-            .send(.hello(origin: origin, cursor: expected, incarnation: incarnation)))
+            .send(.hello(origin: origin, cursor: cursor, incarnation: incarnation)))
     }
 
     /// A batch that is being applied stays at the front: its answer is still to come.
@@ -155,6 +160,9 @@ package struct LinkReceiver: Sendable {
         } else if batch.through <= expected {
             // A repetition of what waits here already.
             return
+        } else if batch.from >= cursor, batch.from < expected {
+            // Cut otherwise than the first time: it fits once what waits here is applied.
+            isRewound = true
         } else {
             askAgain(got: batch.from, at: now, into: &effects)
         }
@@ -228,6 +236,7 @@ package struct LinkReceiver: Sendable {
             reachMarks()
             if isConnected {
                 effects.append(.send(.acknowledge(origin: origin, through: cursor)))
+                if isRewound, queue.isEmpty { sayHello(at: now, into: &effects) }
             }
         case .failed(.cursorMismatch):
             effects.append(.note(.cursorMismatch(batch.from)))

@@ -153,6 +153,37 @@ import Testing
         #expect(effects.contains(.apply(batch)))
     }
 
+    /// The origin drops history that it believes to be applied; what is lost here would be lost for ever.
+    @Test func `a batch that is being applied is no part of the cursor that is told`() {
+        var receiver = LinkReceiver(region: RegionID(2), origin: RegionID(1), cursor: .zero)
+        let now = ClockReading(instant: Instant(nanoseconds: 1_000_000_000), wallMicroseconds: 9)
+        func batch(through: Int64) -> LinkMessage {
+            .batch(
+                ReplicationBatch(
+                    origin: RegionID(1), from: .zero, through: Revision(through), seen: [], changes: []),
+                frontier: Revision(5), wallMicroseconds: 0)
+        }
+        func hello(_ cursor: Int64) -> LinkReceiver.Effect {
+            .send(.hello(origin: RegionID(1), cursor: Revision(cursor), incarnation: 1))
+        }
+        var effects: [LinkReceiver.Effect] = []
+        receiver.step(.connected, at: now, into: &effects)
+        receiver.step(.message(batch(through: 2)), at: now, into: &effects)
+        effects = []
+        receiver.step(.disconnected, at: now, into: &effects)
+        receiver.step(.connected, at: now, into: &effects)
+        #expect(effects == [hello(0)])
+        // It comes again, together with what was written since: once is enough.
+        effects = []
+        receiver.step(.message(batch(through: 5)), at: now, into: &effects)
+        #expect(effects.isEmpty)
+        receiver.step(.applied(.replicated(cursor: Revision(2))), at: now, into: &effects)
+        #expect(
+            effects == [
+                .send(.acknowledge(origin: RegionID(1), through: Revision(2))), hello(2),
+            ])
+    }
+
     @Test func `messages survive their encoding, and damage is an error`() throws {
         let batch = ReplicationBatch(
             origin: RegionID(1), from: Revision(3), through: Revision(9),
