@@ -56,7 +56,8 @@ let package = Package(
         .systemLibrary(name: "CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
-        .target(name: "CLinux"),
+        // libcrypt: bcrypt, for the users' passwords.
+        .target(name: "CLinux", linkerSettings: [.linkedLibrary("crypt")]),
         .systemLibrary(name: "CRocksDB", providers: [.apt(["librocksdb-dev"])]),
 
         // Pure: no clock, no randomness of their own, no I/O, no tasks, no Foundation.
@@ -122,7 +123,7 @@ let package = Package(
             "NodeHostTests",
             [
                 "NodeHost", "Primitives", "BoltFile", "EtcdFacade", "EtcdSnapshot", "Node", "Partitioning",
-                "Storage", "TLS",
+                "Storage", "TLS", nioCore, nioPosix,
             ]),
         tests("MirrorTests", ["Mirror", "EtcdAPI"]),
         tests("TidyTests", []),

@@ -1,13 +1,18 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 #include <arpa/inet.h>
+#include <crypt.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int polder_die_with_parent(int signal) { return prctl(PR_SET_PDEATHSIG, signal); }
@@ -45,4 +50,24 @@ int polder_listen_on_loopback(int port) {
     return descriptor;
   close(descriptor);
   return -1;
+}
+
+int polder_lower_priority(int by) {
+  return setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), by);
+}
+
+int polder_bcrypt_setting(int cost, const unsigned char *random, char *setting, int size) {
+  return crypt_gensalt_rn("$2b$", (unsigned long)cost, (const char *)random, 16, setting, size) ? 0 : -1;
+}
+
+int polder_bcrypt(const char *password, const char *setting, char *hash, int size) {
+  struct crypt_data *data = calloc(1, sizeof *data);
+  if (!data) return -1;
+  const char *made = crypt_rn(password, setting, data, sizeof *data);
+  int length = made ? (int)strlen(made) : -1;
+  if (length >= size) length = -1;
+  if (length > 0) memcpy(hash, made, (size_t)length + 1);
+  explicit_bzero(data, sizeof *data);
+  free(data);
+  return length;
 }

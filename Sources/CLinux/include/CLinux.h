@@ -21,3 +21,12 @@ int polder_accept(int listener);
 /// A descriptor that listens on this port of 127.0.0.1, or -1. (In C: whose module `sockaddr_in` is,
 /// changes with what else is imported.)
 int polder_listen_on_loopback(int port);
+
+/// Makes the calling thread nicer.
+int polder_lower_priority(int by);
+
+/// "$2b$10$" and a salt of 16 random bytes, of which `polder_bcrypt` makes a hash. 0, or -1.
+int polder_bcrypt_setting(int cost, const unsigned char *random, char *setting, int size);
+
+/// The hash of a password (to its first zero byte) with a setting or an older hash; its length, or -1.
+int polder_bcrypt(const char *password, const char *setting, char *hash, int size);
