@@ -5,6 +5,10 @@
 #include <openssl/pem.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
+#include <openssl/hmac.h>
+#include <openssl/ec.h>
+#include <openssl/ecdsa.h>
+#include <openssl/rsa.h>
 #include <string.h>
 
 // OpenSSL's macros and variadic functions, which Swift cannot see, as functions.
@@ -36,6 +40,9 @@ static inline long polder_bio_memory_data(BIO *b, char **data) {
     return BIO_get_mem_data(b, data);
 }
 static inline EVP_PKEY *polder_p256_key(void) { return EVP_EC_gen("P-256"); }
+static inline EVP_PKEY *polder_curve_key(const char *name) { return EVP_EC_gen(name); }
+static inline EVP_PKEY *polder_rsa_key(unsigned int bits) { return EVP_RSA_gen(bits); }
+static inline EVP_PKEY *polder_ed25519_key(void) { return EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"); }
 
 static inline int polder_no_passphrase(char *buf, int size, int rwflag, void *u) {
     (void)buf; (void)size; (void)rwflag; (void)u;
@@ -101,4 +108,70 @@ static inline int polder_name_at(const GENERAL_NAMES *n, int i, const unsigned c
 }
 static inline GENERAL_NAMES *polder_subject_names(X509 *cert) {
     return (GENERAL_NAMES *)X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+}
+
+static inline const EVP_MD *polder_sha(int bits) {
+    return bits == 256 ? EVP_sha256() : bits == 384 ? EVP_sha384() : bits == 512 ? EVP_sha512() : NULL;
+}
+// Length of the code in `out` (64 bytes at least), or -1.
+static inline int polder_hmac(int bits, const unsigned char *key, int key_length,
+                              const unsigned char *message, size_t length, unsigned char *out) {
+    unsigned int size = 0;
+    const EVP_MD *md = polder_sha(bits);
+    if (!md || !HMAC(md, key, key_length, message, length, out, &size)) return -1;
+    return (int)size;
+}
+static inline EVP_PKEY *polder_read_public_key(BIO *b) {
+    return PEM_read_bio_PUBKEY(b, NULL, polder_no_passphrase, NULL);
+}
+static inline int polder_signing(EVP_MD_CTX *c, EVP_PKEY *key, int bits, int pss, int verifies) {
+    EVP_PKEY_CTX *p = NULL;
+    // bits of 0: a scheme that hashes by itself (Ed25519).
+    const EVP_MD *md = bits ? polder_sha(bits) : NULL;
+    int ok = verifies ? EVP_DigestVerifyInit(c, &p, md, NULL, key) : EVP_DigestSignInit(c, &p, md, NULL, key);
+    if (ok != 1) return 0;
+    if (!pss) return 1;
+    return EVP_PKEY_CTX_set_rsa_padding(p, RSA_PKCS1_PSS_PADDING) == 1 &&
+           EVP_PKEY_CTX_set_rsa_pss_saltlen(p, verifies ? RSA_PSS_SALTLEN_AUTO : RSA_PSS_SALTLEN_DIGEST) == 1;
+}
+// Length of the signature in `out`, or -1.
+static inline long polder_sign(EVP_PKEY *key, int bits, int pss, const unsigned char *message, size_t length,
+                               unsigned char *out, size_t size) {
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    if (!c) return -1;
+    size_t made = size;
+    int ok = polder_signing(c, key, bits, pss, 0) && EVP_DigestSign(c, out, &made, message, length) == 1;
+    EVP_MD_CTX_free(c);
+    return ok ? (long)made : -1;
+}
+static inline int polder_verify(EVP_PKEY *key, int bits, int pss, const unsigned char *message, size_t length,
+                                const unsigned char *signature, size_t size) {
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    if (!c) return 0;
+    int ok = polder_signing(c, key, bits, pss, 1) &&
+             EVP_DigestVerify(c, signature, size, message, length) == 1;
+    EVP_MD_CTX_free(c);
+    return ok;
+}
+// Signatures over curves: OpenSSL's form (DER) and that of tokens (two numbers of `half` bytes).
+static inline int polder_ecdsa_to_raw(const unsigned char *der, long length, unsigned char *raw, int half) {
+    ECDSA_SIG *s = d2i_ECDSA_SIG(NULL, &der, length);
+    if (!s) return 0;
+    int ok = BN_bn2binpad(ECDSA_SIG_get0_r(s), raw, half) == half &&
+             BN_bn2binpad(ECDSA_SIG_get0_s(s), raw + half, half) == half;
+    ECDSA_SIG_free(s);
+    return ok;
+}
+static inline int polder_ecdsa_from_raw(const unsigned char *raw, int half, unsigned char *der, int size) {
+    ECDSA_SIG *s = ECDSA_SIG_new();
+    BIGNUM *r = BN_bin2bn(raw, half, NULL), *t = BN_bin2bn(raw + half, half, NULL);
+    if (!s || !r || !t || !ECDSA_SIG_set0(s, r, t)) {
+        BN_free(r); BN_free(t); ECDSA_SIG_free(s);
+        return -1;
+    }
+    int length = i2d_ECDSA_SIG(s, NULL);
+    if (length > 0 && length <= size) { unsigned char *to = der; length = i2d_ECDSA_SIG(s, &to); }
+    else length = -1;
+    ECDSA_SIG_free(s);
+    return length;
 }

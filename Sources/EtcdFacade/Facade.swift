@@ -22,6 +22,10 @@ package final class Facade {
     var calls = OpenCalls()
     var contests = Contests()
     var metrics = CallMetrics()
+    let auth: AuthServices?
+    var tokens: TokenKeeper?
+    /// Users, roles and permissions as this node knows them.
+    var authState: AuthState
     var hasLeader: Bool
     private var leaderLostAt: Instant
     private var isStopped = false
@@ -29,18 +33,22 @@ package final class Facade {
     /// `node.status` must know the cluster's and the member's id by now.
     package convenience init(
         node: any NodeAccess, server: RPCServer, limits: FacadeLimits = FacadeLimits(),
-        versions: ServedVersions = ServedVersions()
+        versions: ServedVersions = ServedVersions(), auth: AuthServices? = nil
     ) {
         self.init(
-            node: node, output: server, loop: server.loop, limits: limits, versions: versions)
+            node: node, output: server, loop: server.loop, limits: limits, versions: versions,
+            auth: auth)
         localCalls = server
         self.server = server
     }
 
     init(
         node: any NodeAccess, output: any CallOutput, loop: any EventLoop, limits: FacadeLimits,
-        versions: ServedVersions = ServedVersions()
+        versions: ServedVersions = ServedVersions(), auth: AuthServices? = nil
     ) {
+        self.auth = auth
+        tokens = auth.map { TokenKeeper($0) }
+        authState = node.authState
         self.node = node
         self.output = output
         self.loop = loop
@@ -112,7 +120,10 @@ package final class Facade {
         case .expectsMessage, .observes, .reflects, .computes: break
         case .waits(let token):
             if pending.take(token) != nil { node.cancel(token: token) }
-        case .watch(let stream): watches.close(stream)
+        case .watch(let stream):
+            watches.close(stream)
+            for token in stream.creations where pending.take(token) != nil { node.cancel(token: token) }
+            stream.creations.removeAll()
         case .keepAlive(let stream): cancelAll(of: stream)
         case .contends(let contender): abandon(contender)
         case .follows(let follower): abandon(follower)
@@ -130,7 +141,16 @@ package final class Facade {
         return (token, open.deadline)
     }
 
+    /// If the caller may.
     func submit(_ request: Request, _ call: CallReference, as kind: Pending.Kind) {
+        if authState.isEnabled {
+            do throws(CallFailure) {
+                try checkPermission(request, call)
+            } catch {
+                if !looksAgain(call, after: error) { fail(call, error) }
+                return
+            }
+        }
         guard let (token, deadline) = wait(call, as: kind) else { return }
         node.submit(request, deadline: deadline, token: token)
     }
@@ -161,6 +181,12 @@ extension Facade: RPCHandler {
         case .reflection, .reflectionAlpha: open.state = .reflects
         default: break
         }
+        // Streams outlive a change of mind about authentication.
+        if authState.isEnabled || method == .watch || method == .leaseKeepAlive
+            || method == .electionObserve
+        {
+            open.caller = Caller(token: metadata.token, certificateName: metadata.peerName)
+        }
         calls[call] = open
     }
 
@@ -168,12 +194,16 @@ extension Facade: RPCHandler {
         guard let open = calls[call] else { return }
         do throws(CallFailure) {
             switch open.state {
-            case .expectsMessage: try onUnary(open.method, call, message)
+            case .expectsMessage: try onUnary(open, message)
             case .watch(let stream):
                 let command = try decoding { () throws(CodecError) in
                     try RequestCodec.watch(message)
                 }
-                watches.onCommand(command, on: stream)
+                if case .create(let creation) = command, authState.isEnabled {
+                    createWatch(creation, on: stream)
+                } else {
+                    watches.onCommand(command, on: stream)
+                }
                 if stream.isClosed { calls[call] = nil }
             case .keepAlive(let stream): try onKeepAlive(message, on: stream)
             case .reflects: try onReflection(call, message)
@@ -181,7 +211,7 @@ extension Facade: RPCHandler {
             case .waits, .observes, .contends, .follows, .snapshot, .computes: break
             }
         } catch {
-            fail(call, error)
+            if !looksAgain(call, after: error) { fail(call, error) }
         }
     }
 
@@ -219,10 +249,10 @@ extension Facade: RPCHandler {
         onHTTPRequest(request, responder)
     }
 
-    private func onUnary(
-        _ method: RPCMethod, _ call: CallReference, _ message: Bytes
-    ) throws(CallFailure) {
-        switch method {
+    private func onUnary(_ open: OpenCall, _ message: Bytes) throws(CallFailure) {
+        if authState.isEnabled { try admit(open, message) }
+        let call = open.call
+        switch open.method {
         case .range: try onRange(call, message)
         case .put: try onPut(call, message)
         case .deleteRange: try onDeleteRange(call, message)
@@ -244,9 +274,10 @@ extension Facade: RPCHandler {
         case .healthCheck: try onHealthCheck(call, message)
         case .healthList: answer(call, Self.allServing)
         case .healthWatch: try onHealthWatch(call, message)
-        case .authStatus: onAuthStatus(call)
-        // Clients with a user name ask first, and go on without a token when told so.
-        case .authenticate: throw EtcdError.authNotEnabled.failure
+        case .authEnable, .authDisable, .authStatus, .authenticate, .userAdd, .userGet, .userList,
+            .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd, .roleGet,
+            .roleList, .roleDelete, .roleGrantPermission, .roleRevokePermission:
+            try onAuth(open.method, call, message)
         case .rangeStream:
             // As a server of 3.6 answers; Kubernetes then uses Range.
             throw CallFailure(
@@ -257,10 +288,6 @@ extension Facade: RPCHandler {
         case .snapshot: try onSnapshot(call)
         case .moveLeader: throw .notYetSupported("moving the leader")
         case .downgrade: throw .notYetSupported("downgrading")
-        case .authEnable, .authDisable, .userAdd, .userGet, .userList, .userDelete,
-            .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd, .roleGet, .roleList,
-            .roleDelete, .roleGrantPermission, .roleRevokePermission:
-            throw .notYetSupported("authentication")
         case .lock: try onLock(call, message)
         case .unlock: try onUnlock(call, message)
         case .electionCampaign: try onCampaign(call, message)
@@ -286,12 +313,21 @@ extension Facade: NodeClient {
             return onResponse(response, for: contender)
         }
         guard let call = waiting.call else { return }
+        if case .failed(.authChanged) = response, looksAgainAfterFence(call) { return }
         switch (waiting.kind, response) {
         case (.proclaim, .failed(let error)): return fail(call, error.failure.withoutStatus)
         case (.proclaim, .transaction(let result, _)) where !result.succeeded:
             return fail(call, .notLeader)
         case (_, .failed(let error)): return fail(call, error.failure)
+        case (_, .auth(let error?, _)): return fail(call, error.failure)
         default: break
+        }
+        if authState.isEnabled {
+            do throws(CallFailure) {
+                try checkPermission(toSee: response, call)
+            } catch {
+                return fail(call, error)
+            }
         }
         guard let message = encode(response, for: waiting.kind) else {
             return fail(
@@ -308,12 +344,28 @@ extension Facade: NodeClient {
         case .healthCheck(let check): return check.onReadIndex(answered)
         case .contends(let contender): return onReadIndex(answered, for: contender)
         case .follows(let follower): return onReadIndex(answered, for: follower)
+        case .watchCreation(let stream, let creation):
+            stream.creations.remove(token)
+            return createWatchAgain(creation, on: stream)
         default: break
         }
         guard let call = waiting.call else { return }
         switch answered {
         case .failure(let error): fail(call, error.failure)
         case .success(let index):
+            do throws(CallFailure) {
+                if authState.isEnabled { try checkPermission(toRead: waiting.kind, call) }
+                switch waiting.kind {
+                case .refreshed:
+                    guard let open = calls[call], let message = open.caller?.message else { return }
+                    return try onUnary(open, message)
+                case .authRead(let query): return answer(call, try read(query, index, call))
+                case .authenticate(let attempt): return try onReadIndex(for: attempt, call)
+                default: break
+                }
+            } catch {
+                return fail(call, error)
+            }
             do throws(RequestError) {
                 switch waiting.kind {
                 case .range(let query): answer(call, try read(query, index))
@@ -323,7 +375,8 @@ extension Facade: NodeClient {
                 case .leader(let query): try onLeaderIndex(call, query, index)
                 case .put, .delete, .transaction, .compaction, .leaseGrant, .leaseRevoke,
                     .leaseTimeToLive, .leaseList, .keepAlive, .healthCheck, .headerOnly,
-                    .proclaim, .contends, .follows:
+                    .proclaim, .contends, .follows, .refreshed, .watchCreation, .auth, .authRead,
+                    .authenticate, .hashing:
                     invariant(false, "a read index for what reads nothing")
                 }
             } catch {

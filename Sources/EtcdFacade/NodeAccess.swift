@@ -36,6 +36,12 @@ package protocol NodeAccess: AnyObject {
     /// What deletions and compactions have left may be given back to the file system. Returns at once.
     func reclaimSpace()
 
+    /// Users, roles and permissions as this node knows them; `NodeClient.onAuthChanged` tells of newer
+    /// ones. What is submitted carries their fence.
+    var authState: AuthState { get }
+    /// The keys attached to a lease, as this node's replicas know them.
+    func keys(of lease: LeaseID) -> [Bytes]
+
     /// Losers of conflicts between regions, the newest first (geo.md "Conflicts").
     func conflicts(limit: Int) -> [ConflictReport]
 
@@ -53,6 +59,8 @@ extension NodeAccess {
     package var epochRound: UInt64 { status.epochRound }
     package var compactRevision: Revision { status.compactRevision }
     package func conflicts(limit: Int) -> [ConflictReport] { [] }
+    package var authState: AuthState { AuthState() }
+    package func keys(of lease: LeaseID) -> [Bytes] { [] }
 }
 
 /// What the node tells the facade.
@@ -66,6 +74,8 @@ package protocol NodeClient: AnyObject {
     func onChangesLost(through: Revision)
     /// The region has (or has no) sequencer that this node can reach: for `hasleader`.
     func onLeaderChanged(hasLeader: Bool)
+    /// Before the first answer that rests on it.
+    func onAuthChanged(_ state: AuthState)
 }
 
 package struct ReadIndex: Equatable, Sendable {

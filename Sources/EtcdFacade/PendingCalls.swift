@@ -25,6 +25,14 @@ struct Pending {
         case leader(RangeQuery)
         case contends(Contender)
         case follows(LeaderFollower)
+        /// Permissions are as new as the call now: look at it again.
+        case refreshed
+        case watchCreation(WatchStream, WatchCreation)
+        case auth
+        case authRead(Facade.AuthQuery)
+        case authenticate(Facade.Authentication)
+        /// A password is at work.
+        case hashing
     }
     /// nil: not an RPC.
     let call: CallReference?
@@ -87,6 +95,8 @@ struct OpenCall {
     let requiresLeader: Bool
     let deadline: Instant
     var state: State
+    /// Of unary calls only while authentication is on.
+    var caller: Caller?
 }
 
 struct OpenCalls {

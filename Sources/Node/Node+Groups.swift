@@ -116,7 +116,8 @@ extension Node {
         sequencer = Sequencer(
             epoch: term, region: configuration.region, nodes: configuration.nodes,
             partitions: partitions.count, compactRevision: directory.compactRevision,
-            answersFrom: max(now, groups[0].mayAnswerFrom), limits: limits)
+            answersFrom: max(now, groups[0].mayAnswerFrom), authVersion: directory.auth.version,
+            authFence: directory.auth.fence, limits: limits)
         heard(epoch: term)
         openLinks()
     }
@@ -130,12 +131,17 @@ extension Node {
             region.answers.append((compaction.token, .failed(.timedOut)))
         }
         compactions.removeAll()
+        abandonAuthChanges()
     }
 
     private mutating func decidedInDirectory(
         _ slot: Slot, _ entry: LogEntry, skipped: Bool, into effects: inout NodeEffects
     ) {
         let applied = directory.apply(slot, entry, skipped: skipped, into: &effects.store)
+        if case .auth(let nonce, let error) = applied {
+            authDecided(nonce, error, into: &effects)
+            return
+        }
         guard case .compacted(let revision) = applied else { return }
         compactRevision = max(compactRevision, revision)
         sequencer?.compacted(revision)
@@ -178,6 +184,7 @@ extension Node {
         guard state.applied > (i == 0 ? directory : partitions[i - 1].state).applied else { return }
         if i == 0 {
             directory = state
+            noticeAuth(into: &effects)
             compactRevision = max(compactRevision, state.compactRevision)
         } else {
             partitions[i - 1].install(state, into: &region)

@@ -18,7 +18,8 @@ extension Node {
                     ))
             } else {
                 // Nothing was heard yet: a node that has just started knows no revision to serve.
-                readsWaiting.append((.initial, token, deadline))
+                readsWaiting.append(
+                    WaitingRead(revision: .initial, authVersion: 0, token: token, deadline: deadline))
             }
             return
         }
@@ -90,25 +91,34 @@ extension Node {
     }
 
     mutating func onReadAnswer(
-        _ question: UInt64, _ frontier: Revision, _ compact: Revision, into effects: inout NodeEffects
+        _ question: UInt64, _ frontier: Revision, _ compact: Revision, authVersion: UInt64,
+        into effects: inout NodeEffects
     ) {
         compactRevision = max(compactRevision, compact)
         while let first = readsAsked.first, first.question <= question {
             readsAsked.removeFirst()
-            for (token, deadline) in first.reads { readsWaiting.append((frontier, token, deadline)) }
+            for (token, deadline) in first.reads {
+                readsWaiting.append(
+                    WaitingRead(
+                        revision: frontier, authVersion: authVersion, token: token,
+                        deadline: deadline))
+            }
         }
         if readsAsked.isEmpty { askReadsAt = .never }
         answerReads(into: &effects)
     }
 
-    /// Served at the local frontier, which is at least the answered one by then.
+    /// Served at the local frontier, which is at least the answered one by then, and checked with
+    /// permissions that are.
     mutating func answerReads(into effects: inout NodeEffects) {
         guard !readsWaiting.isEmpty else { return }
         let point = ReadPoint(revision: localFrontier, compactRevision: compactRevision)
-        for read in readsWaiting where read.revision <= point.revision {
+        let authVersion = directory.auth.version
+        for read in readsWaiting
+        where read.revision <= point.revision && read.authVersion <= authVersion {
             finishRead(read.token, .success(point), into: &effects)
         }
-        readsWaiting.removeAll { $0.revision <= point.revision }
+        readsWaiting.removeAll { $0.revision <= point.revision && $0.authVersion <= authVersion }
     }
 
     mutating func onRead(_ token: UInt64, _ answer: ReadAnswer) {

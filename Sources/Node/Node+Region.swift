@@ -52,8 +52,8 @@ extension Node {
             if !region.escalations.isEmpty {
                 let escalations = region.escalations
                 region.escalations.removeAll(keepingCapacity: true)
-                for (id, request, deadline) in escalations {
-                    coordinate(id, request, deadline: deadline)
+                for (id, request, deadline, fence) in escalations {
+                    coordinate(id, request, deadline: deadline, fence: fence)
                 }
             }
             if !region.leaseReadings.isEmpty { answerLeaseReadings() }
@@ -74,32 +74,35 @@ extension Node {
         _ message: RegionMessage, from peer: NodeID, into effects: inout NodeEffects
     ) {
         switch message {
-        case .allocate(let e, _, _, _, _, _), .allocateTransaction(let e, _, _, _), .report(let e, _, _, _),
-            .register(let e, _), .confirm(let e, _, _, _), .confirmTransaction(let e, _, _),
-            .readQuestion(let e, _), .never(let e, _, _, _, _), .abandon(let e, _, _, _):
+        case .allocate(let e, _, _, _, _, _), .allocateTransaction(let e, _, _, _, _),
+            .report(let e, _, _, _), .register(let e, _), .confirm(let e, _, _, _),
+            .confirmTransaction(let e, _, _, _), .readQuestion(let e, _), .never(let e, _, _, _, _),
+            .abandon(let e, _, _, _), .fenced(let e, _, _, _):
             guard sequencer?.epoch == e else { return }
             let wasOpen = sequencer?.isOpen == true
             let clock = clock, leaseHolds = groups[0].leaseHolds(at: now)
             sequencer?.step(message, from: peer, at: clock, leaseHolds: leaseHolds, into: &region)
+            if case .fenced = message { answerAuthChanges() }
             if !wasOpen, let sequencer, sequencer.isOpen {
                 effects.events.append(.sequencerOpened(sequencer.epoch, frontier: sequencer.frontier))
             }
         case .opening(let e):
             if e >= epoch { heard(epoch: e) }
-        case .registered(let e, let p, let term):
-            onPartition(p) { $0.onRegistered(e, term, at: $1, into: &$2) }
+        case .registered(let e, let p, let term, let fence):
+            onPartition(p) { $0.onRegistered(e, term, fence: fence, at: $1, into: &$2) }
         case .allocated(let e, let p, let term, let first, let allocations):
             onPartition(p) {
                 $0.onAllocated(e, term, first: first, allocations, at: $1, into: &$2)
             }
-        case .confirmed(let e, let p, let term, let question, let frontier, let compact):
+        case .confirmed(let e, let p, let term, let question, let frontier, let compact, let fence):
             compactRevision = max(compactRevision, compact)
             onPartition(p) {
-                $0.onConfirmed(e, term, question: question, frontier: frontier, at: $1, into: &$2)
+                $0.onConfirmed(
+                    e, term, question: question, frontier: frontier, fence: fence, at: $1, into: &$2)
             }
-        case .readAnswer(let e, let question, let frontier, let compact):
+        case .readAnswer(let e, let question, let frontier, let compact, let authVersion):
             guard e == epoch else { return }
-            onReadAnswer(question, frontier, compact, into: &effects)
+            onReadAnswer(question, frontier, compact, authVersion: authVersion, into: &effects)
         case .timeline(let timeline): onTimeline(timeline, into: &effects)
         case .recover(let e, let transaction, let revision, let p):
             guard e == epoch else { return }
@@ -122,11 +125,11 @@ extension Node {
         case .release(let transaction, let p):
             onPartition(p) { $0.release(transaction, at: $1, into: &$2) }
         case .locked, .died, .allocatedTransaction, .confirmedTransaction, .prepared, .refused,
-            .transactionVoid:
+            .transactionVoid, .transactionFenced:
             coordinator.step(
                 message, from: peer, at: now, leaders: leaders(), resolve: Self.resolve, into: &region)
-        case .forward(let token, let request, let within):
-            onForward(RequestID(node: peer, token: token), request, within: within)
+        case .forward(let token, let request, let within, let fence):
+            onForward(RequestID(node: peer, token: token), request, within: within, fence: fence)
         case .forwarded(let number, let response):
             if let token = forwarded(number, by: peer) { finish(token, response, into: &effects) }
         case .redirect(let number):
@@ -180,11 +183,14 @@ extension Node {
         if timeline.frontier > localFrontier {
             // Under a burst only the newest of those that wait matters.
             if pendingTimelines.count >= 64 { pendingTimelines.removeLast() }
-            pendingTimelines.append((timeline.frontier, timeline.tails))
+            pendingTimelines.append((timeline.frontier, timeline.tails, timeline.authVersion))
         }
         advanceLocalFrontier(into: &effects)
         raiseFloor(into: &effects)
         for i in partitions.indices {
+            if timeline.authFence > timeline.authFenced {
+                partitions[i].heard(fence: timeline.authFence, told: timeline.authFenced)
+            }
             partitions[i].onFrontier(
                 timeline.frontier, tail: timeline.tails[i].slot, epoch: timeline.epoch, at: now,
                 into: &region)
@@ -208,6 +214,11 @@ extension Node {
         while let first = pendingTimelines.first {
             for (i, tail) in first.tails.enumerated()
             where partitions[i].state.applied < tail.slot && !Mutation.frontierBeforeTails.isOn {
+                if localFrontier > before { reached(into: &effects) }
+                return
+            }
+            // Who may no longer see it must not be shown it: users and roles are as of then, at least.
+            guard first.authVersion <= directory.auth.version else {
                 if localFrontier > before { reached(into: &effects) }
                 return
             }

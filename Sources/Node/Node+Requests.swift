@@ -7,7 +7,8 @@ import Primitives
 // Clients' requests: to the node that executes them, and back.
 extension Node {
     mutating func onRequest(
-        _ request: Request, token: UInt64, deadline: Instant, into effects: inout NodeEffects
+        _ request: Request, token: UInt64, deadline: Instant, fence: UInt64,
+        into effects: inout NodeEffects
     ) {
         guard waiting.count < configuration.limits.requestsMax else {
             effects.responses.append((token, .failed(.tooManyRequests)))
@@ -18,7 +19,7 @@ extension Node {
             effects.responses.append((token, .leases(leases, revision: revision)))
             return
         }
-        waiting[token] = Waiting(request: request, deadline: deadline)
+        waiting[token] = Waiting(request: request, deadline: deadline, fence: fence)
         route(token)
     }
 
@@ -88,7 +89,7 @@ extension Node {
                 if !participants.contains(p) { participants.append(p) }
             }
             return .several(participants)
-        case .compact: return .directory
+        case .compact, .auth: return .directory
         case .leaseList: return .partition(0)
         }
     }
@@ -132,40 +133,47 @@ extension Node {
             parkedUntil = min(parkedUntil, now.advanced(by: configuration.limits.rerouteAfter))
         } else if to == node {
             waiting[token]?.place = .here
-            execute(RequestID(node: node, token: token), request.request, route, deadline: request.deadline)
+            execute(
+                RequestID(node: node, token: token), request.request, route,
+                deadline: request.deadline, fence: request.fence)
         } else {
             let number = nextForward
             nextForward &+= 1
             forwards[number] = token
             waiting[token]?.place = .at(to, forward: number)
             region.send(
-                .forward(token: number, request.request, within: request.deadline.since(now)), to: to)
+                .forward(
+                    token: number, request.request, within: request.deadline.since(now),
+                    fence: request.fence),
+                to: to)
         }
     }
 
     private mutating func execute(
-        _ id: RequestID, _ request: Request, _ route: Route, deadline: Instant
+        _ id: RequestID, _ request: Request, _ route: Route, deadline: Instant, fence: UInt64
     ) {
         if case .transaction(let transaction) = request {
             var plan = ReadPlan()
             plan.add(transaction)
             if !plan.historic.isEmpty {
-                lookBack(id, request, plan.historic.map(\.revision), deadline: deadline)
+                lookBack(
+                    id, request, plan.historic.map(\.revision), deadline: deadline, fence: fence)
                 return
             }
         }
-        executeNow(id, request, route, deadline: deadline)
+        executeNow(id, request, route, deadline: deadline, fence: fence)
     }
 
     /// Whether a named revision is of the past, and held by this node's replicas, is known only once
     /// the frontier has been asked for (S9).
     private mutating func lookBack(
-        _ id: RequestID, _ request: Request, _ revisions: [Revision], deadline: Instant
+        _ id: RequestID, _ request: Request, _ revisions: [Revision], deadline: Instant,
+        fence: UInt64
     ) {
         let token = nextInternal
         nextInternal += 1
         lookBacks[token] = LookBack(
-            id: id, request: request, revisions: revisions, deadline: deadline)
+            id: id, request: request, revisions: revisions, deadline: deadline, fence: fence)
         readsWanted.append((token, deadline))
     }
 
@@ -179,39 +187,50 @@ extension Node {
                 region.answers.append((back.id, .failed(.compacted)))
             } else {
                 let route = routeOf(back.request)
-                executeNow(back.id, back.request, route, deadline: back.deadline)
+                executeNow(
+                    back.id, back.request, route, deadline: back.deadline, fence: back.fence)
             }
         }
     }
 
     private mutating func executeNow(
-        _ id: RequestID, _ request: Request, _ route: Route, deadline: Instant
+        _ id: RequestID, _ request: Request, _ route: Route, deadline: Instant, fence: UInt64
     ) {
         switch route {
         case .partition(let i):
             partitionDirty[i] = true
-            partitions[i].request(id, request, deadline: deadline, at: now, into: &region)
-        case .several: coordinate(id, request, deadline: deadline)
+            partitions[i].request(
+                id, request, deadline: deadline, fence: fence, at: now, into: &region)
+        case .several: coordinate(id, request, deadline: deadline, fence: fence)
         case .directory:
+            if let sequencer, fence < sequencer.authFence {
+                region.answers.append((id, .failed(.authChanged)))
+                return
+            }
             if case .compact(let revision) = request { compact(id, revision) }
+            if case .auth(let command, let by) = request { change(id, command, by: by) }
         }
     }
 
-    mutating func coordinate(_ id: RequestID, _ request: Request, deadline: Instant) {
+    mutating func coordinate(
+        _ id: RequestID, _ request: Request, deadline: Instant, fence: UInt64
+    ) {
         var spread: [PartitionID] = []
         switch request {
         case .leaseRevoke(let lease), .leaseExpire(let lease):
             spread = partitions[index(map.home(of: lease))].state.leases[lease]?.known ?? []
         case .transaction, .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
-            .replicate:
+            .replicate, .auth:
             break
         }
         coordinator.start(
-            id, request, spread: spread, deadline: deadline, at: clock, leaders: leaders(),
-            into: &region)
+            id, request, spread: spread, deadline: deadline, fence: fence, at: clock,
+            leaders: leaders(), into: &region)
     }
 
-    mutating func onForward(_ id: RequestID, _ request: Request, within: TimeSpan) {
+    mutating func onForward(
+        _ id: RequestID, _ request: Request, within: TimeSpan, fence: UInt64
+    ) {
         // A repetition, perhaps of one that is long done: once is enough.
         guard seenForwards.insert(id) || Mutation.forwardsRepeated.isOn else { return }
         if case .leaseList = request {
@@ -234,7 +253,7 @@ extension Node {
             return
         }
         remote[id] = deadline
-        execute(id, request, route, deadline: deadline)
+        execute(id, request, route, deadline: deadline, fence: fence)
     }
 
     mutating func cancelRemote(_ id: RequestID) {
@@ -332,7 +351,7 @@ extension Node {
             guard case .at(peer, _) = request.place else { continue }
             switch request.request {
             case .leaseKeepAlive, .leaseTimeToLive, .leaseList, .replicate, .compact: reroute(token)
-            case .transaction, .leaseGrant, .leaseRevoke, .leaseExpire:
+            case .transaction, .leaseGrant, .leaseRevoke, .leaseExpire, .auth:
                 finish(token, .failed(.timedOut), into: &effects)
             }
         }
@@ -407,7 +426,7 @@ extension Response {
         switch self {
         case .transaction(_, let r), .leaseGranted(_, _, let r), .leaseRevoked(let r),
             .leaseKeptAlive(_, _, let r), .leaseTimeToLive(_, _, _, _, let r), .leases(_, let r),
-            .compacted(let r):
+            .compacted(let r), .auth(_, let r):
             r
         case .replicated, .failed: nil
         }

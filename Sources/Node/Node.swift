@@ -44,7 +44,7 @@ package struct Node: Sendable {
     var heardFrontier = Revision.zero
     var heardAt = Instant.zero
     var localFrontier = Revision.zero
-    var pendingTimelines: Deque<(frontier: Revision, tails: [Timeline.Tail])> = []
+    var pendingTimelines: Deque<(frontier: Revision, tails: [Timeline.Tail], authVersion: UInt64)> = []
     var compactRevision = Revision.zero
     /// As the store has it, and as the sequencer allows.
     var floor = Revision.zero
@@ -68,13 +68,16 @@ package struct Node: Sendable {
 
     var readsWanted: [(token: UInt64, deadline: Instant)] = []
     var readsAsked: Deque<(question: UInt64, reads: [(token: UInt64, deadline: Instant)])> = []
-    var readsWaiting: [(revision: Revision, token: UInt64, deadline: Instant)] = []
+    var readsWaiting: [WaitingRead] = []
     var nextQuestion: UInt64
     /// Transactions that read the past, by the token of the read index that they wait for.
     var lookBacks: [UInt64: LookBack] = [:]
     var askReadsAt = Instant.never
 
     var compactions: [(token: RequestID, revision: Revision)] = []
+    /// Changes of users, roles and permissions, at the sequencer's node.
+    var authChanges: [AuthChange] = []
+    var nextAuthNonce: UInt64
 
     var senders: [RegionID: Sender] = [:]
     var receivers: [RegionID: Receiver] = [:]
@@ -86,6 +89,7 @@ package struct Node: Sendable {
     struct Waiting: Sendable {
         let request: Request
         let deadline: Instant
+        var fence: UInt64 = .max
         var place = Place.parked
         enum Place: Equatable, Sendable {
             case parked
@@ -107,6 +111,15 @@ package struct Node: Sendable {
         let id: RequestID
         let request: Request
         let revisions: [Revision]
+        let deadline: Instant
+        let fence: UInt64
+    }
+
+    struct WaitingRead: Sendable {
+        let revision: Revision
+        /// Checked with permissions that are at least these.
+        let authVersion: UInt64
+        let token: UInt64
         let deadline: Instant
     }
 
@@ -136,6 +149,7 @@ package struct Node: Sendable {
         let now = clock.instant
         var draw = SplitMix(seed: configuration.boot)
         nextForward = draw.next()
+        nextAuthNonce = draw.next()
         // Above every question of an earlier boot, whose answers may still come.
         nextQuestion = max(1, clock.wallMicroseconds)
         groups = []
@@ -216,8 +230,8 @@ package struct Node: Sendable {
             lostTouch(with: peer, into: &effects)
         case .durable(let ticket): onDurable(ticket, into: &effects)
         case .read(let token, let answer): onRead(token, answer)
-        case .request(let request, let token, let deadline):
-            onRequest(request, token: token, deadline: deadline, into: &effects)
+        case .request(let request, let token, let deadline, let fence):
+            onRequest(request, token: token, deadline: deadline, fence: fence, into: &effects)
         case .readIndex(let linearizable, let token, let deadline):
             onReadIndex(linearizable, token: token, deadline: deadline, into: &effects)
         case .cancel(let token): onCancel(token, into: &effects)
@@ -288,6 +302,7 @@ package struct Node: Sendable {
         }
         let now = now, leaseHolds = groups[0].leaseHolds(at: now)
         sequencer?.flush(at: now, leaseHolds: leaseHolds, into: &region)
+        answerAuthChanges()
     }
 
     private func scheduleWake(into effects: inout NodeEffects) {

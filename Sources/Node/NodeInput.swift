@@ -15,8 +15,9 @@ package enum NodeInput: Sendable {
     /// Answer to `NodeEffects.reads`.
     case read(token: UInt64, ReadAnswer)
 
-    /// A client's request; the answer comes in `NodeEffects.responses` with the token.
-    case request(Request, token: UInt64, deadline: Instant)
+    /// A client's request; the answer comes in `NodeEffects.responses` with the token. `fence`: of the
+    /// permissions that it was checked under.
+    case request(Request, token: UInt64, deadline: Instant, fence: UInt64 = .max)
     /// The answer comes in `NodeEffects.readIndexes`.
     case readIndex(linearizable: Bool, token: UInt64, deadline: Instant)
     /// Nobody waits for this token any more.
@@ -69,6 +70,8 @@ package struct NodeEffects: Sendable {
     package var snapshotsWanted: [(group: GroupID, by: NodeID)] = []
     /// History at and below this revision may be dropped from the store.
     package var floor: Revision?
+    /// Users, roles or permissions have changed; known to the facade before any answer of this turn.
+    package var auth: AuthState?
 
     package var events: [NodeEvent] = []
     /// When to call `step(.wake)` at the latest.
@@ -90,6 +93,7 @@ package struct NodeEffects: Sendable {
         changeReads.removeAll(keepingCapacity: true)
         snapshotsWanted.removeAll(keepingCapacity: true)
         floor = nil
+        auth = nil
         events.removeAll(keepingCapacity: true)
     }
 }

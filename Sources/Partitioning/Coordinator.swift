@@ -30,6 +30,8 @@ package struct Coordinator: Sendable {
         let request: Request
         let start: StartStamp
         let deadline: Instant
+        /// Of the permissions that it was checked under.
+        let fence: UInt64
         var participants: [PartitionID]
         var attempt: UInt32 = 1
         var phase = Phase.locking
@@ -83,7 +85,7 @@ package struct Coordinator: Sendable {
     /// `spread`: for a revocation, the partitions that are thought to know the lease.
     package mutating func start(
         _ id: RequestID, _ request: Request, spread: [PartitionID] = [], deadline: Instant,
-        at clock: ClockReading, leaders: [NodeID], into effects: inout RegionEffects
+        fence: UInt64 = .max, at clock: ClockReading, leaders: [NodeID], into effects: inout RegionEffects
     ) {
         guard running.count < limits.runningMax else {
             effects.answers.append((id, .failed(.tooManyRequests)))
@@ -94,7 +96,7 @@ package struct Coordinator: Sendable {
         let transaction = Running(
             name: name, id: id, request: request,
             start: StartStamp(micros: clock.wallMicroseconds, name: name), deadline: deadline,
-            participants: participants(of: request, spread: spread))
+            fence: fence, participants: participants(of: request, spread: spread))
         running[name] = transaction
         order.append(name)
         lock(name, at: clock.instant, leaders: leaders, into: &effects)
@@ -112,7 +114,7 @@ package struct Coordinator: Sendable {
         case .replicate(let batch):
             found.insert(Self.cursorHome(map))
             for row in batch.changes { found.insert(map.partition(of: row.key)) }
-        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact: break
+        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact, .auth: break
         }
         return found.sorted()
     }
@@ -173,7 +175,7 @@ package struct Coordinator: Sendable {
                 // Batches of one stream follow one another: the cursor is what they write.
                 request.footprint.exclusiveLeases = [Self.cursorLatch(batch.origin)]
             }
-        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact: break
+        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact, .auth: break
         }
         return request
     }
@@ -228,6 +230,13 @@ package struct Coordinator: Sendable {
                 return
             }
             conclude(t.name, frontier, leaders: leaders, into: &effects)
+        case .transactionFenced(let e, let transaction):
+            guard e == epoch, let t = current(transaction),
+                t.phase == .allocating || t.phase == .confirming
+            else { return }
+            release(t, leaders: leaders, into: &effects)
+            effects.answers.append((t.id, .failed(.authChanged)))
+            remove(t.name)
         case .prepared(let transaction, let p):
             guard let t = current(transaction), t.phase == .preparing else { return }
             running[t.name]?.prepared.insert(p)
@@ -334,7 +343,7 @@ package struct Coordinator: Sendable {
                 $0.cursor = .init(region: batch.origin, revision: batch.through)
                 $0.conflicts = resolved.conflicts
             }
-        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact: break
+        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact, .auth: break
         }
         t.parts = parts
         t.phase = parts.isEmpty ? .confirming : .allocating
@@ -353,11 +362,14 @@ package struct Coordinator: Sendable {
                 lapses: t.locked[$0]?.rows.lapses ?? 0)
         }
         if t.phase == .confirming {
-            effects.send(.confirmTransaction(epoch, t.transaction, participants), to: epoch.node)
+            effects.send(
+                .confirmTransaction(epoch, t.transaction, participants, fence: t.fence),
+                to: epoch.node)
         } else {
             effects.send(
                 .allocateTransaction(
-                    epoch, t.transaction, participants, replaced: t.evaluation.replacedStamp),
+                    epoch, t.transaction, participants, replaced: t.evaluation.replacedStamp,
+                    fence: t.fence),
                 to: epoch.node)
         }
     }
@@ -456,7 +468,7 @@ package struct Coordinator: Sendable {
         case .transaction: return .transaction(t.evaluation.result, revision: revision)
         case .leaseRevoke, .leaseExpire: return .leaseRevoked(revision: revision)
         case .replicate(let batch): return .replicated(cursor: batch.through)
-        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact:
+        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact, .auth:
             return .failed(.timedOut)
         }
     }

@@ -79,6 +79,8 @@ package enum EntryBody: Hashable, Sendable {
     case leaseForgotten(LeaseID)
     /// Directory: history at and below this revision may be dropped.
     case compact(Revision)
+    /// Directory: a change of users, roles or permissions. `nonce` lets whoever proposed it know it again.
+    case auth(nonce: UInt64, by: Bytes?, AuthCommand)
 
     package func encoded() -> Bytes {
         var writer = ByteWriter(capacity: 160)
@@ -160,6 +162,12 @@ extension ByteWriter {
         case .compact(let revision):
             byte(9)
             id(revision)
+        case .auth(let nonce, let by, let command):
+            byte(10)
+            fixed64(nonce)
+            bool(by != nil)
+            if let by { bytes(by) }
+            authCommand(command)
         }
     }
 }
@@ -202,6 +210,9 @@ extension ByteReader {
         case 7: return .leaseRevoked(LeaseID(try signed()))
         case 8: return .leaseForgotten(LeaseID(try signed()))
         case 9: return .compact(try id())
+        case 10:
+            let nonce = try fixed64(), by = try bool() ? try bytes() : nil
+            return .auth(nonce: nonce, by: by, try authCommand())
         case let tag: throw DecodingError("entry \(tag)")
         }
     }

@@ -6,11 +6,15 @@ extension Partition {
     /// A request for this partition. Answered through `effects.answers`, or sent back through
     /// `redirects` when this node does not lead (or no longer does).
     package mutating func request(
-        _ id: RequestID, _ request: Request, deadline: Instant, at now: Instant,
-        into effects: inout RegionEffects
+        _ id: RequestID, _ request: Request, deadline: Instant, fence: UInt64 = .max,
+        at now: Instant, into effects: inout RegionEffects
     ) {
         guard isLeading else {
             effects.redirects.append(id)
+            return
+        }
+        guard fence >= self.fence else {
+            effects.answers.append((id, .failed(.authChanged)))
             return
         }
         guard lead.items.count < limits.itemsMax else {
@@ -26,13 +30,14 @@ extension Partition {
         case .leaseKeepAlive(let lease): footprint.sharedLeases = [lease]
         case .leaseRevoke(let lease), .leaseExpire(let lease): footprint.exclusiveLeases = [lease]
         case .leaseGrant, .leaseTimeToLive: break
-        case .leaseList, .compact, .replicate:
+        case .leaseList, .compact, .replicate, .auth:
             invariant(false, "\(request) is not for one partition")
         }
         let token = nextItem
         nextItem += 1
         lead.items[token] = Item(
-            id: id, request: request, deadline: deadline, footprint: footprint, plan: plan)
+            id: id, request: request, deadline: deadline, fence: fence, footprint: footprint,
+            plan: plan)
         admit(token, into: &effects)
     }
 
@@ -47,6 +52,10 @@ extension Partition {
 
     mutating func admit(_ token: UInt64, into effects: inout RegionEffects) {
         guard let item = lead.items[token] else { return }
+        guard item.fence >= fence else {
+            refuse(token, item, into: &effects)
+            return
+        }
         if isLatched(item.footprint) {
             block(token)
             return
@@ -130,6 +139,10 @@ extension Partition {
 
     mutating func evaluate(_ token: UInt64, into effects: inout RegionEffects) {
         guard let item = lead.items[token], let answer = item.answer else { return }
+        guard item.fence >= fence else {
+            refuse(token, item, into: &effects)
+            return
+        }
         if isLatched(item.footprint) {
             block(token)
             return
@@ -155,7 +168,8 @@ extension Partition {
         where !isAlive(lease) && map.home(of: lease) != id {
             finishRead(token)
             lead.items[token] = nil
-            effects.escalations.append((item.id, item.request, deadline: item.deadline))
+            effects.escalations.append(
+                (item.id, item.request, deadline: item.deadline, fence: item.fence))
             return
         }
         let (table, _, hasUnknown) = lead.overlay.lay(on: answer.rows, plan: item.plan)
@@ -186,6 +200,13 @@ extension Partition {
         }
     }
 
+    /// Permissions were restricted while it waited.
+    private mutating func refuse(_ token: UInt64, _ item: Item, into effects: inout RegionEffects) {
+        finishRead(token)
+        lead.items[token] = nil
+        effects.answers.append((item.id, .failed(.authChanged)))
+    }
+
     private mutating func waitForRevision(_ token: UInt64) {
         lead.items[token]?.stage = .waiting
         lead.awaitingRevision.append(token)
@@ -199,8 +220,10 @@ extension Partition {
 
     private mutating func allocate(_ token: UInt64, _ evaluation: Evaluation) {
         guard isLeading else { return }
-        guard lead.asked.count + lead.proposals.count < limits.inFlightMax else {
-            // Evaluated again when there is room; the read stays registered.
+        guard lead.registeredWith == epoch, lead.asked.count + lead.proposals.count < limits.inFlightMax
+        else {
+            // Evaluated again when there is room and the registration has told the fence; the read stays
+            // registered.
             lead.items[token]?.stage = .waiting
             lead.awaitingRoom.append(token)
             return
@@ -276,9 +299,10 @@ extension Partition {
     /// The sequencer knows this term as the current one, asked after these requests had arrived: they
     /// are evaluated now (S9).
     package mutating func onConfirmed(
-        _ epoch: Epoch, _ term: Term, question: UInt64, frontier: Revision, at now: Instant,
-        into effects: inout RegionEffects
+        _ epoch: Epoch, _ term: Term, question: UInt64, frontier: Revision, fence: UInt64,
+        at now: Instant, into effects: inout RegionEffects
     ) {
+        heard(fence: fence)
         guard isLeading, epoch == lead.registeredWith, term == lead.term else { return }
         var tokens: [UInt64] = []
         while let first = lead.confirmAsked.first, first.question <= question {
@@ -292,6 +316,10 @@ extension Partition {
         _ token: UInt64, _ frontier: Revision, at now: Instant, into effects: inout RegionEffects
     ) {
         guard let item = lead.items[token], item.stage == .confirming else { return }
+        guard item.fence >= fence else {
+            refuse(token, item, into: &effects)
+            return
+        }
         switch item.request {
         case .transaction(let transaction):
             concludeTransaction(token, item, transaction, frontier, into: &effects)
@@ -334,7 +362,7 @@ extension Partition {
                             revision: frontier)
                     ))
             }
-        case .leaseList, .compact, .replicate: break
+        case .leaseList, .compact, .replicate, .auth: break
         }
         lead.items[token] = nil
     }
@@ -417,7 +445,8 @@ extension Partition {
             !lead.latches.contains(where: { $0.footprint.sharedLeases.contains(lease) })
         else {
             guard let item = lead.items.removeValue(forKey: token) else { return }
-            effects.escalations.append((item.id, item.request, deadline: item.deadline))
+            effects.escalations.append(
+                (item.id, item.request, deadline: item.deadline, fence: item.fence))
             return
         }
         lead.revoking.insert(lease)
@@ -441,6 +470,7 @@ extension Partition {
         let retry = now.advanced(by: limits.retryAfter)
         if !lead.awaitingRoom.isEmpty { admitWaiting(into: &effects) }
         askForRevisions(at: now, retry: retry, into: &effects)
+        if lead.fenceTold < fence { tellFence(into: &effects) }
         askForConfirmation(at: now, retry: retry, into: &effects)
         report(at: now, retry: retry, into: &effects)
         tickLatches(at: now, into: &effects)
@@ -449,6 +479,16 @@ extension Partition {
             effects.expired.append(lease)
         }
         effects.wake(at: lead.leaseClock.nextLook)
+    }
+
+    /// What is being asked for is let through: the sequencer waits for it before the change of
+    /// permissions is told as done.
+    private mutating func tellFence(into effects: inout RegionEffects) {
+        guard lead.asked.allSatisfy({ lead.items[$0].map { $0.fence >= fence } ?? true }) else {
+            return
+        }
+        lead.fenceTold = fence
+        effects.send(.fenced(epoch, id, lead.term, fence: fence), to: epoch.node)
     }
 
     /// Requests whose callers have been told that time is up are not executed any more, as long as

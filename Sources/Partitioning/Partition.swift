@@ -19,6 +19,8 @@ package struct Partition: Sendable {
     package var state: PartitionState
     /// The highest epoch that this node has heard of.
     var epoch = Epoch.zero
+    /// The highest that this node has heard of: what was checked under a lower one is refused.
+    private(set) var fence: UInt64 = 0
     package private(set) var isLeading = false
     /// Means something only while `isLeading`. In place, never copied: what it holds is large.
     package internal(set) var lead = Leadership(term: .zero, overlay: Overlay())
@@ -121,6 +123,8 @@ package struct Partition: Sendable {
         var leaseClock = LeaseClock()
         var granting: Set<LeaseID> = []
         var sweepAt = Instant.zero
+        /// What the sequencer was told last.
+        var fenceTold: UInt64 = 0
         /// Their revocation is in the log's pipeline: nothing can be attached any more.
         var revoking: Set<LeaseID> = []
     }
@@ -137,6 +141,8 @@ package struct Partition: Sendable {
         let id: RequestID
         let request: Request
         let deadline: Instant
+        /// Of the permissions that it was checked under.
+        let fence: UInt64
         let footprint: Footprint
         let plan: ReadPlan
         var stage = Stage.arrived
@@ -220,13 +226,17 @@ package struct Partition: Sendable {
         effects.wake(at: now.advanced(by: limits.retryAfter))
     }
 
+    /// `fence` before all else: from its registration on a leader asks for nothing below it.
     package mutating func onRegistered(
-        _ epoch: Epoch, _ term: Term, at now: Instant, into effects: inout RegionEffects
+        _ epoch: Epoch, _ term: Term, fence: UInt64, at now: Instant,
+        into effects: inout RegionEffects
     ) {
+        heard(fence: fence)
         guard isLeading, epoch == self.epoch, lead.term == term, lead.registeredWith != epoch,
             isSealed
         else { return }
         lead.registeredWith = epoch
+        lead.fenceTold = 0
         lead.askedBase = 1
         lead.askedSent = 0
         lead.askAt = now
@@ -240,6 +250,14 @@ package struct Partition: Sendable {
             lead.leaseClock.start(lease.key, ttlSeconds: lease.value.ttlSeconds, at: now)
         }
         lead.leaseClock.contact(at: now, stoppedBeyond: limits.contactMax)
+    }
+
+    package mutating func heard(fence: UInt64) { self.fence = max(self.fence, fence) }
+
+    /// From a timeline: `told` is what the sequencer knows of all leaders.
+    package mutating func heard(fence: UInt64, told: UInt64) {
+        heard(fence: fence)
+        if told < fence { lead.fenceTold = 0 }
     }
 
     mutating func propose(_ body: EntryBody, _ what: Proposal, into effects: inout RegionEffects) {
@@ -301,7 +319,7 @@ package struct Partition: Sendable {
                 overlapDecided(token, into: &effects)
             }
             unblock(into: &effects)
-        case .leaseForgotten, .compacted: break
+        case .leaseForgotten, .compacted, .auth: break
         }
         prune()
     }

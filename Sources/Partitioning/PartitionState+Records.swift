@@ -14,6 +14,9 @@ extension PartitionState {
     static func key(known lease: LeaseID) -> Bytes { numbered("n", UInt64(bitPattern: lease.rawValue)) }
     static func key(leaseOf key: Bytes) -> Bytes { Bytes(Array("k".utf8) + key.array) }
     static func key(cursor region: RegionID) -> Bytes { numbered("g", UInt64(region.rawValue)) }
+    static let authScalarsKey = Bytes("a")
+    static func key(user name: Bytes) -> Bytes { Bytes(Array("u".utf8) + name.array) }
+    static func key(role name: Bytes) -> Bytes { Bytes(Array("o".utf8) + name.array) }
     static func key(conflict number: UInt64) -> Bytes { numbered("c", number) }
 
     /// The first letter of the conflict feed's records, for whoever lists them.
@@ -75,6 +78,9 @@ extension PartitionState {
                 guard let region = UInt16(exactly: number) else { throw DecodingError("region \(number)") }
                 restore(cursor: RegionID(region), try value.id())
             case UInt8(ascii: "c"): break
+            case UInt8(ascii: "a"): try restoreAuth(&value)
+            case UInt8(ascii: "u"): try restore(user: record.key[1..<record.key.count], &value)
+            case UInt8(ascii: "o"): try restore(role: record.key[1..<record.key.count], &value)
             case let letter: throw DecodingError("record \(letter)")
             }
         }

@@ -40,6 +40,8 @@ package struct PartitionState: Sendable {
     package private(set) var nextConflict: UInt64 = 0
     /// The group's newest configuration, in consensus's own form; nil: the one it was founded with.
     package private(set) var configuration: Bytes?
+    /// The directory's only.
+    package private(set) var auth = AuthState()
     private var scalarsChanged = false
 
     package struct PreparedRecord: Equatable, Sendable {
@@ -91,6 +93,8 @@ package struct PartitionState: Sendable {
         case leaseRevoked(LeaseID)
         case leaseForgotten(LeaseID)
         case compacted(Revision)
+        /// nil: done; the state's version tells whether it changed anything.
+        case auth(nonce: UInt64, AuthError?)
     }
 
     /// Applies the entry at `slot`; the changes of the store go to `changes`, rows first.
@@ -159,7 +163,34 @@ package struct PartitionState: Sendable {
         case .compact(let revision):
             compactRevision = max(compactRevision, revision)
             return .compacted(revision)
+        case .auth(let nonce, let by, let command):
+            return .auth(nonce: nonce, perform(command, by: by, into: &changes))
         }
+    }
+
+    private mutating func perform(
+        _ command: AuthCommand, by: Bytes?, into changes: inout [StoreChange]
+    ) -> AuthError? {
+        var changed: [AuthState.Change] = []
+        do throws(AuthError) {
+            try auth.apply(command, by: by, changed: &changed)
+        } catch {
+            return error
+        }
+        for change in changed {
+            let key: Bytes, value: Bytes?
+            switch change {
+            case .scalars: (key, value) = (Self.authScalarsKey, auth.encodedScalars())
+            case .user(let name): (key, value) = (Self.key(user: name), auth.encodedUser(name))
+            case .role(let name): (key, value) = (Self.key(role: name), auth.encodedRole(name))
+            }
+            if let value {
+                changes.append(.putRecord(group, key: key, value: value))
+            } else {
+                changes.append(.removeRecord(group, key: key))
+            }
+        }
+        return nil
     }
 
     private mutating func seal(_ epoch: Epoch, at slot: Slot) {
@@ -369,5 +400,14 @@ package struct PartitionState: Sendable {
         leaseKeys[lease, default: []].insert(key)
     }
     mutating func restore(cursor region: RegionID, _ revision: Revision) { cursors[region] = revision }
+    mutating func restoreAuth(_ r: inout ByteReader) throws(DecodingError) {
+        try auth.restoreScalars(&r)
+    }
+    mutating func restore(user name: Bytes, _ r: inout ByteReader) throws(DecodingError) {
+        try auth.restoreUser(name, &r)
+    }
+    mutating func restore(role name: Bytes, _ r: inout ByteReader) throws(DecodingError) {
+        try auth.restoreRole(name, &r)
+    }
     mutating func restored() { prepared.sort { $0.revision < $1.revision } }
 }

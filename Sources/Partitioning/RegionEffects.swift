@@ -27,7 +27,7 @@ package struct RegionEffects: Sendable {
     /// Not executed and never will be: find the right node and try again.
     package var redirects: [RequestID] = []
     /// A transaction that turned out to need other partitions (a lease homed elsewhere).
-    package var escalations: [(RequestID, Request, deadline: Instant)] = []
+    package var escalations: [(RequestID, Request, deadline: Instant, fence: UInt64)] = []
     /// TimeToLive answers that still lack the attached keys, which are spread over the partitions.
     package var leaseReadings: [LeaseReading] = []
     /// Leases whose time is up, at their home's leader.

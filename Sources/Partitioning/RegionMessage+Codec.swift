@@ -13,11 +13,12 @@ extension ByteWriter {
             varint(first)
             varint(replaced.count)
             for s in replaced { stamp(s) }
-        case .allocateTransaction(let e, let t, let participants, let replaced):
+        case .allocateTransaction(let e, let t, let participants, let replaced, let fence):
             head(2, e)
             transactionID(t)
             list(participants) { $0.participant($1) }
             stamp(replaced)
+            varint(fence)
         case .report(let e, let p, let t, let recent):
             head(3, e)
             id(p)
@@ -31,10 +32,11 @@ extension ByteWriter {
             id(p)
             ballot(t)
             varint(question)
-        case .confirmTransaction(let e, let t, let participants):
+        case .confirmTransaction(let e, let t, let participants, let fence):
             head(6, e)
             transactionID(t)
             list(participants) { $0.participant($1) }
+            varint(fence)
         case .readQuestion(let e, let question):
             head(7, e)
             varint(question)
@@ -49,11 +51,17 @@ extension ByteWriter {
             transactionID(t)
             id(r)
             ballot(by)
+        case .fenced(let e, let p, let t, let fence):
+            head(10, e)
+            id(p)
+            ballot(t)
+            varint(fence)
         case .opening(let e): head(20, e)
-        case .registered(let e, let p, let t):
+        case .registered(let e, let p, let t, let fence):
             head(21, e)
             id(p)
             ballot(t)
+            varint(fence)
         case .allocated(let e, let p, let t, let first, let allocations):
             head(22, e)
             id(p)
@@ -65,28 +73,33 @@ extension ByteWriter {
             transactionID(t)
             bool(allocation != nil)
             if let allocation { self.allocation(allocation) }
-        case .confirmed(let e, let p, let t, let question, let frontier, let compact):
+        case .confirmed(let e, let p, let t, let question, let frontier, let compact, let fence):
             head(24, e)
             id(p)
             ballot(t)
             varint(question)
             id(frontier)
             id(compact)
+            varint(fence)
         case .confirmedTransaction(let e, let t, let frontier):
             head(25, e)
             transactionID(t)
             bool(frontier != nil)
             if let frontier { id(frontier) }
-        case .readAnswer(let e, let question, let frontier, let compact):
+        case .readAnswer(let e, let question, let frontier, let compact, let authVersion):
             head(26, e)
             varint(question)
             id(frontier)
             id(compact)
+            varint(authVersion)
         case .timeline(let t):
             head(27, t.epoch)
             id(t.frontier)
             id(t.compactRevision)
             id(t.floor)
+            varint(t.authVersion)
+            varint(t.authFence)
+            varint(t.authFenced)
             list(t.tails) {
                 $0.ballot($1.term)
                 $0.id($1.slot)
@@ -105,6 +118,9 @@ extension ByteWriter {
             head(30, e)
             transactionID(t)
             id(r)
+        case .transactionFenced(let e, let t):
+            head(31, e)
+            transactionID(t)
         case .lock(let request):
             byte(40)
             lockRequest(request)
@@ -137,11 +153,12 @@ extension ByteWriter {
             byte(46)
             transactionID(t)
             id(p)
-        case .forward(let token, let request, let within):
+        case .forward(let token, let request, let within, let fence):
             byte(60)
             varint(token)
             self.request(request)
             varint(within.nanoseconds)
+            varint(fence)
         case .forwarded(let token, let response):
             byte(61)
             varint(token)
@@ -247,16 +264,20 @@ extension ByteReader {
             return .allocate(e, p, t, lapses: lapses, first: first, replaced: stamps)
         case 2:
             return .allocateTransaction(
-                try ballot(), try transactionID(), try participants(), replaced: try stamp())
+                try ballot(), try transactionID(), try participants(), replaced: try stamp(),
+                fence: try varint())
         case 3: return .report(try ballot(), try id(), try ballot(), try recents())
         case 4: return .register(try ballot(), try registration())
         case 5: return .confirm(try ballot(), try id(), try ballot(), question: try varint())
-        case 6: return .confirmTransaction(try ballot(), try transactionID(), try participants())
+        case 6:
+            return .confirmTransaction(
+                try ballot(), try transactionID(), try participants(), fence: try varint())
         case 7: return .readQuestion(try ballot(), question: try varint())
         case 8: return .never(try ballot(), try transactionID(), try id(), try id(), try ballot())
         case 9: return .abandon(try ballot(), try transactionID(), try id(), by: try ballot())
+        case 10: return .fenced(try ballot(), try id(), try ballot(), fence: try varint())
         case 20: return .opening(try ballot())
-        case 21: return .registered(try ballot(), try id(), try ballot())
+        case 21: return .registered(try ballot(), try id(), try ballot(), fence: try varint())
         case 22:
             let e = try ballot(), p: PartitionID = try id(), t = try ballot(), first = try varint()
             var allocations: [Allocation] = []
@@ -268,17 +289,21 @@ extension ByteReader {
         case 24:
             return .confirmed(
                 try ballot(), try id(), try ballot(), question: try varint(), frontier: try id(),
-                compact: try id())
+                compact: try id(), fence: try varint())
         case 25:
             return .confirmedTransaction(
                 try ballot(), try transactionID(), frontier: try bool() ? try id() : nil)
         case 26:
             return .readAnswer(
-                try ballot(), question: try varint(), frontier: try id(), compact: try id())
+                try ballot(), question: try varint(), frontier: try id(), compact: try id(),
+                authVersion: try varint())
         case 27:
             var t = Timeline(
                 epoch: try ballot(), frontier: try id(), compactRevision: try id(), floor: try id(),
                 tails: [])
+            t.authVersion = try varint()
+            t.authFence = try varint()
+            t.authFenced = try varint()
             for _ in 0..<(try count(atLeast: 3)) {
                 t.tails.append(.init(term: try ballot(), slot: try id()))
             }
@@ -286,6 +311,7 @@ extension ByteReader {
         case 28: return .recover(try ballot(), try transactionID(), try id(), try id())
         case 29: return .abort(try ballot(), try transactionID(), try id(), try id())
         case 30: return .transactionVoid(try ballot(), try transactionID(), try id())
+        case 31: return .transactionFenced(try ballot(), try transactionID())
         case 40: return .lock(try lockRequest())
         case 41: return .locked(try transactionID(), try id(), try ballot(), try lockedRows())
         case 42: return .died(try transactionID(), try id())
@@ -298,7 +324,8 @@ extension ByteReader {
         case 46: return .release(try transactionID(), try id())
         case 60:
             return .forward(
-                token: try varint(), try request(), within: TimeSpan(nanoseconds: try varint()))
+                token: try varint(), try request(), within: TimeSpan(nanoseconds: try varint()),
+                fence: try varint())
         case 61: return .forwarded(token: try varint(), try response())
         case 62: return .redirect(token: try varint())
         case 63: return .cancelForward(token: try varint())

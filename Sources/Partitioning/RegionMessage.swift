@@ -80,6 +80,12 @@ package struct Timeline: Hashable, Sendable {
     package var compactRevision: Revision
     /// History at and below it may go.
     package var floor: Revision
+    /// Of the users' and roles' state as of `frontier`: nobody shows the one without the other.
+    package var authVersion: UInt64 = 0
+    /// Leaders refuse requests that were checked under a lower one.
+    package var authFence: UInt64 = 0
+    /// The fence that all leaders are known to keep; lower than `authFence`: say it again.
+    package var authFenced: UInt64 = 0
     /// Of partitions 1, 2, 3, ... in order; the term is that of the leader who reported it, and names
     /// the ballot for the commit notice (L8, S14).
     package var tails: [Tail]
@@ -143,33 +149,40 @@ package enum RegionMessage: Hashable, Sendable {
     /// Revisions for `replaced.count` transactions, numbered from `first` in this leadership, in which
     /// so many latches have lapsed.
     case allocate(Epoch, PartitionID, Term, lapses: UInt64, first: UInt64, replaced: [Stamp])
-    case allocateTransaction(Epoch, TransactionID, [Participant], replaced: Stamp)
+    case allocateTransaction(Epoch, TransactionID, [Participant], replaced: Stamp, fence: UInt64)
     case report(Epoch, PartitionID, Term, [PartitionState.Recent])
     case register(Epoch, Registration)
     case confirm(Epoch, PartitionID, Term, question: UInt64)
     /// Are all of these the registered leaders? For transactions that write nothing.
-    case confirmTransaction(Epoch, TransactionID, [Participant])
+    case confirmTransaction(Epoch, TransactionID, [Participant], fence: UInt64)
     case readQuestion(Epoch, question: UInt64)
     /// This registered leader has not prepared it and never will.
     case never(Epoch, TransactionID, Revision, PartitionID, Term)
     /// The coordinator gives up this revision, which the sequencer `by` has given it, or has lost touch
     /// with a participant: recover it now, and tell how it stands.
     case abandon(Epoch, TransactionID, Revision, by: Epoch)
+    /// This registered leader asks for no revision any more for what was checked under a lower fence.
+    case fenced(Epoch, PartitionID, Term, fence: UInt64)
 
     // From the sequencer.
     case opening(Epoch)
-    case registered(Epoch, PartitionID, Term)
+    case registered(Epoch, PartitionID, Term, fence: UInt64)
     case allocated(Epoch, PartitionID, Term, first: UInt64, [Allocation])
     /// nil: a named term is not the registered one, or a latch may have lapsed; nothing was handed out.
     case allocatedTransaction(Epoch, TransactionID, Allocation?)
-    case confirmed(Epoch, PartitionID, Term, question: UInt64, frontier: Revision, compact: Revision)
+    case confirmed(
+        Epoch, PartitionID, Term, question: UInt64, frontier: Revision, compact: Revision,
+        fence: UInt64)
     case confirmedTransaction(Epoch, TransactionID, frontier: Revision?)
-    case readAnswer(Epoch, question: UInt64, frontier: Revision, compact: Revision)
+    case readAnswer(
+        Epoch, question: UInt64, frontier: Revision, compact: Revision, authVersion: UInt64)
     case timeline(Timeline)
     case recover(Epoch, TransactionID, Revision, PartitionID)
     case abort(Epoch, TransactionID, Revision, PartitionID)
     /// To the coordinator: `r` is void; the transaction may be tried again.
     case transactionVoid(Epoch, TransactionID, Revision)
+    /// It was checked under permissions that have been restricted since: nothing was handed out.
+    case transactionFenced(Epoch, TransactionID)
 
     // Coordinator and participants.
     case lock(LockRequest)
@@ -183,7 +196,7 @@ package enum RegionMessage: Hashable, Sendable {
     case release(TransactionID, PartitionID)
 
     // A node that a client talks to and the node that executes.
-    case forward(token: UInt64, Request, within: TimeSpan)
+    case forward(token: UInt64, Request, within: TimeSpan, fence: UInt64)
     case forwarded(token: UInt64, Response)
     /// Not executed and never will be: ask elsewhere.
     case redirect(token: UInt64)

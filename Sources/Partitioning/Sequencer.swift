@@ -45,6 +45,16 @@ package struct Sequencer: Sendable {
     package private(set) var compactRevision: Revision
     package private(set) var floor = Revision.zero
 
+    /// Of the directory's users and roles, as far as they are decided.
+    package private(set) var authVersion: UInt64
+    package private(set) var authFence: UInt64
+    /// By partition: the fence that its registered leader keeps.
+    private var fences: [UInt64]
+    /// Raised fences that are not settled, in order; the revision is known once all leaders keep it.
+    private var barriers: Deque<(fence: UInt64, revision: Revision?)> = []
+    /// Nothing that was checked under a lower fence takes effect after what has been told.
+    package private(set) var settledFence: UInt64 = 0
+
     private var questions: Deque<Question> = []
     private var isDirty = true
     private var publishAt = Instant.zero
@@ -81,7 +91,8 @@ package struct Sequencer: Sendable {
 
     package init(
         epoch: Epoch, region: RegionID, nodes: [NodeID], partitions: Int, compactRevision: Revision,
-        answersFrom: Instant, limits: Limits = Limits()
+        answersFrom: Instant, authVersion: UInt64 = 0, authFence: UInt64 = 0,
+        limits: Limits = Limits()
     ) {
         self.epoch = epoch
         self.region = region
@@ -89,6 +100,10 @@ package struct Sequencer: Sendable {
         self.limits = limits
         self.answersFrom = answersFrom
         self.compactRevision = compactRevision
+        self.authVersion = authVersion
+        self.authFence = authFence
+        fences = Array(repeating: 0, count: partitions)
+        if authFence > 0 { barriers.append((authFence, nil)) }
         registrations = Array(repeating: nil, count: partitions)
         registered = Array(repeating: .zero, count: partitions)
         lapses = Array(repeating: 0, count: partitions)
@@ -113,7 +128,11 @@ package struct Sequencer: Sendable {
             guard isOpen, isRegistered(p, term) else { return }
             noteLapses(p, lapses)
             onAllocate(p, term, first: first, replaced, from: node, at: clock, into: &effects)
-        case .allocateTransaction(_, let transaction, let participants, let replaced):
+        case .allocateTransaction(_, let transaction, let participants, let replaced, let fence):
+            guard fence >= authFence else {
+                effects.send(.transactionFenced(epoch, transaction), to: node)
+                return
+            }
             onAllocate(
                 transaction, participants, replaced: replaced, from: node, at: clock, into: &effects)
         case .report(_, let p, let term, let recent):
@@ -124,6 +143,11 @@ package struct Sequencer: Sendable {
             guard isOpen, isRegistered(p, term) else { return }
             undo(revision, p, .never, slot: .zero, at: now, into: &effects)
             advance(into: &effects)
+        case .fenced(_, let p, let term, let fence):
+            guard isOpen, isRegistered(p, term) else { return }
+            let i = Int(p.rawValue) - 1
+            fences[i] = max(fences[i], fence)
+            settleFences()
         case .abandon(_, let transaction, let revision, let by):
             guard isOpen else { return }
             if let i = index(of: revision), window[i].transaction == transaction {
@@ -167,15 +191,22 @@ package struct Sequencer: Sendable {
             guard isRegistered(p, term) || Mutation.confirmUnregistered.isOn else { return }
             effects.send(
                 .confirmed(
-                    epoch, p, term, question: question, frontier: frontier, compact: compactRevision),
+                    epoch, p, term, question: question, frontier: frontier, compact: compactRevision,
+                    fence: authFence),
                 to: node)
-        case .confirmTransaction(_, let transaction, let participants):
+        case .confirmTransaction(_, let transaction, let participants, let fence):
+            guard fence >= authFence else {
+                effects.send(.transactionFenced(epoch, transaction), to: node)
+                return
+            }
             let holds = participants.allSatisfy { isLatched($0) }
             effects.send(
                 .confirmedTransaction(epoch, transaction, frontier: holds ? frontier : nil), to: node)
         case .readQuestion(_, let question):
             effects.send(
-                .readAnswer(epoch, question: question, frontier: frontier, compact: compactRevision),
+                .readAnswer(
+                    epoch, question: question, frontier: frontier, compact: compactRevision,
+                    authVersion: authVersion),
                 to: node)
         default: break
         }
@@ -184,6 +215,31 @@ package struct Sequencer: Sendable {
     package mutating func compacted(_ revision: Revision) {
         compactRevision = max(compactRevision, revision)
         isDirty = true
+    }
+
+    // MARK: Fences
+
+    /// Users, roles or permissions have changed in the directory's log.
+    package mutating func authChanged(version: UInt64, fence: UInt64) {
+        authVersion = max(authVersion, version)
+        if fence > authFence {
+            authFence = fence
+            barriers.append((fence, nil))
+        }
+        isDirty = true
+    }
+
+    /// A fence is settled when all leaders keep it and what they had asked for before is resolved.
+    private mutating func settleFences() {
+        while let first = barriers.first {
+            if first.revision == nil {
+                guard fences.allSatisfy({ $0 >= first.fence }) else { return }
+                barriers[0].revision = next.previous
+            }
+            guard let revision = barriers[0].revision, base > revision else { return }
+            settledFence = first.fence
+            barriers.removeFirst()
+        }
     }
 
     package mutating func setFloor(_ revision: Revision) {
@@ -354,6 +410,7 @@ package struct Sequencer: Sendable {
             registered[i] = r.term
             lapses[i] = r.lapses
             nextNumber[i] = 1
+            fences[i] = 0
             reconcile(r, at: now, into: &effects)
         } else {
             noteLapses(r.partition, r.lapses)
@@ -362,7 +419,7 @@ package struct Sequencer: Sendable {
         raiseTail(r.partition, r.sealSlot)
         isDirty = true
         advance(into: &effects)
-        effects.send(.registered(epoch, r.partition, r.term), to: r.term.node)
+        effects.send(.registered(epoch, r.partition, r.term, fence: authFence), to: r.term.node)
     }
 
     /// A new leader of a partition: what its log does not hold will never be there (S1, S8).
@@ -418,7 +475,9 @@ package struct Sequencer: Sendable {
         for i in window.indices where window[i].state == .aborting { recover(i, into: &effects) }
         for i in window.indices where window[i].state == .committed { tellPrepared(i, into: &effects) }
         advance(into: &effects)
-        for r in all { effects.send(.registered(epoch, r.partition, r.term), to: r.term.node) }
+        for r in all {
+            effects.send(.registered(epoch, r.partition, r.term, fence: authFence), to: r.term.node)
+        }
         registrations = Array(repeating: nil, count: registrations.count)
     }
 
@@ -507,12 +566,16 @@ package struct Sequencer: Sendable {
                 answer(question.message, to: question.from, into: &effects)
             }
         }
+        if !barriers.isEmpty { settleFences() }
         if isDirty || now >= publishAt {
             isDirty = false
             publishAt = now.advanced(by: limits.timelinePeriod)
-            let timeline = Timeline(
+            var timeline = Timeline(
                 epoch: epoch, frontier: frontier, compactRevision: compactRevision, floor: floor,
                 tails: tails)
+            timeline.authVersion = authVersion
+            timeline.authFence = authFence
+            timeline.authFenced = fences.min() ?? 0
             for node in nodes { effects.send(.timeline(timeline), to: node) }
         }
         effects.wake(at: publishAt)

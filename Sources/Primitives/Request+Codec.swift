@@ -35,6 +35,11 @@ extension ByteWriter {
         case .replicate(let batch):
             byte(8)
             replicationBatch(batch)
+        case .auth(let command, let by):
+            byte(10)
+            bool(by != nil)
+            if let by { bytes(by) }
+            authCommand(command)
         }
     }
 
@@ -154,6 +159,10 @@ extension ByteWriter {
         case .replicated(let cursor):
             byte(8)
             id(cursor)
+        case .auth(let error, let revision):
+            byte(10)
+            byte(error?.rawValue ?? 0)
+            id(revision)
         case .failed(let error):
             byte(9)
             byte(error.rawValue)
@@ -202,6 +211,9 @@ extension ByteReader {
         case 6: return .leaseList
         case 7: return .compact(try id())
         case 8: return .replicate(try replicationBatch())
+        case 10:
+            let by = try bool() ? try bytes() : nil
+            return .auth(try authCommand(), by: by)
         case let tag: throw DecodingError("request \(tag)")
         }
     }
@@ -308,6 +320,10 @@ extension ByteReader {
             return .leases(leases, revision: try id())
         case 7: return .compacted(revision: try id())
         case 8: return .replicated(cursor: try id())
+        case 10:
+            let tag = try byte(), error = AuthError(rawValue: tag)
+            guard tag == 0 || error != nil else { throw DecodingError("auth error \(tag)") }
+            return .auth(error, revision: try id())
         case 9:
             guard let error = RequestError(rawValue: try byte()) else {
                 throw DecodingError("request error")

@@ -11,6 +11,8 @@ public enum Request: Hashable, Sendable {
     case compact(Revision)
     /// A batch of another region's timeline (geo.md): applied as one transaction with its cursor.
     case replicate(ReplicationBatch)
+    /// A change of users, roles or permissions. `by`: who asks, if authentication is on.
+    case auth(AuthCommand, by: Bytes?)
 }
 
 /// What it answers. `revision` is the header's revision (protocol-rules.md S9).
@@ -26,6 +28,8 @@ public enum Response: Hashable, Sendable {
     case leases([LeaseID], revision: Revision)
     case compacted(revision: Revision)
     case replicated(cursor: Revision)
+    /// nil: done. The revision is the keys': it has not changed.
+    case auth(AuthError?, revision: Revision)
     case failed(RequestError)
 }
 
@@ -47,6 +51,9 @@ public enum RequestError: UInt8, Error, Hashable, Sendable, CaseIterable {
     case stopped
     /// A replication batch whose `from` is not the cursor: two senders, or a gap (geo.md G10).
     case cursorMismatch
+    /// Checked under permissions that have been restricted since; not executed (etcd: "revision of
+    /// auth store is old").
+    case authChanged
 }
 
 /// A stretch `(from, through]` of one region's timeline.

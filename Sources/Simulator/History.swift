@@ -61,7 +61,7 @@ extension Response {
         switch self {
         case .transaction(_, let r), .leaseGranted(_, _, let r), .leaseRevoked(let r),
             .leaseKeptAlive(_, _, let r), .leaseTimeToLive(_, _, _, _, let r), .leases(_, let r),
-            .compacted(let r):
+            .compacted(let r), .auth(_, let r):
             r
         case .replicated, .failed: nil
         }

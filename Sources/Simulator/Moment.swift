@@ -44,7 +44,9 @@ enum Moment: CaseIterable {
             case .recover: self = .recover
             case .forward: self = .forward
             case .forwarded: self = .forwarded
-            case .readQuestion, .opening, .transactionVoid, .redirect, .cancelForward: return nil
+            case .readQuestion, .opening, .transactionVoid, .transactionFenced, .fenced, .redirect,
+                .cancelForward:
+                return nil
             }
         }
     }

@@ -27,6 +27,28 @@ import Testing
             (.leaseTTLTooLarge, .outOfRange, "too large lease TTL"),
             (.watchCancelled, .cancelled, "watch canceled"),
             (.authNotEnabled, .failedPrecondition, "authentication is not enabled"),
+            (.rootUserNotExist, .failedPrecondition, "root user does not exist"),
+            (.rootRoleNotExist, .failedPrecondition, "root user does not have root role"),
+            (.userAlreadyExist, .failedPrecondition, "user name already exists"),
+            (.userEmpty, .invalidArgument, "user name is empty"),
+            (.userNotFound, .failedPrecondition, "user name not found"),
+            (.roleAlreadyExist, .failedPrecondition, "role name already exists"),
+            (.roleNotFound, .failedPrecondition, "role name not found"),
+            (.roleEmpty, .invalidArgument, "role name is empty"),
+            (
+                .authFailed, .invalidArgument,
+                "authentication failed, invalid user ID or password"
+            ),
+            (.permissionNotGiven, .invalidArgument, "permission not given"),
+            (.permissionDenied, .permissionDenied, "permission denied"),
+            (.roleNotGranted, .failedPrecondition, "role is not granted to the user"),
+            (
+                .permissionNotGranted, .failedPrecondition,
+                "permission is not granted to the role"
+            ),
+            (.invalidAuthToken, .unauthenticated, "invalid auth token"),
+            (.invalidAuthManagement, .invalidArgument, "invalid auth management"),
+            (.authOldRevision, .invalidArgument, "revision of auth store is old"),
             (.memberNotFound, .notFound, "member not found"),
             (.notLeader, .failedPrecondition, "not leader"),
             (.badLeaderTransferee, .failedPrecondition, "bad leader transferee"),
@@ -51,6 +73,7 @@ import Testing
             .leaseTTLTooLarge: .leaseTTLTooLarge, .noSpace: .noSpace,
             .tooManyRequests: .tooManyRequests, .requestTooLarge: .requestTooLarge,
             .noLeader: .noLeader, .timedOut: .timedOut, .stopped: .stopped,
+            .authChanged: .authOldRevision,
         ]
         for error in RequestError.allCases where error != .cursorMismatch {
             #expect(error.failure == golden[error]?.failure, "\(error)")
@@ -92,10 +115,7 @@ import Testing
     @Test func `what comes in later versions is refused and named`() {
         let client = Client()
         let methods: [RPCMethod] = [
-            .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .moveLeader,
-            .downgrade, .authEnable, .authDisable, .userAdd, .userGet, .userList, .userDelete,
-            .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd, .roleGet, .roleList,
-            .roleDelete, .roleGrantPermission, .roleRevokePermission,
+            .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .moveLeader, .downgrade,
         ]
         for method in methods {
             let outcome = client.failure(method, Etcdserverpb_StatusRequest())

@@ -41,7 +41,7 @@ import Testing
             partition.heard(epoch: epoch, at: now, into: &effects)
             apply(LogEntry(term: term, number: 0, kind: .begin, payload: EntryBody.begin(epoch: epoch).encoded()))
             partition.becameLeader(term, at: now, into: &effects)
-            partition.onRegistered(epoch, term, at: now, into: &effects)
+            partition.onRegistered(epoch, term, fence: 0, at: now, into: &effects)
             effects = RegionEffects()
         }
 
@@ -220,7 +220,7 @@ import Testing
         #expect(replica.answers()[9] == nil)
         replica.partition.onConfirmed(
             Self.epoch, replica.term, question: try #require(question), frontier: Revision(2),
-            at: replica.now, into: &replica.effects)
+            fence: 0, at: replica.now, into: &replica.effects)
         replica.frontier(2)
         guard case .transaction(let result, let revision) = try #require(replica.answers()[9]),
             case .range(let range) = try #require(result.results.first)
@@ -230,6 +230,86 @@ import Testing
         }
         #expect(revision >= Revision(2))
         #expect(range.rows.map(\.value) == ["new"])
+    }
+
+    // MARK: Fences (decision 0006)
+
+    private func put(_ replica: inout Replica, fence: UInt64, token: UInt64) {
+        replica.partition.request(
+            RequestID(node: Self.me, token: token),
+            .transaction(Transaction(success: [.put(Put(key: "a", value: "v"))])), deadline: .never,
+            fence: fence, at: replica.now, into: &replica.effects)
+    }
+
+    private func fenced(_ messages: [RegionMessage]) -> [UInt64] {
+        messages.compactMap { if case .fenced(_, _, _, let fence) = $0 { fence } else { nil } }
+    }
+
+    @Test func `what was checked under a lower fence is refused, also while it waits`() {
+        var replica = Replica()
+        replica.lead()
+        put(&replica, fence: 3, token: 1)
+        replica.partition.heard(fence: 4)
+        replica.read()
+        put(&replica, fence: 3, token: 2)
+        put(&replica, fence: 4, token: 3)
+        replica.read()
+        let answers = replica.answers()
+        #expect(answers[1] == .failed(.authChanged) && answers[2] == .failed(.authChanged))
+        #expect(answers[3] == nil)
+        replica.allocate()
+        replica.decide()
+        replica.frontier(2)
+        guard case .transaction? = replica.answers()[3] else {
+            Issue.record("no answer")
+            return
+        }
+    }
+
+    @Test func `a leader keeps a fence once nothing below it waits for a revision`() {
+        var replica = Replica()
+        replica.lead()
+        put(&replica, fence: 1, token: 1)
+        replica.read()
+        replica.flush()
+        // Asked for already: it goes on, and the sequencer waits for it.
+        replica.partition.heard(fence: 2, told: 0)
+        replica.flush()
+        let asked = replica.take()
+        #expect(fenced(asked) == [])
+        #expect(asked.contains { if case .allocate = $0 { true } else { false } })
+        for case .allocate(_, _, _, _, let first, _) in asked {
+            replica.partition.onAllocated(
+                Self.epoch, replica.term, first: first,
+                [Allocation(revision: Revision(2), stamp: Stamp(ticks: 2, region: RegionID(1)))],
+                at: replica.now, into: &replica.effects)
+        }
+        replica.flush()
+        #expect(fenced(replica.take()) == [2])
+        replica.flush()
+        #expect(fenced(replica.take()) == [])
+        // The sequencer has not heard it.
+        replica.partition.heard(fence: 2, told: 1)
+        replica.flush()
+        #expect(fenced(replica.take()) == [2])
+    }
+
+    @Test func `a leader asks for no revision before its registration has told the fence`() {
+        var replica = Replica()
+        replica.lead()
+        let next = Term(round: 2, node: Self.me)
+        replica.partition.stoppedLeading(into: &replica.effects)
+        replica.partition.becameLeader(next, at: replica.now, into: &replica.effects)
+        replica.effects = RegionEffects()
+        put(&replica, fence: 1, token: 1)
+        replica.read()
+        replica.flush()
+        #expect(!replica.take().contains { if case .allocate = $0 { true } else { false } })
+        replica.partition.onRegistered(
+            Self.epoch, next, fence: 2, at: replica.now, into: &replica.effects)
+        replica.flush()
+        #expect(replica.answers()[1] == .failed(.authChanged))
+        #expect(!replica.take().contains { if case .allocate = $0 { true } else { false } })
     }
 
     // MARK: S6

@@ -192,7 +192,8 @@ import Testing
             Participant(partition: $0, term: term(1), writes: true, lapses: lapses)
         }
         _ = run.take()
-        run.step(.allocateTransaction(epoch, transaction, participants, replaced: .zero), clock(2))
+        run.step(
+            .allocateTransaction(epoch, transaction, participants, replaced: .zero, fence: 0), clock(2))
         for case .allocatedTransaction(_, _, let allocation) in run.take() {
             return (transaction, allocation)
         }
@@ -247,7 +248,7 @@ import Testing
         run.sequencer.flush(at: clock(3).instant, leaseHolds: true, into: &run.effects)
         #expect(
             run.take().contains(
-                .readAnswer(epoch, question: 9, frontier: .initial, compact: .zero)))
+                .readAnswer(epoch, question: 9, frontier: .initial, compact: .zero, authVersion: 0)))
     }
 
     @Test func `a leader of an older term is confirmed nothing`() {
@@ -258,5 +259,74 @@ import Testing
         #expect(run.take().isEmpty)
         run.step(.confirm(epoch, p1, term(2), question: 1), clock(3))
         #expect(!run.take().isEmpty)
+    }
+
+    // MARK: Fences
+
+    private func settled(_ run: inout Run, _ at: UInt64) -> UInt64 {
+        run.sequencer.flush(at: clock(at).instant, leaseHolds: true, into: &run.effects)
+        return run.sequencer.settledFence
+    }
+
+    @Test func `a fence is settled once all leaders keep it and what was asked before is resolved`() {
+        var run = opened(registration(p1), registration(p2))
+        let first = allocate(&run, p1, term(1), first: 1)
+        run.sequencer.authChanged(version: 5, fence: 3)
+        #expect(settled(&run, 3) == 0)
+        run.step(.fenced(epoch, p1, term(1), fence: 3), clock(4))
+        #expect(settled(&run, 4) == 0)
+        // The other may still ask for what was checked before.
+        _ = allocate(&run, p2, term(1), first: 1, at: 5)
+        run.step(.fenced(epoch, p2, term(1), fence: 3), clock(6))
+        #expect(settled(&run, 6) == 0)
+        run.step(
+            .report(epoch, p1, term(1), [.init(revision: first?.revision ?? .zero, slot: Slot(3), kind: .committed)]),
+            clock(7))
+        #expect(settled(&run, 7) == 0)
+        run.step(
+            .report(epoch, p2, term(1), [.init(revision: Revision(3), slot: Slot(3), kind: .committed)]),
+            clock(8))
+        #expect(settled(&run, 8) == 3)
+    }
+
+    @Test func `a new leader is told the fence and counts from then on`() {
+        var run = opened(registration(p1), registration(p2))
+        run.sequencer.authChanged(version: 1, fence: 1)
+        run.step(.fenced(epoch, p1, term(1), fence: 1), clock(2))
+        run.step(.register(epoch, registration(p1, round: 2)), clock(3))
+        run.step(.fenced(epoch, p2, term(1), fence: 1), clock(4))
+        // What the deposed leader has said counts no more.
+        run.step(.fenced(epoch, p1, term(1), fence: 1), clock(4))
+        #expect(settled(&run, 4) == 0)
+        let told = run.take()
+        #expect(told.contains(.registered(epoch, p1, term(2), fence: 1)))
+        run.step(.fenced(epoch, p1, term(2), fence: 1), clock(5))
+        #expect(settled(&run, 5) == 1)
+    }
+
+    @Test func `a transaction over several partitions that was checked too early gets no revision`() {
+        var run = opened(registration(p1), registration(p2))
+        run.sequencer.authChanged(version: 1, fence: 2)
+        let name = TransactionID(name: RequestName(node: n1, boot: 1, sequence: 1), attempt: 1)
+        let both = [p1, p2].map { Participant(partition: $0, term: term(1), writes: true, lapses: 0) }
+        _ = run.take()
+        run.step(.allocateTransaction(epoch, name, both, replaced: .zero, fence: 1), clock(2))
+        #expect(run.take() == [.transactionFenced(epoch, name)])
+        run.step(.confirmTransaction(epoch, name, both, fence: 1), clock(2))
+        #expect(run.take() == [.transactionFenced(epoch, name)])
+        run.step(.allocateTransaction(epoch, name, both, replaced: .zero, fence: 2), clock(3))
+        let granted = run.take().contains { if case .allocatedTransaction(_, _, .some) = $0 { true } else { false } }
+        #expect(granted)
+    }
+
+    @Test func `a sequencer that takes over settles the fence of its directory anew`() {
+        var run = Run(
+            sequencer: Sequencer(
+                epoch: epoch, region: RegionID(1), nodes: [n1], partitions: 1, compactRevision: .zero,
+                answersFrom: .zero, authVersion: 9, authFence: 4))
+        run.step(.register(epoch, registration(p1)), clock(1))
+        #expect(settled(&run, 1) == 0)
+        run.step(.fenced(epoch, p1, term(1), fence: 4), clock(2))
+        #expect(settled(&run, 2) == 4)
     }
 }

@@ -41,6 +41,13 @@ extension Facade {
         switch answered {
         case .failure(let error): fail(follower.call, error.failure)
         case .success(let index):
+            if authState.isEnabled {
+                do throws(CallFailure) {
+                    try checkReading(Contests.range(follower.prefix), follower.call)
+                } catch {
+                    return fail(follower.call, error)
+                }
+            }
             contests.add(follower)
             // What this node has shown its watchers already is not told of again.
             look(follower, at: max(index.revision, watches.emitted))

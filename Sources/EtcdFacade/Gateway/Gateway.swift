@@ -118,10 +118,9 @@ extension Facade {
 
     /// A user's name in a client certificate does not reach the calls behind the gateway: once users
     /// are checked, such a request would quietly be somebody else's.
-    private var refusesCertificateNames: Bool { isAuthEnabled }
-
-    /// The hook for authentication: true while users are checked.
-    private var isAuthEnabled: Bool { false }
+    private var refusesCertificateNames: Bool {
+        authState.isEnabled && auth?.settings.usesCertificateNames == true
+    }
 
     /// What gRPC says in its headers. Nil: a `grpc-timeout` that is none.
     private func metadata(of request: HTTPRequest) -> CallMetadata? {

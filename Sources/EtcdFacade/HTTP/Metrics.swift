@@ -102,6 +102,9 @@ extension Facade {
         out.gauge(
             "etcd_server_is_learner",
             "Whether or not this member is a learner. 1 if is, 0 otherwise.", 0)
+        out.gauge(
+            "etcd_debugging_auth_revision", "The current revision of auth store.",
+            authState.revision)
         out.counter(
             "etcd_server_leader_changes_seen_total", "The number of leader changes seen.",
             status.leaderChangesTotal)

@@ -67,6 +67,8 @@ extension Facade {
         case "/debug/vars": respond(.json(variablesJSON()))
         case "/polder/status": respond(.json(statusJSON()))
         case "/polder/conflicts":
+            // It shows keys and values.
+            if let refusal = refusal(request) { return respond(refusal) }
             let limit = target.value("limit").flatMap(Int.init) ?? 100
             respond(.json(conflictsJSON(limit: min(max(0, limit), 10_000))))
         default:
@@ -102,6 +104,21 @@ extension Facade {
             }
         }
         return json.text
+    }
+
+    /// Nil: the request is root's, or authentication is off.
+    private func refusal(_ request: HTTPRequest) -> HTTPResponse? {
+        guard authState.isEnabled else { return nil }
+        do throws(CallFailure) {
+            try requireRoot(
+                try identify(
+                    token: request.header("authorization"), certificateName: request.peerName))
+            return nil
+        } catch {
+            return HTTPResponse(
+                status: error.status == .permissionDenied ? 403 : 401,
+                contentType: "text/plain; charset=utf-8", error.text + "\n")
+        }
     }
 
     private var versionJSON: String {

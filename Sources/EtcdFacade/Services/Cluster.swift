@@ -20,11 +20,4 @@ extension Facade {
         }
         return builder.bytes
     }
-
-    /// Authentication is off, as a cluster begins.
-    func onAuthStatus(_ call: CallReference) {
-        var builder = MessageBuilder(headers.at(node.status.revision))
-        builder.field(3, UInt64(1))
-        answer(call, builder.bytes)
-    }
 }

@@ -81,6 +81,7 @@ extension Facade {
         ):
             return LeaseResponse.timeToLive(
                 id, granted: granted, remaining: remaining, keys: keys, headers.at(revision))
+        case (.auth, .auth(_, let revision)): return MessageBuilder(headers.at(revision)).bytes
         case (.leaseList, .leases(let ids, let revision)):
             return LeaseResponse.leases(ids, headers.at(revision))
         default: return nil

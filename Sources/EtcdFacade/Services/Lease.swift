@@ -33,6 +33,7 @@ extension Facade {
         guard stream.entries.count < limits.keepAlivesMax else {
             throw EtcdError.tooManyRequests.failure
         }
+        if authState.isEnabled { try checkPermission(.leaseKeepAlive(id), stream.call) }
         metrics.leasesRenewed += 1
         let position = stream.first + UInt64(stream.entries.count)
         let token = pending.add(

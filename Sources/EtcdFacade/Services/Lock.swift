@@ -46,6 +46,13 @@ extension Facade {
 
     /// The way of all requests of a contender to the node: what `submit` is to the other calls.
     private func ask(_ contender: Contender, _ request: Request) {
+        if authState.isEnabled {
+            do throws(CallFailure) {
+                try checkPermission(request, contender.call)
+            } catch {
+                return fail(contender.call, error)
+            }
+        }
         let token = pending.add(Pending(call: contender.call, kind: .contends(contender)))
         contender.token = token
         // Each step has the whole time; the wait in between ends with the client or the lease.
@@ -108,6 +115,13 @@ extension Facade {
 
     func onReadIndex(_ answered: Result<ReadIndex, RequestError>, for contender: Contender) {
         contender.token = nil
+        if authState.isEnabled {
+            do throws(CallFailure) {
+                try checkReading(Contests.range(contender.prefix), contender.call)
+            } catch {
+                return fail(contender.call, error)
+            }
+        }
         do throws(RequestError) {
             let index = try answered.get()
             // A deletion that this node has shown its watchers already wakes nobody any more.

@@ -75,6 +75,7 @@ extension Facade {
     /// No alarm is ever raised yet: there are none to list and none to disarm.
     func onAlarm(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
         let action = try NumberFields(message)[1]
+        if action != 0 { try requireRoot(call) }
         guard action == 0 || action == 2 else { throw .notYetSupported("raising alarms by hand") }
         answer(call, MessageBuilder(headers.at(node.status.revision)).bytes)
     }

@@ -36,6 +36,22 @@ enum EtcdError: Error, CaseIterable {
     case leaseTTLTooLarge
     case watchCancelled
     case authNotEnabled
+    case rootUserNotExist
+    case rootRoleNotExist
+    case userAlreadyExist
+    case userEmpty
+    case userNotFound
+    case roleAlreadyExist
+    case roleNotFound
+    case roleEmpty
+    case authFailed
+    case permissionNotGiven
+    case permissionDenied
+    case roleNotGranted
+    case permissionNotGranted
+    case invalidAuthToken
+    case invalidAuthManagement
+    case authOldRevision
     case memberNotFound
     case notLeader
     case badLeaderTransferee
@@ -50,12 +66,19 @@ enum EtcdError: Error, CaseIterable {
     var status: GRPCStatus {
         switch self {
         case .emptyKey, .keyNotFound, .valueProvided, .leaseProvided, .tooManyOperations,
-            .duplicateKey, .invalidClientAPIVersion, .invalidSortOption, .requestTooLarge:
+            .duplicateKey, .invalidClientAPIVersion, .invalidSortOption, .requestTooLarge,
+            .userEmpty, .roleEmpty, .authFailed, .permissionNotGiven, .invalidAuthManagement,
+            .authOldRevision:
             .invalidArgument
         case .compacted, .futureRevision, .leaseTTLTooLarge: .outOfRange
         case .noSpace, .tooManyRequests: .resourceExhausted
         case .leaseNotFound, .memberNotFound: .notFound
-        case .leaseExists, .authNotEnabled, .notLeader, .badLeaderTransferee: .failedPrecondition
+        case .leaseExists, .authNotEnabled, .notLeader, .badLeaderTransferee, .rootUserNotExist,
+            .rootRoleNotExist, .userAlreadyExist, .userNotFound, .roleAlreadyExist, .roleNotFound,
+            .roleNotGranted, .permissionNotGranted:
+            .failedPrecondition
+        case .permissionDenied: .permissionDenied
+        case .invalidAuthToken: .unauthenticated
         case .noLeader, .leaderChanged, .stopped, .timedOut, .unhealthy: .unavailable
         case .watchCancelled, .cancelled: .cancelled
         case .deadlineExceeded: .deadlineExceeded
@@ -82,6 +105,22 @@ enum EtcdError: Error, CaseIterable {
         case .leaseTTLTooLarge: "etcdserver: too large lease TTL"
         case .watchCancelled: "etcdserver: watch canceled"
         case .authNotEnabled: "etcdserver: authentication is not enabled"
+        case .rootUserNotExist: "etcdserver: root user does not exist"
+        case .rootRoleNotExist: "etcdserver: root user does not have root role"
+        case .userAlreadyExist: "etcdserver: user name already exists"
+        case .userEmpty: "etcdserver: user name is empty"
+        case .userNotFound: "etcdserver: user name not found"
+        case .roleAlreadyExist: "etcdserver: role name already exists"
+        case .roleNotFound: "etcdserver: role name not found"
+        case .roleEmpty: "etcdserver: role name is empty"
+        case .authFailed: "etcdserver: authentication failed, invalid user ID or password"
+        case .permissionNotGiven: "etcdserver: permission not given"
+        case .permissionDenied: "etcdserver: permission denied"
+        case .roleNotGranted: "etcdserver: role is not granted to the user"
+        case .permissionNotGranted: "etcdserver: permission is not granted to the role"
+        case .invalidAuthToken: "etcdserver: invalid auth token"
+        case .invalidAuthManagement: "etcdserver: invalid auth management"
+        case .authOldRevision: "etcdserver: revision of auth store is old"
         case .memberNotFound: "etcdserver: member not found"
         case .notLeader: "etcdserver: not leader"
         case .badLeaderTransferee: "etcdserver: bad leader transferee"
@@ -104,7 +143,7 @@ extension RequestError {
         switch self {
         case .noLeader, .timedOut, .stopped, .tooManyRequests: true
         case .compacted, .futureRevision, .keyNotFound, .leaseNotFound, .leaseExists,
-            .leaseTTLTooLarge, .noSpace, .requestTooLarge, .cursorMismatch:
+            .leaseTTLTooLarge, .noSpace, .requestTooLarge, .cursorMismatch, .authChanged:
             false
         }
     }
@@ -124,9 +163,33 @@ extension RequestError {
         case .noLeader: EtcdError.noLeader.failure
         case .timedOut: EtcdError.timedOut.failure
         case .stopped: EtcdError.stopped.failure
+        case .authChanged: EtcdError.authOldRevision.failure
         case .cursorMismatch:
             CallFailure(
                 status: .internal, text: "polder: replication batch does not follow its cursor")
+        }
+    }
+}
+
+extension AuthError {
+    var failure: CallFailure {
+        switch self {
+        case .rootUserMissing: EtcdError.rootUserNotExist.failure
+        case .rootRoleMissing: EtcdError.rootRoleNotExist.failure
+        case .userExists: EtcdError.userAlreadyExist.failure
+        case .userEmpty: EtcdError.userEmpty.failure
+        case .userNotFound: EtcdError.userNotFound.failure
+        case .roleExists: EtcdError.roleAlreadyExist.failure
+        case .roleEmpty: EtcdError.roleEmpty.failure
+        case .roleNotFound: EtcdError.roleNotFound.failure
+        case .roleNotGranted: EtcdError.roleNotGranted.failure
+        case .permissionNotGranted: EtcdError.permissionNotGranted.failure
+        case .permissionDenied: EtcdError.permissionDenied.failure
+        case .invalidManagement: EtcdError.invalidAuthManagement.failure
+        case .tooMany:
+            CallFailure(
+                status: .resourceExhausted,
+                text: "polder: too many users, roles or permissions, or too long a name")
         }
     }
 }

@@ -121,7 +121,7 @@ final class WatchHub {
         }
     }
 
-    private func refuse(_ reason: String, on stream: WatchStream) {
+    func refuse(_ reason: String, on stream: WatchStream) {
         var refusal = WatchAnswer(watchID: -1)
         refusal.created = true
         refusal.cancelled = true
@@ -135,6 +135,18 @@ final class WatchHub {
         move(watcher, to: .gone)
         var cancelled = WatchAnswer(watchID: id)
         cancelled.cancelled = true
+        sendControl(cancelled, headers.at(emitted), on: stream)
+        answerProgressRequests()
+    }
+
+    /// Its client may no longer see what it watches.
+    func cancel(_ watcher: Watcher, reason: String) {
+        let stream = watcher.stream
+        stream.watchers[watcher.id] = nil
+        move(watcher, to: .gone)
+        var cancelled = WatchAnswer(watchID: watcher.id)
+        cancelled.cancelled = true
+        cancelled.cancelReason = reason
         sendControl(cancelled, headers.at(emitted), on: stream)
         answerProgressRequests()
     }

@@ -76,6 +76,8 @@ final class WatchStream {
     var isClosed = false
     /// Responses of the delivery that is under way, framed.
     var outbox: [UInt8] = []
+    /// Tokens of watches that wait for newer permissions.
+    var creations: Set<UInt64> = []
 
     init(call: CallReference) { self.call = call }
 }

@@ -47,6 +47,13 @@ extension HostConfiguration {
         let cors = access.origins.sorted().map(quoted).joined(separator: ", ")
         let hosts = access.hosts.sorted().map(quoted).joined(separator: ", ")
         out.line("http: {gateway: \(access.isGatewayEnabled), cors: [\(cors)], hosts: [\(hosts)]}")
+        out.line("auth:")
+        out.line("  token: \(quoted(auth.tokenText))")
+        if case .simple(let timeToLive) = auth.tokens {
+            out.line("  tokenTTL: \(timeToLive.text)")
+        }
+        out.line("  bcryptCost: \(auth.bcryptCost)")
+        out.line("  certificateNames: \(auth.usesCertificateNames)")
         out.line("log: {level: \(logLevel.rawValue), format: \(logFormat.rawValue)}")
         out.line("faultInjection: \(faultInjection)")
         out.line("wanDelay: \(wanDelay.text)")

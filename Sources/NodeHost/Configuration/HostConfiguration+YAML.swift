@@ -21,6 +21,7 @@ extension HostConfiguration {
             if let hosts = try http.strings("hosts") { access.hosts = Set(hosts) }
             try http.finish()
         }
+        if var reader = try root.mapping("auth") { try readAuth(&reader) }
         if var log = try root.mapping("log") {
             if let level = try log.choice("level", LogLevel.self) { logLevel = level }
             if let format = try log.choice("format", LogFormat.self) { logFormat = format }
@@ -114,6 +115,29 @@ extension HostConfiguration {
         try set(\.transactionOperationsMax, "transactionOperationsMax", 1...10_000)
         try set(\.blockCacheBytes, "blockCacheBytes", (1 << 20)...(1 << 40))
         try set(\.logBytesBeforeFlush, "logBytesBeforeFlush", (1 << 20)...(1 << 40))
+        try reader.finish()
+    }
+
+    private mutating func readAuth(_ reader: inout YAMLReader) throws(ConfigurationError) {
+        var timeToLive = TimeSpan.seconds(300)
+        if let span = try reader.parsed(
+            "tokenTTL", expected: "a time such as 300s", { TimeSpan(text: $0) }), span >= .seconds(1)
+        {
+            timeToLive = span
+        }
+        auth.tokens = .simple(timeToLive: timeToLive)
+        if let text = try reader.string("token") {
+            do throws(AuthTokenError) {
+                auth.tokens =
+                    try AuthConfiguration.tokens(text, simpleTimeToLive: timeToLive).tokens
+            } catch {
+                throw reader.fail("token: " + error.text)
+            }
+        }
+        if let cost = try reader.integer("bcryptCost", in: AuthConfiguration.costs) {
+            auth.bcryptCost = cost
+        }
+        if let on = try reader.boolean("certificateNames") { auth.usesCertificateNames = on }
         try reader.finish()
     }
 

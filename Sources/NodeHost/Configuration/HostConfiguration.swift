@@ -121,6 +121,7 @@ package struct HostConfiguration: Equatable, Sendable {
     package var namesPeersByHost = false
     package var limits = Limits()
     package var access = Access()
+    package var auth = AuthConfiguration()
     package var logLevel = LogLevel.info
     package var logFormat = LogFormat.text
     package var faultInjection = false

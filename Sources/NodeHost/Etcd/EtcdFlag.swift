@@ -80,14 +80,16 @@ struct EtcdFlag: Sendable {
             ("cert-file", ""), ("key-file", ""), ("trusted-ca-file", ""), ("client-crl-file", ""),
             ("peer-cert-file", ""), ("peer-key-file", ""), ("peer-trusted-ca-file", ""),
             ("peer-crl-file", ""), ("tls-min-version", "TLS1.2"), ("log-level", "info"),
-            ("log-format", "json"), ("cors", "*"), ("host-whitelist", "*"),
+            ("log-format", "json"), ("cors", "*"), ("host-whitelist", "*"), ("auth-token", "simple"),
         ])
         + flags(.honoured, .boolean, [
-            ("enable-grpc-gateway", "true"), ("client-cert-auth", "false"), ("peer-client-cert-auth", "false"), ("version", "false"),
+            ("enable-grpc-gateway", "true"), ("client-cert-auth", "false"),
+            ("peer-client-cert-auth", "false"), ("version", "false"),
         ])
         + flags(.honoured, .number, [
             ("max-txn-ops", "128"), ("max-request-bytes", "1572864"),
-            ("max-concurrent-streams", "4294967295"),
+            ("max-concurrent-streams", "4294967295"), ("bcrypt-cost", "10"),
+            ("auth-token-ttl", "300"),
         ])
         + flags(.honoured, .duration, [
             ("watch-progress-notify-interval", "10m"),
@@ -109,10 +111,6 @@ struct EtcdFlag: Sendable {
         flags(.ignored("there are no quotas yet"), .number, [("quota-backend-bytes", "0")])
         + flags(.ignored("history is compacted when a client asks for it"), .text, [
             ("auto-compaction-retention", "0"), ("auto-compaction-mode", "periodic"),
-        ])
-        + flags(.ignored("authentication of users is not there yet"), .text, [("auth-token", "simple")])
-        + flags(.ignored("authentication of users is not there yet"), .number, [
-            ("bcrypt-cost", "10"), ("auth-token-ttl", "300"),
         ])
         + flags(.ignored("the log lies in the data directory"), .text, [("wal-dir", "")])
         + flags(.ignored("the log goes to standard error"), .text, [

@@ -22,6 +22,7 @@ package struct EtcdPlan: Equatable, Sendable {
         try builder.readTLS()
         try builder.readLimits()
         builder.readAccess()
+        try builder.readAuth()
         try builder.readLog()
         configuration = builder.configuration
         warnings = builder.arguments.warnings
@@ -285,6 +286,31 @@ private struct Builder {
                 ["flag": "--" + name, "value": "\(value)", "used": "\(used)"])
         }
         return used
+    }
+
+    mutating func readAuth() throws(ConfigurationError) {
+        configuration.auth.usesCertificateNames = arguments.isOn("client-cert-auth")
+        let seconds = bounded("auth-token-ttl", 1...(365 * 86_400))
+        do throws(AuthTokenError) {
+            let read = try AuthConfiguration.tokens(
+                arguments.text("auth-token"), simpleTimeToLive: .seconds(UInt64(seconds)))
+            configuration.auth.tokens = read.tokens
+            if !read.unknown.isEmpty {
+                arguments.warn(
+                    "unknown token options",
+                    ["flag": "--auth-token", "options": read.unknown.joined(separator: " ")])
+            }
+        } catch {
+            throw arguments.refuse("auth-token", error.text)
+        }
+        let cost = arguments.number("bcrypt-cost")
+        if AuthConfiguration.costs.contains(cost) {
+            configuration.auth.bcryptCost = cost
+        } else {
+            arguments.warn(
+                "use default bcrypt cost instead of the invalid given cost",
+                ["flag": "--bcrypt-cost", "value": "\(cost)"])
+        }
     }
 
     mutating func readLog() throws(ConfigurationError) {

@@ -22,8 +22,11 @@ extension Host: NodeAccess {
             enqueue(.readIndex(linearizable: true, token: token, deadline: deadline))
             return
         }
-        enqueue(.request(request, token: token, deadline: deadline))
+        enqueue(.request(request, token: token, deadline: deadline, fence: fence))
     }
+
+    var authState: AuthState { node.authState }
+    func keys(of lease: LeaseID) -> [Bytes] { node.keys(of: lease) }
 
     /// True: the read index was for a list of leases, which has been answered.
     func answerLeaseList(_ answer: Result<ReadPoint, RequestError>, token: UInt64) -> Bool {
@@ -205,7 +208,8 @@ extension Request {
         switch self {
         case .transaction(let transaction): transaction.puts
         case .leaseGrant, .replicate: true
-        case .leaseRevoke, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact:
+        case .leaseRevoke, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
+            .auth:
             false
         }
     }

@@ -126,6 +126,10 @@ extension Host {
     }
 
     private func answerClients() {
+        if let auth = effects.auth {
+            fence = auth.fence
+            facade?.onAuthChanged(auth)
+        }
         for (token, response) in effects.responses { facade?.onResponse(response, token: token) }
         for (token, answer) in effects.readIndexes where !answerLeaseList(answer, token: token) {
             let index = answer.map {

@@ -34,6 +34,9 @@ final class Host: @unchecked Sendable {
     /// Set at the end of `init`; nil only within it.
     private(set) var facade: Facade?
     private let relay: LoopRelay
+    private let passwords: PasswordWorker
+    /// Of the permissions that the facade knows: what it submits was checked under it.
+    var fence: UInt64 = 0
     private let clientTLS: TLSContext?
     private let peerTLS: TLSContext?
 
@@ -98,6 +101,11 @@ final class Host: @unchecked Sendable {
 
         clientTLS = try Host.tls(configuration.clientTLS, alpn: ["h2", "http/1.1"])
         peerTLS = try Host.tls(configuration.peerTLS, alpn: [])
+        do throws(TLSError) {
+            passwords = try PasswordWorker(configuration.auth, loop: loop)
+        } catch {
+            throw HostFailure(code: 3, "auth token: \(error)")
+        }
 
         let identity = NodeIdentity(
             cluster: configuration.clusterID, region: configuration.regionID,
@@ -159,8 +167,10 @@ final class Host: @unchecked Sendable {
         facadeLimits.progressInterval = configuration.limits.watchProgressInterval
         var versions = ServedVersions()
         versions.polder = PolderVersion.text
+        fence = node.authState.fence
         let facade = Facade(
-            node: self, server: server, limits: facadeLimits, versions: versions)
+            node: self, server: server, limits: facadeLimits, versions: versions,
+            auth: AuthServices(crypto: passwords, settings: configuration.auth.settings))
         facade.access = HTTPAccess(configuration.access)
         self.facade = facade
         server.handler = ClientDoor(host: self, facade: facade)
@@ -290,6 +300,7 @@ final class Host: @unchecked Sendable {
                 self.wakeTask?.cancel()
                 if self.areThreadsStarted { self.threads.shutdownGracefully { _ in } }
                 self.courier.close()
+                self.passwords.close()
                 self.log.close()
                 do throws(StorageError) {
                     _ = try self.store.flush()

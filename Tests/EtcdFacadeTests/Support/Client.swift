@@ -46,8 +46,15 @@ final class Client {
     let facade: Facade
     private var nextSlot: UInt32 = 0
 
-    init(_ limits: FacadeLimits = FacadeLimits()) {
-        facade = Facade(node: node, output: output, loop: loop, limits: limits)
+    let crypto = FakeCrypto()
+    /// Shown with every call.
+    var token: String?
+    var certificateName: String?
+
+    init(_ limits: FacadeLimits = FacadeLimits(), auth: AuthSettings = AuthSettings()) {
+        facade = Facade(
+            node: node, output: output, loop: loop, limits: limits,
+            auth: AuthServices(crypto: crypto, settings: auth))
         node.client = facade
     }
 
@@ -58,6 +65,8 @@ final class Client {
         let call = CallReference(slot: nextSlot, generation: 1)
         var metadata = CallMetadata()
         metadata.requiresLeader = requiresLeader
+        metadata.token = token
+        metadata.peerName = certificateName
         metadata.timeout = timeout
         facade.onCall(call, method: method, metadata: metadata)
         return call

@@ -10,6 +10,7 @@ final class FakeNode: NodeAccess {
     private var versions: [Bytes: [Row]] = [:]
     private(set) var revision = Revision.initial
     private(set) var leases: [LeaseID: Int64] = [:]
+    var authState = AuthState()
     var picture = NodeStatus()
     var now = Instant(nanoseconds: 1_000_000_000)
     private var nextLease: Int64 = 7_000
@@ -89,6 +90,10 @@ final class FakeNode: NodeAccess {
         return LeaseID(nextLease)
     }
 
+    func keys(of lease: LeaseID) -> [Bytes] {
+        live(.everything, at: revision).filter { $0.lease == lease }.map(\.key)
+    }
+
     func conflicts(limit: Int) -> [ConflictReport] { Array(conflictReports.prefix(limit)) }
 
     private func takeFailure() -> RequestError? {
@@ -164,6 +169,15 @@ final class FakeNode: NodeAccess {
             picture.compactRevision = to
             return .compacted(revision: revision)
         case .replicate: return .failed(.cursorMismatch)
+        case .auth(let command, let by):
+            var changed: [AuthState.Change] = []
+            do throws(AuthError) {
+                try authState.apply(command, by: by, changed: &changed)
+                client?.onAuthChanged(authState)
+                return .auth(nil, revision: revision)
+            } catch {
+                return .auth(error, revision: revision)
+            }
         }
     }
 
