@@ -6,6 +6,7 @@ Every check prints a line; the last line is `N passed, N failed`.
 import argparse, base64, json, os, shutil, signal, subprocess, sys, tempfile, time, traceback
 import urllib.request
 
+import auth as auth_checks
 import gateway
 from cluster import Cluster, Load, eventually, free_base_port, run
 from snapshots import run_all as run_snapshots
@@ -640,17 +641,21 @@ def snapshots(options):
     run_snapshots(check, options)
 
 
+def auth(options):
+    auth_checks.suite(options, check)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--polder", required=True)
-    parser.add_argument("--only", help="single, region, two_regions, dropin or snapshots")
+    parser.add_argument("--only", help="single, region, two_regions, dropin, snapshots or auth")
     options = parser.parse_args()
     options.polder = os.path.abspath(options.polder)
     # Debian's (3.4) and whatever else comes first on the PATH.
     options.etcdctl = sorted({p for p in ("/usr/bin/etcdctl", shutil.which("etcdctl")) if p
                               and os.path.exists(p)}, reverse=True)
     began = time.time()
-    for suite in (single, dropin, snapshots, region, two_regions):
+    for suite in (single, dropin, auth, snapshots, region, two_regions):
         if options.only and options.only != suite.__name__:
             continue
         try:
