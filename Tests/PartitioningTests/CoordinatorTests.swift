@@ -79,7 +79,7 @@ import Testing
         var run = start(both)
         let transaction = try locked(&run)
         let asked = run.take().compactMap { message -> [Participant]? in
-            if case .allocateTransaction(epoch, transaction, let participants, _) = message {
+            if case .allocateTransaction(epoch, transaction, let participants, _, _) = message {
                 return participants
             }
             return nil
@@ -120,6 +120,19 @@ import Testing
         #expect(again.map(\.transaction.attempt) == [2, 2])
         // The stamp survives: it grows old, and wins in the end (L9).
         #expect(Set(again.map(\.start.name)) == [transaction.name])
+    }
+
+    @Test func `what was checked under a lower fence ends, and lets its latches go`() throws {
+        var run = start(both)
+        let transaction = try locked(&run)
+        _ = run.take()
+        step(&run, .transactionFenced(epoch, transaction))
+        #expect(run.effects.answers.map(\.1) == [.failed(.authChanged)])
+        let sent = run.take()
+        #expect(sent.contains(.release(transaction, p1)) && sent.contains(.release(transaction, p2)))
+        // Late: it is over.
+        step(&run, .transactionFenced(epoch, transaction))
+        #expect(run.take().isEmpty)
     }
 
     @Test func `a revision that comes too late is given back`() throws {
