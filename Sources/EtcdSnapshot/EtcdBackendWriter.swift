@@ -4,8 +4,8 @@ package import Primitives
 /// Writes etcd's database file: first `begin`, then every version in order of revision and
 /// sub-revision, then `finish` with what the versions are not.
 ///
-/// The file is what etcd 3.5 calls its schema: 3.4 passes over what it does not know, and 3.6 takes it
-/// for a 3.5 file. `etcdctl snapshot restore` replaces members and consensus's numbers.
+/// The file has the schema of etcd 3.5; 3.4 passes over what it does not know. `etcdctl snapshot
+/// restore` replaces members and consensus's numbers.
 package struct EtcdBackendWriter: ~Copyable {
     private let bolt: BoltWriter
     private var last: (main: Int64, sub: Int64) = (0, -1)

@@ -10,6 +10,8 @@ package struct ImportedState: Sendable {
     private let map: PartitionMap
     private var leases: [LeaseID: Int64] = [:]
     private var leaseOfKey: [Bytes: LeaseID] = [:]
+    /// The directory's.
+    package var auth: AuthState?
 
     package init(keyspace: KeyspaceID, map: PartitionMap) {
         self.keyspace = keyspace
@@ -59,6 +61,20 @@ package struct ImportedState: Sendable {
                 .putRecord(
                     group(map.home(of: lease)), key: PartitionState.key(lease: lease),
                     value: PartitionState.Lease(ttlSeconds: ttl, known: partitions).encoded()))
+        }
+        if let auth {
+            let directory = group(.directory)
+            changes.append(
+                .putRecord(
+                    directory, key: PartitionState.authScalarsKey, value: auth.encodedScalars()))
+            for name in auth.users.keys.sorted() {
+                guard let value = auth.encodedUser(name) else { continue }
+                changes.append(.putRecord(directory, key: PartitionState.key(user: name), value: value))
+            }
+            for name in auth.roles.keys.sorted() {
+                guard let value = auth.encodedRole(name) else { continue }
+                changes.append(.putRecord(directory, key: PartitionState.key(role: name), value: value))
+            }
         }
         for partition in [.directory] + map.entries.map(\.partition) {
             let state = PartitionState(

@@ -114,6 +114,8 @@ struct SnapshotCommandLine: ParsableCommand {
         var markCompacted = false
         @Flag(help: "Take a file whose digest is wrong or missing.")
         var skipHashCheck = false
+        @Option(help: "A file of 32 random bytes, the same for every node: signs tokens, if authentication is on.")
+        var authSecret: String?
         @Flag(help: "Leave users and roles out.")
         var withoutAuth = false
 
@@ -128,6 +130,7 @@ struct SnapshotCommandLine: ParsableCommand {
             options.bumpRevision = bumpRevision
             options.markCompacted = markCompacted
             options.leavesAuth = withoutAuth
+            options.authSecret = try secret()
             do throws(HostFailure) {
                 let (report, directory) = try imported(opened, options)
                 print("imported \(report.versions) versions and \(report.leases) leases into \(directory)")
@@ -135,10 +138,26 @@ struct SnapshotCommandLine: ParsableCommand {
                 if report.keysWithoutLease > 0 {
                     print("\(report.keysWithoutLease) keys name a lease that the file does not hold")
                 }
-                if report.hadAuth { print("users and roles were left out") }
+                if report.users + report.roles > 0 {
+                    let isOn = report.isAuthEnabled ? "on" : "off"
+                    print("\(report.users) users and \(report.roles) roles; authentication is \(isOn)")
+                }
             } catch {
                 throw Outcome(code: error.code, message: error.message)
             }
+        }
+
+        private func secret() throws -> Bytes? {
+            guard let authSecret else { return nil }
+            guard let bytes = FileManager.default.contents(atPath: authSecret) else {
+                throw Outcome.inTheWay("cannot read \(authSecret)")
+            }
+            guard bytes.count == AuthLimits.secretBytes else {
+                throw Outcome.badFlags(
+                    "--auth-secret \(authSecret) has \(bytes.count) bytes; expected "
+                        + "\(AuthLimits.secretBytes) random ones")
+            }
+            return Bytes(bytes)
         }
 
         private func imported(

@@ -174,7 +174,7 @@ private final class Folder {
         }
         let builder = SnapshotBuilder(
             history: store.history(of: .standard, after: Revision(4), through: Revision(9)),
-            content: .init(revision: Revision(9), members: [], groups: groups),
+            content: .init(revision: Revision(9), members: [], auth: .init(), groups: groups),
             directory: folder.path, reserveBytes: 0, isWanted: { true })
         let (descriptor, bytes) = try builder.build()
         defer { close(descriptor) }
@@ -202,7 +202,7 @@ private final class Folder {
         func build(reserve: UInt64, wanted: Bool) -> SnapshotFailure? {
             let builder = SnapshotBuilder(
                 history: store.history(of: .standard, after: .zero, through: Revision(9)),
-                content: .init(revision: Revision(9), members: [], groups: []),
+                content: .init(revision: Revision(9), members: [], auth: .init(), groups: []),
                 directory: folder.path, reserveBytes: reserve, isWanted: { wanted })
             do throws(SnapshotFailure) {
                 close(try builder.build().descriptor)
@@ -218,5 +218,44 @@ private final class Folder {
             return
         }
         #expect(Files.entries(of: folder.path) == ["etcd.db", "n1"])
+    }
+
+    @Test func `users and roles come along, enabled only with a secret`() throws {
+        let path = folder.path + "/auth.db"
+        let descriptor = open(path, O_RDWR | O_CREAT | O_TRUNC, 0o600)
+        var commands: [AuthCommand] = [
+            .roleAdd("root"), .roleAdd("reader"),
+            .roleGrantPermission("reader", Permission(.read, KeyRange(key: "a", end: "b"))),
+            .userAdd("root", hash: "$2a$hash"), .userGrantRole("root", role: "root"),
+            .userAdd("eve", hash: nil), .userGrantRole("eve", role: "reader"),
+        ]
+        commands.append(.enable(secret: "x"))
+        var auth = AuthState(), changed: [AuthState.Change] = []
+        for command in commands { try auth.apply(command, by: nil, changed: &changed) }
+        let writer = try EtcdBackendWriter(
+            BoltWriter(descriptor: descriptor), auth: EtcdAuth.file(auth))
+        _ = try writer.finish(EtcdState())
+        close(descriptor)
+        let file = try SnapshotFile(path)
+        let configuration = configuration("n1")
+        #expect(throws: HostFailure.self) {
+            _ = try SnapshotImport(file, .init(), configuration: configuration).run()
+        }
+        var options = SnapshotImport.Options()
+        options.authSecret = Bytes([UInt8](repeating: 7, count: 32))
+        let report = try SnapshotImport(file, options, configuration: configuration).run()
+        #expect(report.users == 2 && report.roles == 2 && report.isAuthEnabled)
+        let store = try Store.open(configuration.dataDirectory + "/store")
+        defer { store.close() }
+        let group = GroupID(keyspace: .standard, partition: .directory)
+        let state = try PartitionState(group: group, records: try store.records(of: group)).auth
+        #expect(state.isEnabled && state.secret == options.authSecret)
+        #expect(state.users.keys.sorted() == ["eve", "root"] && state.users["root"]?.isRoot == true)
+        #expect(state.roles["reader"] == auth.roles["reader"])
+
+        options.leavesAuth = true
+        let without = self.configuration("n2")
+        let second = try SnapshotImport(file, options, configuration: without).run()
+        #expect(second.users == 0 && !second.isAuthEnabled)
     }
 }

@@ -194,6 +194,52 @@ def imports(check, options, etcds):
             p.remove()
 
 
+def users(check, options, etcds):
+    """Users and roles, there and back again."""
+    version, etcd, etcdctl, restorer = etcds[-1]
+    p = Place(options, 3)
+    try:
+        print(f"      users and roles from etcd {version} and back", flush=True)
+        p.start("source", 0, [etcd])
+        e = ctl(etcdctl, p.url(0))
+        for words in (["user", "add", "root:secret"], ["user", "grant-role", "root", "root"],
+                      ["role", "add", "reader"], ["role", "grant-permission", "reader", "read", "a", "b"],
+                      ["user", "add", "eve:pass"], ["user", "grant-role", "eve", "reader"],
+                      ["put", "a", "1"], ["put", "z", "2"], ["auth", "enable"]):
+            e(*words)
+        root, eve = "--user=root:secret", "--user=eve:pass"
+        path = f"{p.dir}/auth.db"
+        check("snapshot save as root", e("snapshot", "save", path, root).ok)
+        words = [options.polder, "snapshot", "import", path, f"--data-dir={p.dir}/n1", "--name=n1",
+                 f"--initial-cluster=n1=http://127.0.0.1:{p.port(1) + 1}",
+                 f"--initial-advertise-peer-urls=http://127.0.0.1:{p.port(1) + 1}"]
+        refused = run(words)
+        check("without a secret it is refused", refused.code == 3 and "--auth-secret" in refused.err, refused)
+        with open(p.dir + "/secret", "wb") as f:
+            f.write(os.urandom(32))
+        done = run([*words, f"--auth-secret={p.dir}/secret"])
+        check("import", done.ok and "2 users and" in done.out, done)
+        p.start("n1", 1, [options.polder, "etcd"], wait=False)
+        here = ctl(etcdctl, p.url(1))
+        check("passwords are right", eventually(lambda: here("get", "z", root).ok, 15), p.log("n1"))
+        check("nobody may nothing", not here("get", "a").ok)
+        check("a reader reads his keys, and no others",
+              here("get", "a", eve).ok and not here("get", "z", eve).ok
+              and not here("put", "a", "x", eve).ok)
+        check("only root takes snapshots", not here("snapshot", "save", f"{p.dir}/no.db", eve).ok
+              and here("snapshot", "save", f"{p.dir}/back.db", root).ok)
+        peer = f"http://127.0.0.1:{p.port(2) + 1}"
+        restored = run([restorer, "snapshot", "restore", f"{p.dir}/back.db", f"--data-dir={p.dir}/back",
+                        "--name=back", f"--initial-cluster=back={peer}",
+                        f"--initial-advertise-peer-urls={peer}"])
+        p.start("back", 2, [etcd], wait=False)
+        there = ctl(etcdctl, p.url(2))
+        check("and back in etcd", restored.ok and eventually(lambda: there("get", "z", root).ok, 15)
+              and there("get", "a", eve).ok and not there("get", "z", eve).ok, p.log("back"))
+    finally:
+        p.remove()
+
+
 def mirrors(check, options, etcds):
     version, etcd, etcdctl, _ = etcds[-1]
     p = Place(options, 2)
@@ -249,4 +295,5 @@ def run_all(check, options):
         return
     saves(check, options, etcds)
     imports(check, options, etcds)
+    users(check, options, etcds)
     mirrors(check, options, etcds)

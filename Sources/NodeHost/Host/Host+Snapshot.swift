@@ -26,7 +26,7 @@ extension Host {
         let builder = SnapshotBuilder(
             history: store.history(of: .standard, after: compacted, through: revision),
             content: SnapshotBuilder.Content(
-                revision: revision, members: members,
+                revision: revision, members: members, auth: EtcdAuth.file(node.authState),
                 groups: node.map.entries.map {
                     GroupID(keyspace: .standard, partition: $0.partition)
                 }),

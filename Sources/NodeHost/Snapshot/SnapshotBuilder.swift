@@ -14,6 +14,7 @@ final class SnapshotBuilder: @unchecked Sendable {
     struct Content {
         var revision: Revision
         var members: [EtcdState.Member]
+        var auth: EtcdState.Auth
         var groups: [GroupID]
     }
 
@@ -61,6 +62,7 @@ final class SnapshotBuilder: @unchecked Sendable {
         state.revision = content.revision.rawValue
         state.compactRevision = history.compacted.rawValue
         state.members = content.members
+        state.auth = content.auth
         var ending: Set<LeaseID> = []
         while let entry = try history.next() {
             let row = entry.row

@@ -1,7 +1,7 @@
 import BoltFile
 import EtcdSnapshot
 import Partitioning
-import Primitives
+package import Primitives
 import Storage
 
 /// Makes a data directory whose node begins with what a snapshot of etcd holds: keys with their
@@ -13,8 +13,10 @@ package struct SnapshotImport {
         package var bumpRevision: Int64 = 0
         /// Everything through the revision counts as compacted: clients that hold one list anew.
         package var markCompacted = false
-        /// Users and roles in the file are no reason to stop.
+        /// Users and roles stay behind.
         package var leavesAuth = false
+        /// Signs simple tokens, if authentication is enabled: the same on every node, and nobody else's.
+        package var authSecret: Bytes?
         package init() {}
     }
 
@@ -24,7 +26,9 @@ package struct SnapshotImport {
         package var versions = 0
         package var leases = 0
         package var keysWithoutLease = 0
-        package var hadAuth = false
+        package var users = 0
+        package var roles = 0
+        package var isAuthEnabled = false
     }
 
     /// Rows are handed to the store in batches.
@@ -87,17 +91,12 @@ package struct SnapshotImport {
     private func fillStore(_ storePath: String) throws -> Report {
         let state = try file.reader.state()
         var report = Report()
-        report.hadAuth = !state.auth.isEmpty
-        guard !report.hadAuth || options.leavesAuth else {
-            throw HostFailure(
-                code: 3,
-                "\(file.path) holds \(state.auth.users.count) users and \(state.auth.roles.count) "
-                    + "roles, which cannot be imported yet; --without-auth leaves them out")
-        }
+        let auth = try auth(state.auth, &report)
         let store = try Store.open(storePath)
         defer { store.close() }
         let map = PartitionMap(equalPartitions: configuration.partitions)
         var imported = ImportedState(keyspace: Self.keyspace, map: map)
+        imported.auth = auth
         for lease in state.leases {
             imported.add(LeaseID(lease.id), ttlSeconds: lease.ttlSeconds)
         }
@@ -123,6 +122,23 @@ package struct SnapshotImport {
         }
         _ = try store.flush()
         return report
+    }
+
+    private func auth(
+        _ auth: EtcdState.Auth, _ report: inout Report
+    ) throws -> AuthState? {
+        if auth.isEmpty || options.leavesAuth { return nil }
+        if auth.isEnabled, options.authSecret == nil {
+            throw HostFailure(
+                code: 3,
+                "authentication is enabled in \(file.path), and a secret must sign the tokens here: give "
+                    + "every node the same --auth-secret FILE (head -c 32 /dev/urandom > FILE), or leave "
+                    + "users and roles out with --without-auth")
+        }
+        report.users = auth.users.count
+        report.roles = auth.roles.count
+        report.isAuthEnabled = auth.isEnabled
+        return try EtcdAuth.state(of: auth, secret: options.authSecret ?? .empty)
     }
 
     private func copyRows(
