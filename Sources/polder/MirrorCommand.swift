@@ -38,6 +38,10 @@ struct MirrorCommand: ParsableCommand {
     var toCert: String?
     @Option(help: "Its key.")
     var toKey: String?
+    @Option(help: "Who this is for the source, if it asks: NAME:PASSWORD.")
+    var fromUser: String?
+    @Option(help: "Who this is for the destination.")
+    var toUser: String?
     @Option(help: "Only keys that begin with this.")
     var prefix = ""
     @Flag(help: "Verify and end once nothing is missing and the source is quiet.")
@@ -59,10 +63,14 @@ struct MirrorCommand: ParsableCommand {
         options.statePath = Files.absolute(state)
         options.cutOverPatience = try span(cutOverTimeout, "--cut-over-timeout")
         options.reportInterval = try span(interval, "--interval")
-        let source = try EtcdClientOptions.clients(
-            from, flag: "--from", ca: fromCacert, certificate: fromCert, key: fromKey)
-        let destination = try EtcdClientOptions.clients(
-            to, flag: "--to", ca: toCacert, certificate: toCert, key: toKey)
+        let source = try EtcdClientOptions.signedIn(
+            EtcdClientOptions.clients(
+                from, flag: "--from", ca: fromCacert, certificate: fromCert, key: fromKey),
+            as: fromUser, flag: "--from-user")
+        let destination = try EtcdClientOptions.signedIn(
+            EtcdClientOptions.clients(
+                to, flag: "--to", ca: toCacert, certificate: toCert, key: toKey),
+            as: toUser, flag: "--to-user")
         let chosen = options
         do {
             let outcome = try wait {

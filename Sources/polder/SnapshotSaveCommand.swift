@@ -93,9 +93,27 @@ struct EtcdClientOptions: ParsableArguments {
     var cert: String?
     @Option(help: "Its key.")
     var key: String?
+    @Option(help: "Who this is, if authentication is on: NAME:PASSWORD.")
+    var user: String?
 
     func clients(named flag: String, _ texts: String) throws -> [EtcdClient] {
-        try Self.clients(texts, flag: flag, ca: cacert, certificate: cert, key: key)
+        try Self.signedIn(
+            Self.clients(texts, flag: flag, ca: cacert, certificate: cert, key: key), as: user,
+            flag: "--user")
+    }
+
+    /// The same clients, as a user.
+    static func signedIn(_ clients: [EtcdClient], as user: String?, flag: String) throws -> [EtcdClient] {
+        guard let user else { return clients }
+        let parts = user.split(separator: ":", maxSplits: 1).map(String.init)
+        guard parts.count == 2 else { throw Outcome.badFlags("\(flag): expected NAME:PASSWORD") }
+        do {
+            return try clients.map { client in
+                try wait { try await client.signedIn(as: parts[0], password: parts[1]) }
+            }
+        } catch let error as EtcdClientError {
+            throw Outcome(code: 4, message: error.message)
+        }
     }
 
     static func clients(

@@ -228,6 +228,12 @@ def users(check, options, etcds):
               and not here("put", "a", "x", eve).ok)
         check("only root takes snapshots", not here("snapshot", "save", f"{p.dir}/no.db", eve).ok
               and here("snapshot", "save", f"{p.dir}/back.db", root).ok)
+        own = run([options.polder, "snapshot", "save", f"{p.dir}/own.db", f"--endpoints={p.url(1)}", root])
+        check("polder snapshot save signs in", own.ok, own)
+        done = run([options.polder, "mirror", f"--from={p.url(0)}", f"--to={p.url(1)}", "--overwrite",
+                    "--from-user=root:secret", "--to-user=root:secret", f"--state={p.dir}/state",
+                    "--cut-over"], timeout=120)
+        check("and so does the mirror", done.ok and "clients may switch" in done.out, done)
         peer = f"http://127.0.0.1:{p.port(2) + 1}"
         restored = run([restorer, "snapshot", "restore", f"{p.dir}/back.db", f"--data-dir={p.dir}/back",
                         "--name=back", f"--initial-cluster=back={peer}",

@@ -24,6 +24,24 @@ extension EtcdClient {
         }
     }
 
+    /// A client of the same endpoint as this user; as nobody, if authentication is off there.
+    package func signedIn(
+        as user: String, password: String, timeout: TimeSpan = .seconds(10)
+    ) async throws(EtcdClientError) -> EtcdClient {
+        var request = Etcdserverpb_AuthenticateRequest()
+        request.name = user
+        request.password = password
+        do throws(EtcdClientError) {
+            let answer = try await call(
+                .authenticate, request, answer: Etcdserverpb_AuthenticateResponse.self,
+                timeout: timeout)
+            return again(token: answer.token)
+        } catch {
+            guard error.message.hasSuffix("authentication is not enabled") else { throw error }
+            return again()
+        }
+    }
+
     /// One key, linearizable unless told otherwise; `nil` if it is not there.
     package func get(
         _ key: String, isSerializable: Bool = false, timeout: TimeSpan = .seconds(5)

@@ -39,7 +39,11 @@ package final class EtcdClient: @unchecked Sendable {
     }
 
     /// A client of the same endpoint with a connection of its own.
-    package func again() -> EtcdClient { EtcdClient(endpoint: endpoint, loop: loop, options: options) }
+    package func again(token: String? = nil) -> EtcdClient {
+        var options = options
+        options.token = token ?? options.token
+        return EtcdClient(endpoint: endpoint, loop: loop, options: options)
+    }
 
     // MARK: Calls
 
