@@ -215,9 +215,13 @@ package struct Group: Sendable {
     }
 
     package var decided: Slot { position.slot }
+    /// The leadership that this replica follows, or its own.
+    package var ballot: Ballot { promised }
     package var lastSlot: Slot { Slot(keptAfter.rawValue + UInt64(log.count)) }
     /// This node's leadership, from phase 1 won on.
     package var term: Term? { role == .leading ? promised : nil }
+    /// A successor is being brought up to date, or has been told to take over.
+    package var isHandingOver: Bool { role == .leading && leadership.successor != nil }
     /// `begin` and everything before it is decided.
     package var isLeading: Bool { role == .leading && leadership.begun }
 

@@ -23,6 +23,7 @@ extension Node {
         }
         switch message {
         case .heartbeat: break
+        case .hears(let e): if e >= epoch { hearers[peer] = now }
         case .group(let partition, let message):
             stepGroup(Int(partition.rawValue), .message(from: peer, message), into: &effects)
         case .region(let message): onRegion(message, from: peer, into: &effects)
@@ -49,8 +50,9 @@ extension Node {
             persisted[i] += 1
             effects.persist.append(record)
         case .elected(let term):
-            // The directory's leader is the new epoch; a partition names the one it has heard of.
-            let body = EntryBody.begin(epoch: i == 0 ? term : epoch)
+            // The directory's leader is the new epoch. A partition names the one that this node is about
+            // to open, so that its begin is that epoch's seal (L7), or else the one it has heard of.
+            let body = EntryBody.begin(epoch: i == 0 ? term : max(epoch, groups[0].term ?? .zero))
             groups[i].step(.begin(payload: body.encoded()), at: now, into: &groupEffects)
         case .leading(let term):
             effects.events.append(.becameLeader(id, term))
@@ -62,6 +64,7 @@ extension Node {
                 partitions[i - 1].becameLeader(term, at: now, into: &region)
             }
             parkedUntil = now
+            admitArrivals(i)
         case .deposed(let term):
             effects.events.append(.lostLeadership(id, term))
             unproposed[i].removeAll()
@@ -70,20 +73,24 @@ extension Node {
             } else {
                 partitions[i - 1].stoppedLeading(into: &region)
             }
-        case .followed: parkedUntil = now
+            refuseArrivals(i)
+        case .followed(let leader):
+            parkedUntil = now
+            if let leader { giveUp(i, unlessAt: leader) }
         case .decided(let slot, let entry, let skipped):
             if i == 0 {
                 decidedInDirectory(slot, entry, skipped: skipped, into: &effects)
             } else {
                 partitionDirty[i - 1] = true
                 partitions[i - 1].decided(slot, entry, skipped: skipped, at: now, into: &region)
-                partitions[i - 1].settleOrphans(into: &region)
             }
         case .snapshotWanted(let peer): effects.snapshotsWanted.append((id, peer))
         case .configured(let configuration):
             effects.events.append(.configured(id, configuration))
         case .gone: effects.events.append(.gone(id))
-        case .note(let event): effects.events.append(.consensus(id, event))
+        case .note(let event):
+            if i > 0, case .handOverFailed = event { partitions[i - 1].keepLeadership() }
+            effects.events.append(.consensus(id, event))
         }
     }
 
@@ -108,6 +115,52 @@ extension Node {
         }
     }
 
+    // MARK: Handing over
+
+    mutating func onHandOver(to wanted: NodeID?) {
+        let others = configuration.nodes.filter { $0 != node && !detector.suspects($0) }
+        guard handOver == nil, leadsAnything,
+            let successor = wanted.map({ others.contains($0) ? $0 : nil }) ?? others.first
+        else { return }
+        handOver = HandOver(to: successor, drainUntil: now.advanced(by: .milliseconds(50)))
+        for i in partitions.indices { partitions[i].yieldLeadership(into: &region) }
+    }
+
+    /// All at once, so that the successor's elections share their messages and their syncs.
+    mutating func finishHandOver(into effects: inout NodeEffects) {
+        guard let handOver, now >= handOver.drainUntil || partitions.allSatisfy(\.isDrained) else {
+            return
+        }
+        self.handOver = nil
+        for i in groups.indices where groups[i].isLeading {
+            stepGroup(i, .transfer(to: handOver.to), into: &effects)
+        }
+        // Where that is not possible the leader goes on.
+        for i in partitions.indices where groups[i + 1].term != nil && !groups[i + 1].isHandingOver {
+            partitions[i].keepLeadership()
+        }
+        drain(into: &effects)
+    }
+
+    /// A leader that does not hear the sequencer, though others do, stops its whole keyspace (L3).
+    mutating func handOverIfStranded() {
+        let silence = configuration.limits.detector.silence
+        guard epoch > .zero, epoch.node != node, handOver == nil, now >= strandedAt,
+            now.since(heardAt) >= silence, detector.suspects(epoch.node),
+            partitions.contains(where: \.isLeading)
+        else { return }
+        let hearer = configuration.nodes.first { other in
+            other != node && !detector.suspects(other)
+                && hearers[other].map { now.since($0) < silence } ?? false
+        }
+        guard let hearer else { return }
+        // The next one may lose sight of it, too: not to and fro without a pause.
+        strandedAt = now.advanced(by: .milliseconds(500))
+        onHandOver(to: hearer)
+    }
+
+    package var leadsAnything: Bool { groups.contains { $0.term != nil } }
+
     // MARK: Directory
 
     private mutating func openSequencer(_ term: Term, into effects: inout NodeEffects) {
@@ -127,9 +180,7 @@ extension Node {
         effects.events.append(.sequencerClosed(sequencer.epoch))
         self.sequencer = nil
         senders.removeAll()
-        for compaction in compactions {
-            region.answers.append((compaction.token, .failed(.timedOut)))
-        }
+        for compaction in compactions { region.abandoned.append(compaction.token) }
         compactions.removeAll()
         abandonAuthChanges()
     }
@@ -153,13 +204,15 @@ extension Node {
     }
 
     /// Compaction, at the sequencer's node. etcd's checks: not again, not ahead.
-    mutating func compact(_ id: RequestID, _ revision: Revision) {
+    mutating func compact(_ id: RequestID, _ revision: Revision, isRetry: Bool) {
         guard let sequencer, sequencer.isOpen else {
             region.redirects.append(id)
             return
         }
         if revision > sequencer.frontier {
             region.answers.append((id, .failed(.futureRevision)))
+        } else if isRetry, revision == compactRevision {
+            region.answers.append((id, .compacted(revision: sequencer.frontier)))
         } else if revision <= compactRevision {
             region.answers.append((id, .failed(.compacted)))
         } else {

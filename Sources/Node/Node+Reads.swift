@@ -121,7 +121,11 @@ extension Node {
         readsWaiting.removeAll { $0.revision <= point.revision && $0.authVersion <= authVersion }
     }
 
-    mutating func onRead(_ token: UInt64, _ answer: ReadAnswer) {
+    mutating func onRead(_ token: UInt64, _ answer: ReadAnswer, into effects: inout NodeEffects) {
+        if Partition.partition(ofToken: token) == .directory {
+            finishRebuild(token, answer, into: &effects)
+            return
+        }
         let i = Int(Partition.partition(ofToken: token).rawValue) - 1
         guard i >= 0, i < partitions.count else { return }
         partitionDirty[i] = true

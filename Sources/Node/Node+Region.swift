@@ -48,12 +48,16 @@ extension Node {
                 for revision in region.voids { effects.events.append(.revisionVoid(revision)) }
                 region.voids.removeAll(keepingCapacity: true)
             }
-            if !region.answers.isEmpty || !region.redirects.isEmpty { drainAnswers(into: &effects) }
+            if !region.answers.isEmpty || !region.redirects.isEmpty || !region.abandoned.isEmpty
+                || !region.executed.isEmpty
+            {
+                drainAnswers(into: &effects)
+            }
             if !region.escalations.isEmpty {
                 let escalations = region.escalations
                 region.escalations.removeAll(keepingCapacity: true)
-                for (id, request, deadline, fence) in escalations {
-                    coordinate(id, request, deadline: deadline, fence: fence)
+                for (id, request, tag, deadline, fence) in escalations {
+                    coordinate(id, request, tag, deadline: deadline, fence: fence)
                 }
             }
             if !region.leaseReadings.isEmpty { answerLeaseReadings() }
@@ -124,16 +128,19 @@ extension Node {
             }
         case .release(let transaction, let p):
             onPartition(p) { $0.release(transaction, at: $1, into: &$2) }
-        case .locked, .died, .allocatedTransaction, .confirmedTransaction, .prepared, .refused,
-            .transactionVoid, .transactionFenced:
+        case .locked, .died, .overtaken, .executedBefore, .allocatedTransaction,
+            .confirmedTransaction, .prepared, .refused, .transactionVoid, .transactionFenced:
             coordinator.step(
                 message, from: peer, at: now, leaders: leaders(), resolve: Self.resolve, into: &region)
-        case .forward(let token, let request, let within, let fence):
-            onForward(RequestID(node: peer, token: token), request, within: within, fence: fence)
+        case .forward(let token, let request, let within, let fence, let tag):
+            onForward(
+                RequestID(node: peer, token: token), request, tag, within: within, fence: fence)
         case .forwarded(let number, let response):
             if let token = forwarded(number, by: peer) { finish(token, response, into: &effects) }
-        case .redirect(let number):
-            if let token = forwarded(number, by: peer) { reroute(token) }
+        case .executed(let number, let revision):
+            if let token = forwarded(number, by: peer) { rebuild(token, revision, into: &effects) }
+        case .redirect(let number, let isCertain):
+            if let token = forwarded(number, by: peer) { reroute(token, isCertain: isCertain) }
         case .cancelForward(let token): cancelRemote(RequestID(node: peer, token: token))
         }
     }
@@ -252,6 +259,7 @@ extension Node {
         for i in partitions.indices { partitions[i].covered(through: localFrontier, into: &region) }
         answerReads(into: &effects)
         releaseHeld(into: &effects)
+        startRebuilds(into: &effects)
         for region in senders.keys.sorted() { stepSender(region, .frontier(localFrontier), into: &effects) }
         if !receivers.isEmpty { tellCursors(into: &effects) }
     }

@@ -19,7 +19,7 @@ extension Node {
             effects.responses.append((token, .leases(leases, revision: revision)))
             return
         }
-        waiting[token] = Waiting(request: request, deadline: deadline, fence: fence)
+        wait(token, for: request, until: deadline, fence: fence)
         route(token)
     }
 
@@ -33,6 +33,7 @@ extension Node {
         case .here: cancelHere(RequestID(node: node, token: token), request.request)
         case .at(let peer, let number):
             effects.sends.append((peer, .region(.cancelForward(token: number))))
+        case .executed: break
         }
     }
 
@@ -99,10 +100,10 @@ extension Node {
         return state.knownLeases.contains(lease) || state.leases[lease] != nil
     }
 
-    private func index(_ p: PartitionID?) -> Int { p.map { Int($0.rawValue) - 1 } ?? 0 }
+    func index(_ p: PartitionID?) -> Int { p.map { Int($0.rawValue) - 1 } ?? 0 }
 
     /// The node that executes, as far as this node knows; `.none` while it does not.
-    private func target(_ route: Route) -> NodeID {
+    func target(_ route: Route) -> NodeID {
         switch route {
         case .partition(let i): return leader(of: i)
         case .directory:
@@ -124,56 +125,62 @@ extension Node {
     }
 
     mutating func route(_ token: UInt64) {
-        guard let request = waiting[token] else { return }
+        guard let request = waiting[token], !isExecuted(request) else { return }
         let route = routeOf(request.request)
         let to = target(route)
         if to == .none || (to != node && detector.suspects(to)) {
             waiting[token]?.place = .parked
             parked.append(token)
             parkedUntil = min(parkedUntil, now.advanced(by: configuration.limits.rerouteAfter))
-        } else if to == node {
+            return
+        }
+        if !request.wasSent { noteFirstSlots(token, request.request) }
+        let attempt = nextForward
+        nextForward &+= 1
+        let tag = tag(token, attempt: attempt)
+        if to == node {
             waiting[token]?.place = .here
             execute(
-                RequestID(node: node, token: token), request.request, route,
+                RequestID(node: node, token: token), request.request, tag, route,
                 deadline: request.deadline, fence: request.fence)
         } else {
-            let number = nextForward
-            nextForward &+= 1
-            forwards[number] = token
-            waiting[token]?.place = .at(to, forward: number)
+            forwards[attempt] = token
+            waiting[token]?.place = .at(to, forward: attempt)
             region.send(
                 .forward(
-                    token: number, request.request, within: request.deadline.since(now),
-                    fence: request.fence),
+                    token: attempt, request.request, within: request.deadline.since(now),
+                    fence: request.fence, tag),
                 to: to)
         }
     }
 
     private mutating func execute(
-        _ id: RequestID, _ request: Request, _ route: Route, deadline: Instant, fence: UInt64
+        _ id: RequestID, _ request: Request, _ tag: RequestTag?, _ route: Route, deadline: Instant,
+        fence: UInt64
     ) {
         if case .transaction(let transaction) = request {
             var plan = ReadPlan()
             plan.add(transaction)
             if !plan.historic.isEmpty {
                 lookBack(
-                    id, request, plan.historic.map(\.revision), deadline: deadline, fence: fence)
+                    id, request, tag, plan.historic.map(\.revision), deadline: deadline, fence: fence)
                 return
             }
         }
-        executeNow(id, request, route, deadline: deadline, fence: fence)
+        executeNow(id, request, tag, route, deadline: deadline, fence: fence)
     }
 
     /// Whether a named revision is of the past, and held by this node's replicas, is known only once
     /// the frontier has been asked for (S9).
     private mutating func lookBack(
-        _ id: RequestID, _ request: Request, _ revisions: [Revision], deadline: Instant,
-        fence: UInt64
+        _ id: RequestID, _ request: Request, _ tag: RequestTag?, _ revisions: [Revision],
+        deadline: Instant, fence: UInt64
     ) {
         let token = nextInternal
         nextInternal += 1
         lookBacks[token] = LookBack(
-            id: id, request: request, revisions: revisions, deadline: deadline, fence: fence)
+            id: id, request: request, tag: tag, revisions: revisions, deadline: deadline,
+            fence: fence)
         readsWanted.append((token, deadline))
     }
 
@@ -188,32 +195,36 @@ extension Node {
             } else {
                 let route = routeOf(back.request)
                 executeNow(
-                    back.id, back.request, route, deadline: back.deadline, fence: back.fence)
+                    back.id, back.request, back.tag, route, deadline: back.deadline,
+                    fence: back.fence)
             }
         }
     }
 
     private mutating func executeNow(
-        _ id: RequestID, _ request: Request, _ route: Route, deadline: Instant, fence: UInt64
+        _ id: RequestID, _ request: Request, _ tag: RequestTag?, _ route: Route, deadline: Instant,
+        fence: UInt64
     ) {
         switch route {
         case .partition(let i):
             partitionDirty[i] = true
             partitions[i].request(
-                id, request, deadline: deadline, fence: fence, at: now, into: &region)
-        case .several: coordinate(id, request, deadline: deadline, fence: fence)
+                id, request, tag, deadline: deadline, fence: fence, at: now, into: &region)
+        case .several: coordinate(id, request, tag, deadline: deadline, fence: fence)
         case .directory:
             if let sequencer, fence < sequencer.authFence {
                 region.answers.append((id, .failed(.authChanged)))
                 return
             }
-            if case .compact(let revision) = request { compact(id, revision) }
+            if case .compact(let revision) = request {
+                compact(id, revision, isRetry: tag?.isRetry ?? false)
+            }
             if case .auth(let command, let by) = request { change(id, command, by: by) }
         }
     }
 
     mutating func coordinate(
-        _ id: RequestID, _ request: Request, deadline: Instant, fence: UInt64
+        _ id: RequestID, _ request: Request, _ tag: RequestTag?, deadline: Instant, fence: UInt64
     ) {
         var spread: [PartitionID] = []
         switch request {
@@ -224,51 +235,69 @@ extension Node {
             break
         }
         coordinator.start(
-            id, request, spread: spread, deadline: deadline, fence: fence, at: clock,
+            id, request, tag, spread: spread, deadline: deadline, fence: fence, at: clock,
             leaders: leaders(), into: &region)
     }
 
     mutating func onForward(
-        _ id: RequestID, _ request: Request, within: TimeSpan, fence: UInt64
+        _ id: RequestID, _ request: Request, _ tag: RequestTag?, within: TimeSpan, fence: UInt64
     ) {
         // A repetition, perhaps of one that is long done: once is enough.
-        guard seenForwards.insert(id) || Mutation.forwardsRepeated.isOn else { return }
+        let name = tag?.name ?? RequestName(node: id.node, boot: .max, sequence: id.token)
+        guard seenForwards.insert(name, attempt: tag?.attempt ?? 0) || Mutation.forwardsRepeated.isOn
+        else { return }
         if case .leaseList = request {
             region.send(.forwarded(token: id.token, .leases(leases, revision: revision)), to: id.node)
+            return
+        }
+        guard remote.count < configuration.limits.requestsMax else {
+            region.send(.forwarded(token: id.token, .failed(.tooManyRequests)), to: id.node)
             return
         }
         let route = routeOf(request)
         let deadline = now.advanced(by: within)
         switch route {
         case .partition(let i) where !partitions[i].isLeading:
-            region.send(.redirect(token: id.token), to: id.node)
-            return
+            arrive(
+                i + 1,
+                Arrival(id: id, request: request, tag: tag, deadline: deadline, fence: fence))
         case .directory where sequencer == nil:
-            region.send(.redirect(token: id.token), to: id.node)
-            return
-        case .partition, .several, .directory: break
+            arrive(
+                0,
+                Arrival(id: id, request: request, tag: tag, deadline: deadline, fence: fence))
+        case .partition, .several, .directory:
+            remote[id] = deadline
+            execute(id, request, tag, route, deadline: deadline, fence: fence)
         }
-        guard remote.count < configuration.limits.requestsMax else {
-            region.send(.forwarded(token: id.token, .failed(.tooManyRequests)), to: id.node)
-            return
+    }
+
+    /// The client's node has heard of this leadership before its `begin` is decided here.
+    private mutating func arrive(_ i: Int, _ arrival: Arrival) {
+        if groups[i].term != nil, !groups[i].isLeading {
+            remote[arrival.id] = arrival.deadline
+            arrivals[i, default: []].append(arrival)
+        } else {
+            region.send(.redirect(token: arrival.id.token, isCertain: true), to: arrival.id.node)
         }
-        remote[id] = deadline
-        execute(id, request, route, deadline: deadline, fence: fence)
+    }
+
+    mutating func admitArrivals(_ i: Int) {
+        for arrival in arrivals.removeValue(forKey: i) ?? [] where remote[arrival.id] != nil {
+            let route = routeOf(arrival.request)
+            execute(
+                arrival.id, arrival.request, arrival.tag, route, deadline: arrival.deadline,
+                fence: arrival.fence)
+        }
+    }
+
+    mutating func refuseArrivals(_ i: Int) {
+        for arrival in arrivals.removeValue(forKey: i) ?? [] { region.redirects.append(arrival.id) }
     }
 
     mutating func cancelRemote(_ id: RequestID) {
         guard remote.removeValue(forKey: id) != nil else { return }
         coordinator.cancel(id, leaders: leaders(), into: &region)
         for i in partitions.indices where partitions[i].isLeading { partitions[i].cancel(id) }
-    }
-
-    /// Not executed there: once more, after a pause in which leaders become known.
-    mutating func reroute(_ token: UInt64) {
-        guard let place = waiting[token]?.place else { return }
-        if case .at(_, let number) = place { forwards[number] = nil }
-        waiting[token]?.place = .parked
-        parked.append(token)
-        parkedUntil = min(parkedUntil, now.advanced(by: configuration.limits.rerouteAfter))
     }
 
     // MARK: Answers
@@ -285,12 +314,27 @@ extension Node {
         }
         let redirects = region.redirects
         region.redirects.removeAll(keepingCapacity: true)
-        for id in redirects {
+        for id in redirects { sendBack(id, isCertain: true) }
+        let abandoned = region.abandoned
+        region.abandoned.removeAll(keepingCapacity: true)
+        for id in abandoned { sendBack(id, isCertain: false) }
+        let executed = region.executed
+        region.executed.removeAll(keepingCapacity: true)
+        for (id, revision) in executed {
             if id.node == node {
-                reroute(id.token)
+                rebuild(id.token, revision, into: &effects)
             } else if remote.removeValue(forKey: id) != nil {
-                region.send(.redirect(token: id.token), to: id.node)
+                region.send(.executed(token: id.token, revision), to: id.node)
             }
+        }
+    }
+
+    private mutating func sendBack(_ id: RequestID, isCertain: Bool) {
+        if id.node == node {
+            // One that has gone elsewhere since is not concerned.
+            if waiting[id.token]?.place == .here { reroute(id.token, isCertain: isCertain) }
+        } else if remote.removeValue(forKey: id) != nil {
+            region.send(.redirect(token: id.token, isCertain: isCertain), to: id.node)
         }
     }
 
@@ -337,7 +381,8 @@ extension Node {
         for (token, request) in waiting.sorted(by: { $0.key < $1.key }) where request.deadline <= now {
             if case .parked = request.place {
                 parked.removeAll { $0 == token }
-                finish(token, .failed(.noLeader), into: &effects)
+                let error: RequestError = request.isUncertain ? .timedOut : .noLeader
+                finish(token, .failed(error), into: &effects)
             } else {
                 finish(token, .failed(.timedOut), into: &effects)
             }
@@ -345,16 +390,8 @@ extension Node {
         remote = remote.filter { $0.value.advanced(by: .seconds(1)) > now }
     }
 
-    /// What was sent to that node may or may not have happened there.
     mutating func lostTouch(with peer: NodeID, into effects: inout NodeEffects) {
-        for (token, request) in waiting.sorted(by: { $0.key < $1.key }) {
-            guard case .at(peer, _) = request.place else { continue }
-            switch request.request {
-            case .leaseKeepAlive, .leaseTimeToLive, .leaseList, .replicate, .compact: reroute(token)
-            case .transaction, .leaseGrant, .leaseRevoke, .leaseExpire, .auth:
-                finish(token, .failed(.timedOut), into: &effects)
-            }
-        }
+        giveUp(at: peer)
         for id in remote.keys.filter({ $0.node == peer }).sorted() { cancelRemote(id) }
         if epoch.node == peer { askReadsAt = now }
     }
@@ -388,7 +425,7 @@ extension Node {
         let token = nextInternal
         nextInternal += 1
         internalTokens[token] = what
-        waiting[token] = Waiting(request: request, deadline: now.advanced(by: within))
+        wait(token, for: request, until: now.advanced(by: within))
         route(token)
     }
 
@@ -400,23 +437,6 @@ extension Node {
         case .replicate(let region):
             stepReceiver(region, .applied(response), into: &effects)
         }
-    }
-}
-
-/// What other nodes have forwarded here lately. A network may deliver twice; a request that is not
-/// idempotent must not be executed twice.
-struct SeenForwards: Sendable {
-    private var order: Deque<RequestID> = []
-    private var known: Set<RequestID> = []
-    /// Far above what is under way on all links at once.
-    private static let countMax = 16_384
-
-    /// False: it was here before.
-    mutating func insert(_ id: RequestID) -> Bool {
-        guard known.insert(id).inserted else { return false }
-        order.append(id)
-        if order.count > Self.countMax, let oldest = order.popFirst() { known.remove(oldest) }
-        return true
     }
 }
 

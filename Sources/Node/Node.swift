@@ -63,7 +63,16 @@ package struct Node: Sendable {
     /// nobody (S16).
     var forwards: [UInt64: UInt64] = [:]
     var nextForward: UInt64
-    var seenForwards = SeenForwards()
+    var nextSequence: UInt64 = 1
+    /// In order of their sequence, those that are answered among them only until they are in front.
+    var openRequests: Deque<(sequence: UInt64, token: UInt64)> = []
+    var seenForwards = AttemptMemory()
+    /// Forwards for a leadership of this node that is about to begin, by group.
+    var arrivals: [Int: [Arrival]] = [:]
+    /// Reads from which the answers of requests are rebuilt, and the requests that wait for one.
+    var rebuilds: [UInt64: (token: UInt64, revision: Revision)] = [:]
+    var rebuildsWaiting: [(token: UInt64, revision: Revision)] = []
+    var nextRebuild: UInt64 = 1
     var sweepAt = Instant.zero
 
     var readsWanted: [(token: UInt64, deadline: Instant)] = []
@@ -78,6 +87,10 @@ package struct Node: Sendable {
     /// Changes of users, roles and permissions, at the sequencer's node.
     var authChanges: [AuthChange] = []
     var nextAuthNonce: UInt64
+    var handOver: HandOver?
+    /// When each peer said last that it hears the sequencer.
+    var hearers: [NodeID: Instant] = [:]
+    var strandedAt = Instant.zero
 
     var senders: [RegionID: Sender] = [:]
     var receivers: [RegionID: Receiver] = [:]
@@ -89,14 +102,32 @@ package struct Node: Sendable {
     struct Waiting: Sendable {
         let request: Request
         let deadline: Instant
-        var fence: UInt64 = .max
+        var fence: UInt64
+        /// Of its name, the same however often it is sent (S16).
+        let sequence: UInt64
         var place = Place.parked
+        /// Where the logs of its partitions stood when it was first sent.
+        var firstSlot = Slot.zero
+        var moreSlots: [Slot] = []
+        var wasSent = false
+        /// An attempt was given up that may still take effect, or has.
+        var isUncertain = false
         enum Place: Equatable, Sendable {
             case parked
             case here
             /// Under a number of its own for every time it is sent.
             case at(NodeID, forward: UInt64)
+            /// Carried out at this revision; its answer is being rebuilt.
+            case executed(Revision)
         }
+    }
+
+    struct Arrival: Sendable {
+        let id: RequestID
+        let request: Request
+        let tag: RequestTag?
+        let deadline: Instant
+        let fence: UInt64
     }
 
     /// Known to be true, told to the client once this node's own replicas show it (S19).
@@ -107,9 +138,16 @@ package struct Node: Sendable {
         let until: Instant
     }
 
+    struct HandOver: Sendable {
+        let to: NodeID
+        /// What is under way has until then to be decided.
+        let drainUntil: Instant
+    }
+
     struct LookBack: Sendable {
         let id: RequestID
         let request: Request
+        let tag: RequestTag?
         let revisions: [Revision]
         let deadline: Instant
         let fence: UInt64
@@ -148,7 +186,7 @@ package struct Node: Sendable {
         self.map = map
         let now = clock.instant
         var draw = SplitMix(seed: configuration.boot)
-        nextForward = draw.next()
+        nextForward = draw.next() >> 1
         nextAuthNonce = draw.next()
         // Above every question of an earlier boot, whose answers may still come.
         nextQuestion = max(1, clock.wallMicroseconds)
@@ -224,12 +262,15 @@ package struct Node: Sendable {
         case .message(let from, let message):
             detect(.heard(from), into: &effects)
             onMessage(message, from: from, into: &effects)
-        case .connected(let peer): detect(.connected(peer), into: &effects)
+        case .connected(let peer):
+            detect(.connected(peer), into: &effects)
+            // What was sent while there was no connection went nowhere.
+            giveUp(at: peer)
         case .disconnected(let peer, let lost):
             detect(.disconnected(peer, lost: lost), into: &effects)
             lostTouch(with: peer, into: &effects)
         case .durable(let ticket): onDurable(ticket, into: &effects)
-        case .read(let token, let answer): onRead(token, answer)
+        case .read(let token, let answer): onRead(token, answer, into: &effects)
         case .request(let request, let token, let deadline, let fence):
             onRequest(request, token: token, deadline: deadline, fence: fence, into: &effects)
         case .readIndex(let linearizable, let token, let deadline):
@@ -243,6 +284,7 @@ package struct Node: Sendable {
             onSnapshot(group, records, into: &effects)
         case .campaign(let partition):
             stepGroup(Int(partition.rawValue), .campaign, into: &effects)
+        case .handOver(let to): onHandOver(to: to)
         case .linkConnected(let region, let peer): onLink(region, peer, up: true, into: &effects)
         case .linkDisconnected(let region, let peer): onLink(region, peer, up: false, into: &effects)
         case .linkMessage(let region, let peer, let message):
@@ -273,6 +315,8 @@ package struct Node: Sendable {
             drain(into: &effects)
             rounds += 1
         } while wantsFlush && rounds < 16
+        handOverIfStranded()
+        finishHandOver(into: &effects)
         for i in touched.sorted() {
             groups[i].flush(at: now, into: &groupEffects)
             perform(i, into: &effects)
@@ -312,6 +356,7 @@ package struct Node: Sendable {
         for wake in partitionWake { next = min(next, wake) }
         next = min(next, askReadsAt, parkedUntil)
         for h in held { next = min(next, h.until) }
+        if let handOver { next = min(next, handOver.drainUntil) }
         if !waiting.isEmpty || !remote.isEmpty || readsPending { next = min(next, sweepAt) }
         // What came too late for this turn's rounds has the next one.
         if wantsFlush { next = min(next, now) }
@@ -336,11 +381,14 @@ package struct Node: Sendable {
         detectorEffects.removeAll(keepingCapacity: true)
         for effect in all {
             switch effect {
-            case .heartbeat(let peer): effects.sends.append((peer, .heartbeat))
+            case .heartbeat(let peer):
+                let hears = epoch > .zero && now.since(heardAt) < configuration.limits.timelinePeriod * 3
+                effects.sends.append((peer, hears ? .hears(epoch) : .heartbeat))
             case .suspect(let peer):
                 effects.events.append(.suspected(peer))
                 for i in groups.indices { stepGroup(i, .suspect(peer), into: &effects) }
                 for i in partitions.indices { partitions[i].suspected(peer, at: now, into: &region) }
+                giveUp(at: peer)
                 drain(into: &effects)
             case .trust(let peer):
                 effects.events.append(.trusted(peer))

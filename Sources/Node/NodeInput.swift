@@ -28,6 +28,10 @@ package enum NodeInput: Sendable {
     /// A snapshot of the group was installed in the store; its records are these.
     case snapshotInstalled(GroupID, records: [(key: Bytes, value: Bytes)])
 
+    /// Everything that this node leads goes to another node, without a gap: to this one, or to the
+    /// first that is fit for it. For a stop, or because an operator wants it.
+    case handOver(to: NodeID?)
+
     /// Take the leadership of this group over now, whoever has it: for drills and simulation.
     case campaign(PartitionID)
 
@@ -126,6 +130,8 @@ package enum NodeEvent: Equatable, Sendable {
     case suspected(NodeID)
     case trusted(NodeID)
     case revisionVoid(Revision)
+    /// A request that a leader had carried out without telling was answered after all.
+    case answerRebuilt(Revision)
     case snapshotInstalled(GroupID, Slot)
     case configured(GroupID, Configuration)
     /// The others go on without this node.

@@ -6,6 +6,8 @@ package import Primitives
 package enum PeerMessage: Hashable, Sendable {
     /// "I am here": any message says so, this one says nothing else.
     case heartbeat
+    /// The same, from a node that hears the sequencer of that epoch.
+    case hears(Epoch)
     case group(PartitionID, GroupMessage)
     case region(RegionMessage)
 }
@@ -23,6 +25,9 @@ package enum PeerFrame {
         for message in messages {
             switch message {
             case .heartbeat: writer.byte(0)
+            case .hears(let epoch):
+                writer.byte(3)
+                writer.ballot(epoch)
             case .group(let partition, let message):
                 writer.byte(1)
                 writer.id(partition)
@@ -47,6 +52,7 @@ package enum PeerFrame {
             case 0: messages.append(.heartbeat)
             case 1: messages.append(.group(try reader.id(), try reader.groupMessage()))
             case 2: messages.append(.region(try reader.regionMessage()))
+            case 3: messages.append(.hears(try reader.ballot()))
             case let tag: throw DecodingError("peer message \(tag)")
             }
         }

@@ -26,8 +26,10 @@ package struct Coordinator: Sendable {
     struct Running: Sendable {
         enum Phase: UInt8 { case backingOff, locking, confirming, allocating, preparing, waiting }
         let name: RequestName
-        let id: RequestID
+        var id: RequestID
         let request: Request
+        /// Nil: not a client's.
+        var tag: RequestTag?
         let start: StartStamp
         let deadline: Instant
         /// Of the permissions that it was checked under.
@@ -84,9 +86,18 @@ package struct Coordinator: Sendable {
 
     /// `spread`: for a revocation, the partitions that are thought to know the lease.
     package mutating func start(
-        _ id: RequestID, _ request: Request, spread: [PartitionID] = [], deadline: Instant,
-        fence: UInt64 = .max, at clock: ClockReading, leaders: [NodeID], into effects: inout RegionEffects
+        _ id: RequestID, _ request: Request, _ tag: RequestTag?, spread: [PartitionID] = [],
+        deadline: Instant, fence: UInt64 = .max, at clock: ClockReading, leaders: [NodeID],
+        into effects: inout RegionEffects
     ) {
+        if let tag, tag.isRetry,
+            let name = order.first(where: { running[$0]?.tag?.name == tag.name })
+        {
+            // It is under way: the answer goes to whoever asks now.
+            running[name]?.id = id
+            running[name]?.tag = tag
+            return
+        }
         guard running.count < limits.runningMax else {
             effects.answers.append((id, .failed(.tooManyRequests)))
             return
@@ -94,7 +105,7 @@ package struct Coordinator: Sendable {
         let name = RequestName(node: node, boot: boot, sequence: nextSequence)
         nextSequence += 1
         let transaction = Running(
-            name: name, id: id, request: request,
+            name: name, id: id, request: request, tag: tag,
             start: StartStamp(micros: clock.wallMicroseconds, name: name), deadline: deadline,
             fence: fence, participants: participants(of: request, spread: spread))
         running[name] = transaction
@@ -149,6 +160,13 @@ package struct Coordinator: Sendable {
         var request = LockRequest(
             transaction: t.transaction, start: t.start, partition: p, footprint: Footprint(),
             plan: ReadPlan(), leasesEnding: [], cursorOf: nil)
+        if let tag = t.tag {
+            // The first of the partitions that the request itself names is the gate of its attempts.
+            let place = map.named(by: t.request).firstIndex(of: p)
+            request.tag = tag.part(
+                gate: place == 0 ? tag.gate : .zero,
+                after: place.flatMap { $0 < tag.after.count ? tag.after[$0] : nil })
+        }
         switch t.request {
         case .transaction(let transaction):
             let whole = Footprint(transaction)
@@ -208,6 +226,20 @@ package struct Coordinator: Sendable {
         case .died(let transaction, _):
             guard let t = current(transaction), t.phase < .preparing else { return }
             retry(t.name, at: now, leaders: leaders, into: &effects)
+        case .overtaken(let transaction, _):
+            guard let t = current(transaction), t.phase < .preparing else { return }
+            release(t, leaders: leaders, into: &effects)
+            effects.redirects.append(t.id)
+            remove(t.name)
+        case .executedBefore(let transaction, _, let revision):
+            guard let t = current(transaction), t.phase < .preparing else { return }
+            release(t, leaders: leaders, into: &effects)
+            if let revision, revision > .zero {
+                effects.executed.append((t.id, revision))
+            } else {
+                effects.answers.append((t.id, .failed(.timedOut)))
+            }
+            remove(t.name)
         case .allocatedTransaction(let e, let transaction, let allocation):
             guard let t = current(transaction) else {
                 // It came too late: everything above would wait until the sequencer recovers it.

@@ -52,6 +52,16 @@ package struct LeaseSpread: Hashable, Sendable {
     }
 }
 
+package struct LeaseCheckpoint: Hashable, Sendable {
+    package let lease: LeaseID
+    /// Nil: it is about to be renewed, what was logged before no longer counts.
+    package let remainingSeconds: Int64?
+    package init(lease: LeaseID, remainingSeconds: Int64?) {
+        self.lease = lease
+        self.remainingSeconds = remainingSeconds
+    }
+}
+
 /// A transaction's part in one partition's log (protocol.md, step 4). `lowered` is what an abort must
 /// put back: the leases that the rows' keys were attached to before.
 package struct Prepared: Hashable, Sendable {
@@ -77,22 +87,40 @@ package enum EntryBody: Hashable, Sendable {
     case leaseRevoked(LeaseID)
     /// This partition no longer knows the lease; nothing was attached to it here.
     case leaseForgotten(LeaseID)
+    /// So much was left of these leases when this was logged, and nobody has renewed them since.
+    case leaseCheckpoints([LeaseCheckpoint])
     /// Directory: history at and below this revision may be dropped.
     case compact(Revision)
     /// Directory: a change of users, roles or permissions. `nonce` lets whoever proposed it know it again.
     case auth(nonce: UInt64, by: Bytes?, AuthCommand)
 
-    package func encoded() -> Bytes {
-        var writer = ByteWriter(capacity: 160)
+    /// `request`: a client's, which this entry carries out.
+    package func encoded(for request: RequestMark? = nil) -> Bytes {
+        var writer = ByteWriter(capacity: 192)
+        if let request {
+            writer.byte(Self.namedTag)
+            writer.name(request.name)
+            writer.varint(request.mark)
+        }
         writer.entryBody(self)
         return Bytes(writer.bytes)
     }
 
-    package init(decoding bytes: Bytes) throws(DecodingError) {
+    package static func decode(
+        _ bytes: Bytes
+    ) throws(DecodingError) -> (body: EntryBody, request: RequestMark?) {
         var reader = ByteReader(bytes)
-        self = try reader.entryBody()
+        var request: RequestMark?
+        if bytes.count > 0, bytes[0] == namedTag {
+            _ = try reader.byte()
+            request = RequestMark(name: try reader.name(), mark: try reader.varint())
+        }
+        let body = try reader.entryBody()
         try reader.expectEnd()
+        return (body, request)
     }
+
+    private static let namedTag: UInt8 = 12
 }
 
 extension ByteWriter {
@@ -168,6 +196,13 @@ extension ByteWriter {
             bool(by != nil)
             if let by { bytes(by) }
             authCommand(command)
+        case .leaseCheckpoints(let list):
+            byte(11)
+            varint(list.count)
+            for checkpoint in list {
+                signed(checkpoint.lease.rawValue)
+                signed(checkpoint.remainingSeconds ?? -1)
+            }
         }
     }
 }
@@ -213,6 +248,14 @@ extension ByteReader {
         case 10:
             let nonce = try fixed64(), by = try bool() ? try bytes() : nil
             return .auth(nonce: nonce, by: by, try authCommand())
+        case 11:
+            var list: [LeaseCheckpoint] = []
+            for _ in 0..<(try count(atLeast: 2)) {
+                let lease = LeaseID(try signed()), seconds = try signed()
+                list.append(
+                    LeaseCheckpoint(lease: lease, remainingSeconds: seconds < 0 ? nil : seconds))
+            }
+            return .leaseCheckpoints(list)
         case let tag: throw DecodingError("entry \(tag)")
         }
     }

@@ -52,6 +52,18 @@ extension PartitionMap {
         return found.sorted()
     }
 
+    /// Those that a client's request names itself, in order: whoever carries it out writes in one of
+    /// them. The first is the gate of its attempts (S16).
+    package func named(by request: Request) -> [PartitionID] {
+        switch request {
+        case .transaction(let transaction): participants(of: transaction)
+        case .leaseGrant(let lease, _), .leaseRevoke(let lease), .leaseExpire(let lease),
+            .leaseKeepAlive(let lease), .leaseTimeToLive(let lease, _):
+            [home(of: lease)]
+        case .leaseList, .compact, .replicate, .auth: []
+        }
+    }
+
     private func collect(_ transaction: Transaction, into found: inout [PartitionID]) {
         for c in transaction.compares { collect(c.range, into: &found) }
         for list in [transaction.success, transaction.failure] {

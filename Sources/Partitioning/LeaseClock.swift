@@ -9,6 +9,7 @@ package struct LeaseClock: Sendable {
     private var lookAt = Instant.never
     private var lastContact = Instant.zero
     private var revoking: [LeaseID: Instant] = [:]
+    private var renewing: Set<LeaseID> = []
 
     package init() {}
 
@@ -16,17 +17,32 @@ package struct LeaseClock: Sendable {
         let deadline = now.advanced(by: .seconds(UInt64(max(0, ttlSeconds))))
         deadlines[lease] = deadline
         revoking[lease] = nil
+        renewing.remove(lease)
         lookAt = min(lookAt, deadline)
     }
 
-    /// An undone revocation: the lease stands again.
-    package mutating func startMissing(_ lease: LeaseID, ttlSeconds: Int64, at now: Instant) {
-        if deadlines[lease] == nil { start(lease, ttlSeconds: ttlSeconds, at: now) }
+    /// A leadership begins, or a revocation is undone and the lease stands again.
+    package mutating func startMissing(
+        _ id: LeaseID, _ lease: PartitionState.Lease, at now: Instant
+    ) {
+        if deadlines[id] == nil { start(id, ttlSeconds: lease.leftSeconds, at: now) }
+    }
+
+    /// A renewal is in the log's pipeline: until it is answered the lease has no checkpoints.
+    package mutating func renewSoon(_ lease: LeaseID) { renewing.insert(lease) }
+
+    /// What is left of each in whole seconds, rounded up: more than a client can count on.
+    package func remaining(at now: Instant) -> [(lease: LeaseID, seconds: Int64)] {
+        deadlines.compactMap { lease, deadline in
+            renewing.contains(lease)
+                ? nil : (lease, Int64((deadline.since(now).nanoseconds + 999_999_999) / 1_000_000_000))
+        }
     }
 
     package mutating func stop(_ lease: LeaseID) {
         deadlines[lease] = nil
         revoking[lease] = nil
+        renewing.remove(lease)
     }
 
     /// It was reported as expired and is about to be revoked: as in etcd, too late to renew.

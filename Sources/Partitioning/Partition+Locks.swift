@@ -72,11 +72,19 @@ extension Partition {
         _ request: LockRequest, from coordinator: NodeID, at now: Instant,
         into effects: inout RegionEffects
     ) {
-        guard isLeading,
+        guard isLeading, !lead.isYielding,
             !lead.ended.contains(request.transaction) || Mutation.attemptsGrantedAgain.isOn
         else {
             effects.send(.died(request.transaction, id), to: coordinator)
             return
+        }
+        if let tag = request.tag {
+            let isOtherTerm = tag.gate > .zero && tag.gate != lead.term
+            guard !isOtherTerm, !lead.attempts.isOvertaken(tag.name, attempt: tag.attempt) else {
+                effects.send(.overtaken(request.transaction, id), to: coordinator)
+                return
+            }
+            if tag.isRetry { overtake(tag, at: now, into: &effects) }
         }
         if let latch = lead.latches.first(where: { $0.transaction == request.transaction }) {
             if let answer = latch.answer {
@@ -93,6 +101,23 @@ extension Partition {
         }
         lead.latches.append(latch)
         if inTheWay.isEmpty { grant(lead.latches.count - 1, at: now, into: &effects) }
+    }
+
+    /// Of a client's request only the newest attempt may go on; what it has logged stands (S16).
+    mutating func overtake(_ tag: RequestTag, at now: Instant, into effects: inout RegionEffects) {
+        _ = lead.attempts.insert(tag.name, attempt: tag.attempt)
+        let older = lead.latches.indices.filter { i in
+            guard !lead.latches[i].isPrepared, let other = lead.latches[i].request?.tag else {
+                return false
+            }
+            return other.name == tag.name && other.attempt < tag.attempt
+        }
+        if older.isEmpty { return }
+        for i in older.reversed() {
+            if lead.latches[i].stage == .answered { lead.lapses += 1 }
+            drop(i, tell: true, into: &effects)
+        }
+        unlatched(at: now, into: &effects)
     }
 
     private mutating func grant(_ i: Int, at now: Instant, into effects: inout RegionEffects) {
@@ -131,6 +156,22 @@ extension Partition {
                     && $0.value.footprint.conflicts(with: footprint)
             }.keys)
         guard lead.latches[i].overlaps.isEmpty || Mutation.latchOverOverlaps.isOn else { return }
+        // All that could have carried it out here is decided by now.
+        if let tag = request.tag, let after = tag.after.first {
+            var revision: Revision?
+            switch requests.find(tag.name, after: after) {
+            case .absent: break
+            case .executed(let found):
+                revision = found
+                fallthrough
+            case .unknown:
+                let coordinator = lead.latches[i].coordinator
+                effects.send(.executedBefore(transaction, id, revision), to: coordinator)
+                drop(i, tell: false, into: &effects)
+                unlatched(at: now, into: &effects)
+                return
+            }
+        }
         if plan.isEmpty {
             answer(i, ReadAnswer(applied: state.applied, rows: []), into: &effects)
             return
@@ -244,7 +285,9 @@ extension Partition {
             }
             propose(
                 .prepared(Prepared(transaction: transaction, participants: participants, effects: e)),
-                .prepared(transaction), into: &effects)
+                .prepared(transaction),
+                for: lead.latches[i].request?.tag.map { RequestMark(name: $0.name, mark: $0.mark) },
+                into: &effects)
             lead.latches[i].stage = .proposed
             lead.latches[i].number = lead.proposed
             lead.latches[i].revision = e.revision

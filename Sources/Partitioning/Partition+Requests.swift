@@ -6,15 +6,24 @@ extension Partition {
     /// A request for this partition. Answered through `effects.answers`, or sent back through
     /// `redirects` when this node does not lead (or no longer does).
     package mutating func request(
-        _ id: RequestID, _ request: Request, deadline: Instant, fence: UInt64 = .max,
-        at now: Instant, into effects: inout RegionEffects
+        _ id: RequestID, _ request: Request, _ tag: RequestTag?, deadline: Instant,
+        fence: UInt64 = .max, at now: Instant, into effects: inout RegionEffects
     ) {
-        guard isLeading else {
+        // An attempt is for one leadership: it must not come back in a later one (S16).
+        guard isLeading, !lead.isYielding,
+            tag == nil || tag?.gate == lead.term || Mutation.attemptsOutliveLeaders.isOn
+        else {
             effects.redirects.append(id)
             return
         }
+        if let tag, tag.isRetry {
+            overtake(tag, at: now, into: &effects)
+            if takeOver(tag.name, by: id) { return }
+        }
         guard fence >= self.fence else {
-            effects.answers.append((id, .failed(.authChanged)))
+            // Of one that may have been carried out nobody must think that it was refused.
+            let error: RequestError = tag?.isRetry == true ? .timedOut : .authChanged
+            effects.answers.append((id, .failed(error)))
             return
         }
         guard lead.items.count < limits.itemsMax else {
@@ -36,9 +45,47 @@ extension Partition {
         let token = nextItem
         nextItem += 1
         lead.items[token] = Item(
-            id: id, request: request, deadline: deadline, fence: fence, footprint: footprint,
-            plan: plan)
+            id: id, request: request, tag: tag, deadline: deadline, fence: fence,
+            footprint: footprint, plan: plan)
         admit(token, into: &effects)
+    }
+
+    /// It is being executed already: the answer goes to whoever asks now.
+    private mutating func takeOver(_ name: RequestName, by id: RequestID) -> Bool {
+        var known = lead.itemsByName ?? [:]
+        if lead.itemsByName == nil {
+            for (token, item) in lead.items {
+                if let tag = item.tag { known[tag.name] = token }
+            }
+            lead.itemsByName = known
+        }
+        guard let token = known[name], lead.items[token]?.tag?.name == name else { return false }
+        lead.items[token]?.id = id
+        return true
+    }
+
+    /// True: an earlier attempt has done it, or may have.
+    private mutating func wasExecuted(
+        _ token: UInt64, _ item: Item, into effects: inout RegionEffects
+    ) -> Bool {
+        guard let tag = item.tag, let after = tag.after.first else { return false }
+        switch requests.find(tag.name, after: after) {
+        case .absent: return false
+        case .unknown:
+            finishRead(token)
+            lead.items[token] = nil
+            effects.answers.append((item.id, .failed(.timedOut)))
+        case .executed(let revision):
+            finishRead(token)
+            if case .transaction = item.request {
+                lead.items[token] = nil
+                effects.executed.append((item.id, revision))
+            } else {
+                lead.items[token]?.isExecuted = true
+                wantConfirm(token)
+            }
+        }
+        return true
     }
 
     /// The caller lost interest. What may already have an effect goes on.
@@ -60,12 +107,17 @@ extension Partition {
             block(token)
             return
         }
+        if wasExecuted(token, item, into: &effects) { return }
         if case .leaseGrant(let lease, let ttl) = item.request {
             grant(token, lease, ttl, into: &effects)
         } else if case .leaseRevoke(let lease) = item.request {
             revoke(token, lease, into: &effects)
         } else if case .leaseExpire(let lease) = item.request {
             expire(token, lease, into: &effects)
+        } else if case .leaseKeepAlive(let lease) = item.request,
+            mustRemoveCheckpoint(of: lease, isRemoved: item.number > 0)
+        {
+            removeCheckpoint(token, lease, into: &effects)
         } else if item.plan.isEmpty {
             lead.items[token]?.answer = ReadAnswer(applied: state.applied, rows: [])
             evaluate(token, into: &effects)
@@ -169,7 +221,7 @@ extension Partition {
             finishRead(token)
             lead.items[token] = nil
             effects.escalations.append(
-                (item.id, item.request, deadline: item.deadline, fence: item.fence))
+                (item.id, item.request, item.tag, deadline: item.deadline, fence: item.fence))
             return
         }
         let (table, _, hasUnknown) = lead.overlay.lay(on: answer.rows, plan: item.plan)
@@ -282,7 +334,7 @@ extension Partition {
         item.stage = .proposed
         let body = EntryBody.effects(
             Effects(revision: allocation.revision, epoch: epoch, stamp: allocation.stamp, rows: rows))
-        propose(body, .item(token), into: &effects)
+        propose(body, .item(token), for: item.mark, into: &effects)
         item.number = lead.proposed
         lead.overlay.settle(rows, writer: token, number: item.number)
         lead.items[token] = item
@@ -325,13 +377,15 @@ extension Partition {
             concludeTransaction(token, item, transaction, frontier, into: &effects)
             return
         case .leaseGrant(let lease, let ttl):
+            let isGranted = item.isExecuted || (state.leases[lease] != nil && item.number > 0)
             let response: Response =
-                state.leases[lease] == nil || item.number == 0
-                ? .failed(.leaseExists) : .leaseGranted(lease, ttlSeconds: ttl, revision: frontier)
+                isGranted
+                ? .leaseGranted(lease, ttlSeconds: ttl, revision: frontier) : .failed(.leaseExists)
             effects.answers.append((item.id, response))
         case .leaseRevoke, .leaseExpire:
             let response: Response =
-                item.number == 0 ? .failed(.leaseNotFound) : .leaseRevoked(revision: frontier)
+                item.number > 0 || item.isExecuted
+                ? .leaseRevoked(revision: frontier) : .failed(.leaseNotFound)
             effects.answers.append((item.id, response))
         case .leaseKeepAlive(let lease):
             // Told only once it is certain that no revocation on its way takes the lease after all.
@@ -339,6 +393,11 @@ extension Partition {
                 || lead.leaseClock.isEnding(lease)
             {
                 block(token)
+                return
+            }
+            // One may have been logged while the confirmation was under way.
+            if mustRemoveCheckpoint(of: lease, isRemoved: item.number > 0) {
+                removeCheckpoint(token, lease, into: &effects)
                 return
             }
             let ttl = state.leases[lease]?.ttlSeconds ?? 0
@@ -410,7 +469,9 @@ extension Partition {
             return
         }
         lead.granting.insert(lease)
-        propose(.leaseGrant(lease, ttlSeconds: ttl), .item(token), into: &effects)
+        propose(
+            .leaseGrant(lease, ttlSeconds: ttl), .item(token), for: lead.items[token]?.mark,
+            into: &effects)
         lead.items[token]?.stage = .proposed
         lead.items[token]?.number = lead.proposed
     }
@@ -446,11 +507,11 @@ extension Partition {
         else {
             guard let item = lead.items.removeValue(forKey: token) else { return }
             effects.escalations.append(
-                (item.id, item.request, deadline: item.deadline, fence: item.fence))
+                (item.id, item.request, item.tag, deadline: item.deadline, fence: item.fence))
             return
         }
         lead.revoking.insert(lease)
-        propose(.leaseRevoked(lease), .item(token), into: &effects)
+        propose(.leaseRevoked(lease), .item(token), for: lead.items[token]?.mark, into: &effects)
         lead.items[token]?.stage = .proposed
         lead.items[token]?.number = lead.proposed
     }
@@ -460,6 +521,7 @@ extension Partition {
     /// Sends what has gathered: allocation requests, questions, reports; repeats what was not answered.
     package mutating func flush(at now: Instant, into effects: inout RegionEffects) {
         guard isLeading else { return }
+        lead.itemsByName = nil
         guard lead.registeredWith == epoch, epoch > .zero else {
             if epoch > .zero, isSealed, now >= lead.registerAt {
                 register(at: now, into: &effects)
@@ -474,7 +536,12 @@ extension Partition {
         askForConfirmation(at: now, retry: retry, into: &effects)
         report(at: now, retry: retry, into: &effects)
         tickLatches(at: now, into: &effects)
-        sweep(at: now)
+        if now >= lead.sweepAt {
+            lead.sweepAt = now.advanced(by: .seconds(1))
+            sweep(at: now)
+            checkpointLeases(at: now, into: &effects)
+        }
+        if lead.leaseClock.count > 0 { effects.wake(at: lead.sweepAt) }
         for lease in lead.leaseClock.expired(at: now, contactMax: limits.contactMax) {
             effects.expired.append(lease)
         }
@@ -494,8 +561,6 @@ extension Partition {
     /// Requests whose callers have been told that time is up are not executed any more, as long as
     /// they have no effect yet.
     private mutating func sweep(at now: Instant) {
-        guard now >= lead.sweepAt else { return }
-        lead.sweepAt = now.advanced(by: .seconds(1))
         let late = lead.items.filter {
             $0.value.deadline <= now && $0.value.stage != .allocating && $0.value.stage != .proposed
         }.keys

@@ -24,8 +24,8 @@ package struct Partition: Sendable {
     package private(set) var isLeading = false
     /// Means something only while `isLeading`. In place, never copied: what it holds is large.
     package internal(set) var lead = Leadership(term: .zero, overlay: Overlay())
-    /// Entries of leaderships of this node that ended, whose fate the log will tell.
-    var orphans: [Orphan] = []
+    /// What this log has carried out, for requests that come again (S16).
+    package internal(set) var requests: RequestTable
     /// Decided in the log, told to the client once the frontier covers them.
     var settled: Deque<Settled> = []
     /// Answers that wrote nothing, waiting for the frontier.
@@ -43,14 +43,6 @@ package struct Partition: Sendable {
         /// Beyond this silence of the sequencer the clocks of leases stand still (S11).
         package var contactMax = TimeSpan.milliseconds(500)
         package init() {}
-    }
-
-    struct Orphan: Sendable {
-        let term: Term
-        let number: UInt64
-        let id: RequestID
-        let revision: Revision
-        let response: Response
     }
 
     struct Settled: Sendable {
@@ -71,6 +63,7 @@ package struct Partition: Sendable {
         self.map = map
         self.state = state
         self.limits = limits
+        requests = RequestTable(completeFrom: state.applied)
         group = GroupID(keyspace: keyspace, partition: id)
     }
 
@@ -120,8 +113,17 @@ package struct Partition: Sendable {
         /// gets the same answer.
         var committed = EndedAttempts()
 
+        /// About to hand over: nothing new is taken.
+        var isYielding = false
+        /// Attempts that follow others: of those, only the newest may lock here.
+        var attempts = AttemptMemory()
+        /// Of this turn: items by request, once a retry has asked for it.
+        var itemsByName: [RequestName: UInt64]?
+
         var leaseClock = LeaseClock()
         var granting: Set<LeaseID> = []
+        /// The newest checkpoint (or its removal) of each lease that is not decided yet.
+        var checkpointing: [LeaseID: (number: UInt64, isRemoval: Bool)] = [:]
         var sweepAt = Instant.zero
         /// What the sequencer was told last.
         var fenceTold: UInt64 = 0
@@ -138,8 +140,9 @@ package struct Partition: Sendable {
 
     struct Item: Sendable {
         enum Stage: UInt8 { case arrived, blocked, reading, waiting, confirming, allocating, proposed }
-        let id: RequestID
+        var id: RequestID
         let request: Request
+        let tag: RequestTag?
         let deadline: Instant
         /// Of the permissions that it was checked under.
         let fence: UInt64
@@ -150,6 +153,9 @@ package struct Partition: Sendable {
         var evaluation: Evaluation?
         var revision = Revision.zero
         var number: UInt64 = 0
+        /// An earlier attempt did it: only the answer is missing.
+        var isExecuted = false
+        var mark: RequestMark? { tag.map { RequestMark(name: $0.name, mark: $0.mark) } }
     }
 
     package mutating func becameLeader(_ term: Term, at now: Instant, into effects: inout RegionEffects) {
@@ -163,27 +169,19 @@ package struct Partition: Sendable {
         seal(at: now, into: &effects)
     }
 
-    /// What was not proposed never happens; what was proposed is decided by the log alone.
+    /// What was not proposed never happens; what was proposed is decided by the log alone, and the
+    /// next leader knows it.
     package mutating func stoppedLeading(into effects: inout RegionEffects) {
         guard isLeading else { return }
         isLeading = false
         let lead = self.lead
         self.lead = Leadership(term: .zero, overlay: Overlay())
         for (_, item) in lead.items.sorted(by: { $0.key < $1.key }) {
-            guard item.stage == .proposed, case .transaction = item.request,
-                let evaluation = item.evaluation
-            else {
-                if item.stage == .proposed {
-                    effects.answers.append((item.id, .failed(.timedOut)))
-                } else {
-                    effects.redirects.append(item.id)
-                }
-                continue
+            if item.number > 0 {
+                effects.abandoned.append(item.id)
+            } else {
+                effects.redirects.append(item.id)
             }
-            orphans.append(
-                Orphan(
-                    term: lead.term, number: item.number, id: item.id, revision: item.revision,
-                    response: .transaction(evaluation.result, revision: item.revision)))
         }
         for reader in readers { effects.redirects.append(reader.id) }
         readers.removeAll()
@@ -246,8 +244,9 @@ package struct Partition: Sendable {
         lead.unreported.removeAll()
         lead.reportAt = now.advanced(by: limits.retryAfter)
         // One whose expiry is under way does not come back.
-        for lease in state.leases where !lead.leaseClock.isEnding(lease.key) {
-            lead.leaseClock.start(lease.key, ttlSeconds: lease.value.ttlSeconds, at: now)
+        // In a term that goes on its clock knows better; a new one begins with what the log knows.
+        for lease in state.leases {
+            lead.leaseClock.startMissing(lease.key, lease.value, at: now)
         }
         lead.leaseClock.contact(at: now, stoppedBeyond: limits.contactMax)
     }
@@ -260,11 +259,14 @@ package struct Partition: Sendable {
         if told < fence { lead.fenceTold = 0 }
     }
 
-    mutating func propose(_ body: EntryBody, _ what: Proposal, into effects: inout RegionEffects) {
+    mutating func propose(
+        _ body: EntryBody, _ what: Proposal, for request: RequestMark? = nil,
+        into effects: inout RegionEffects
+    ) {
         guard isLeading else { return }
         lead.proposed += 1
         lead.proposals.append(what)
-        effects.proposals.append((id, body.encoded()))
+        effects.proposals.append((id, body.encoded(for: request)))
     }
 
     // MARK: The log
@@ -277,7 +279,7 @@ package struct Partition: Sendable {
         let applied = state.apply(slot, entry, skipped: skipped, into: &effects.changes)
         if skipped { return }
         let isOwn = isLeading && lead.term == entry.term && entry.number > 0
-        if !orphans.isEmpty { onOrphans(entry) }
+        if let request = state.lastRequest { note(request, applied, slot) }
         var proposal: Proposal?
         if isOwn {
             proposal = lead.proposals.popFirst()
@@ -297,11 +299,12 @@ package struct Partition: Sendable {
             for lease in p.effects.leasesEnded { lead.leaseClock.stop(lease) }
             if isOwn { onPrepared(p, slot: slot, number: entry.number, at: now, into: &effects) }
         case .aborted(let transaction, let revision):
+            requests.undo(revision)
             effects.applied.append(.init(revision: revision, rows: [], aborted: true))
             report(revision, slot, .aborted)
             if isLeading {
                 for lease in state.leases {
-                    lead.leaseClock.startMissing(lease.key, ttlSeconds: lease.value.ttlSeconds, at: now)
+                    lead.leaseClock.startMissing(lease.key, lease.value, at: now)
                 }
             }
             onAborted(transaction, revision, slot: slot, at: now, into: &effects)
@@ -319,6 +322,17 @@ package struct Partition: Sendable {
                 overlapDecided(token, into: &effects)
             }
             unblock(into: &effects)
+        case .leaseCheckpoints(let list):
+            if isOwn {
+                for checkpoint in list
+                where lead.checkpointing[checkpoint.lease]?.number == entry.number {
+                    lead.checkpointing[checkpoint.lease] = nil
+                }
+            }
+            if case .item(let token) = proposal {
+                wantConfirm(token)
+                overlapDecided(token, into: &effects)
+            }
         case .leaseForgotten, .compacted, .auth: break
         }
         prune()
@@ -330,24 +344,21 @@ package struct Partition: Sendable {
         if isLeading { lead.unreported.append(.init(revision: revision, slot: slot, kind: kind)) }
     }
 
-    private mutating func onOrphans(_ entry: LogEntry) {
-        if let i = orphans.firstIndex(where: { $0.term == entry.term && $0.number == entry.number }),
-            entry.number > 0
-        {
-            let orphan = orphans.remove(at: i)
-            settle(Settled(revision: orphan.revision, id: orphan.id, response: orphan.response))
+    private mutating func note(
+        _ request: RequestMark, _ applied: PartitionState.Applied, _ slot: Slot
+    ) {
+        var revision = Revision.zero
+        var isPrepared = false
+        switch applied {
+        case .effects(let e): revision = e.revision
+        case .prepared(let p):
+            revision = p.effects.revision
+            isPrepared = true
+        case .nothing, .begin, .sealed, .aborted, .leaseGranted, .leaseRevoked, .leaseForgotten,
+            .leaseCheckpoints, .compacted, .auth:
+            break
         }
-    }
-
-    /// After an entry of a higher term nothing of a lower one is ever applied (S1): those requests
-    /// were not executed.
-    package mutating func settleOrphans(into effects: inout RegionEffects) {
-        guard !orphans.isEmpty else { return }
-        orphans.removeAll { orphan in
-            guard state.appliedTerm > orphan.term || Mutation.orphansTriedAgain.isOn else { return false }
-            effects.redirects.append(orphan.id)
-            return true
-        }
+        requests.insert(request, revision: revision, slot: slot, isPrepared: isPrepared)
     }
 
     private mutating func onDecided(
@@ -385,9 +396,7 @@ package struct Partition: Sendable {
     package mutating func install(_ state: PartitionState, into effects: inout RegionEffects) {
         stoppedLeading(into: &effects)
         self.state = state
-        // Their entries may be among those that the snapshot stands for.
-        for orphan in orphans { effects.answers.append((orphan.id, .failed(.timedOut))) }
-        orphans.removeAll()
+        requests = RequestTable(completeFrom: state.applied)
     }
 
     package mutating func flushRecords(into changes: inout [StoreChange]) {
@@ -419,6 +428,7 @@ package struct Partition: Sendable {
     /// entry that undoes a transaction may lie between the applied slot and the tail.
     package mutating func covered(through frontier: Revision, into effects: inout RegionEffects) {
         _ = state.heard(frontier: frontier, into: &effects.changes)
+        requests.covered(through: frontier)
     }
 
     private mutating func answerReaders(_ frontier: Revision, into effects: inout RegionEffects) {

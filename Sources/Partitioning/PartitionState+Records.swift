@@ -97,10 +97,12 @@ extension PartitionState.Lease {
         var w = ByteWriter(capacity: 16)
         w.signed(ttlSeconds)
         w.partitions(known)
+        if let remainingSeconds { w.signed(remainingSeconds) }
         return Bytes(w.bytes)
     }
     init(_ r: inout ByteReader) throws(DecodingError) {
         self.init(ttlSeconds: try r.signed(), known: try r.partitions())
+        if !r.isAtEnd { remainingSeconds = try r.signed() }
     }
 }
 

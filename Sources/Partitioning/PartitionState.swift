@@ -7,6 +7,15 @@ package struct PartitionState: Sendable {
         package var ttlSeconds: Int64
         /// Partitions in which the lease is known (C4), in order.
         package var known: [PartitionID]
+        /// As its last checkpoint says; nil: a new leader counts from the whole (S11).
+        package var remainingSeconds: Int64?
+        package init(ttlSeconds: Int64, known: [PartitionID], remainingSeconds: Int64? = nil) {
+            self.ttlSeconds = ttlSeconds
+            self.known = known
+            self.remainingSeconds = remainingSeconds
+        }
+        /// What a new leader counts from.
+        package var leftSeconds: Int64 { min(ttlSeconds, remainingSeconds ?? ttlSeconds) }
     }
 
     /// A settled or prepared revision above the heard frontier: what a registration reports (S8).
@@ -43,6 +52,8 @@ package struct PartitionState: Sendable {
     /// The directory's only.
     package private(set) var auth = AuthState()
     private var scalarsChanged = false
+    /// Whose request the entry applied last carries out. Not part of the state.
+    package private(set) var lastRequest: RequestMark?
 
     package struct PreparedRecord: Equatable, Sendable {
         package let transaction: TransactionID
@@ -92,6 +103,7 @@ package struct PartitionState: Sendable {
         case leaseGranted(LeaseID)
         case leaseRevoked(LeaseID)
         case leaseForgotten(LeaseID)
+        case leaseCheckpoints([LeaseCheckpoint])
         case compacted(Revision)
         /// nil: done; the state's version tells whether it changed anything.
         case auth(nonce: UInt64, AuthError?)
@@ -104,6 +116,7 @@ package struct PartitionState: Sendable {
         invariant(slot == applied.next, "\(group): slot \(slot) after \(applied)")
         applied = slot
         scalarsChanged = true
+        lastRequest = nil
         if skipped { return .nothing }
         appliedTerm = entry.term
         appliedNumber = entry.number
@@ -117,7 +130,7 @@ package struct PartitionState: Sendable {
         }
         let body: EntryBody
         do {
-            body = try EntryBody(decoding: entry.payload)
+            (body, lastRequest) = try EntryBody.decode(entry.payload)
         } catch {
             // It was written by a leader of this version and carried a checksum all the way.
             invariant(false, "\(group): undecodable entry at \(slot): \(error.what)")
@@ -160,6 +173,13 @@ package struct PartitionState: Sendable {
         case .leaseForgotten(let lease):
             setKnown(lease, false, into: &changes)
             return .leaseForgotten(lease)
+        case .leaseCheckpoints(let list):
+            for checkpoint in list {
+                guard var lease = leases[checkpoint.lease] else { continue }
+                lease.remainingSeconds = checkpoint.remainingSeconds
+                setLease(checkpoint.lease, lease, into: &changes)
+            }
+            return .leaseCheckpoints(list)
         case .compact(let revision):
             compactRevision = max(compactRevision, revision)
             return .compacted(revision)

@@ -26,8 +26,13 @@ package struct RegionEffects: Sendable {
     package var answers: [(RequestID, Response)] = []
     /// Not executed and never will be: find the right node and try again.
     package var redirects: [RequestID] = []
+    /// Given up here, though the log may still carry it out: ask the log's next leader.
+    package var abandoned: [RequestID] = []
+    /// Carried out before, at this revision: the answer is to be rebuilt (S16).
+    package var executed: [(RequestID, Revision)] = []
     /// A transaction that turned out to need other partitions (a lease homed elsewhere).
-    package var escalations: [(RequestID, Request, deadline: Instant, fence: UInt64)] = []
+    package var escalations:
+        [(RequestID, Request, RequestTag?, deadline: Instant, fence: UInt64)] = []
     /// TimeToLive answers that still lack the attached keys, which are spread over the partitions.
     package var leaseReadings: [LeaseReading] = []
     /// Leases whose time is up, at their home's leader.
@@ -56,7 +61,8 @@ package struct RegionEffects: Sendable {
 
     package var isEmpty: Bool {
         messages.isEmpty && proposals.isEmpty && reads.isEmpty && answers.isEmpty && redirects.isEmpty
-            && escalations.isEmpty && leaseReadings.isEmpty && expired.isEmpty && changes.isEmpty
+            && abandoned.isEmpty && executed.isEmpty && escalations.isEmpty
+            && leaseReadings.isEmpty && expired.isEmpty && changes.isEmpty
             && applied.isEmpty && voids.isEmpty
     }
 

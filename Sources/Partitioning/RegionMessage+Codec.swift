@@ -153,22 +153,38 @@ extension ByteWriter {
             byte(46)
             transactionID(t)
             id(p)
-        case .forward(let token, let request, let within, let fence):
+        case .overtaken(let t, let p):
+            byte(47)
+            transactionID(t)
+            id(p)
+        case .executedBefore(let t, let p, let revision):
+            byte(48)
+            transactionID(t)
+            id(p)
+            bool(revision != nil)
+            if let revision { id(revision) }
+        case .forward(let token, let request, let within, let fence, let tag):
             byte(60)
             varint(token)
             self.request(request)
             varint(within.nanoseconds)
             varint(fence)
+            requestTag(tag)
         case .forwarded(let token, let response):
             byte(61)
             varint(token)
             self.response(response)
-        case .redirect(let token):
+        case .redirect(let token, let isCertain):
             byte(62)
             varint(token)
+            bool(isCertain)
         case .cancelForward(let token):
             byte(63)
             varint(token)
+        case .executed(let token, let revision):
+            byte(64)
+            varint(token)
+            id(revision)
         }
     }
 
@@ -179,6 +195,15 @@ extension ByteWriter {
     private mutating func list<T>(_ items: [T], _ write: (inout ByteWriter, T) -> Void) {
         varint(items.count)
         for item in items { write(&self, item) }
+    }
+    private mutating func requestTag(_ tag: RequestTag?) {
+        bool(tag != nil)
+        guard let tag else { return }
+        name(tag.name)
+        varint(tag.attempt)
+        varint(tag.mark)
+        ballot(tag.gate)
+        list(tag.after) { $0.id($1) }
     }
     private mutating func participant(_ p: Participant) {
         id(p.partition)
@@ -227,6 +252,7 @@ extension ByteWriter {
         bool(r.onlyExpired)
         bool(r.cursorOf != nil)
         if let region = r.cursorOf { id(region) }
+        requestTag(r.tag)
     }
     private mutating func lockedRows(_ l: LockedRows) {
         rows(l.rows)
@@ -322,17 +348,28 @@ extension ByteReader {
         case 44: return .prepared(try transactionID(), try id())
         case 45: return .refused(try transactionID(), try id())
         case 46: return .release(try transactionID(), try id())
+        case 47: return .overtaken(try transactionID(), try id())
+        case 48:
+            return .executedBefore(try transactionID(), try id(), try bool() ? try id() : nil)
         case 60:
             return .forward(
                 token: try varint(), try request(), within: TimeSpan(nanoseconds: try varint()),
-                fence: try varint())
+                fence: try varint(), try requestTag())
         case 61: return .forwarded(token: try varint(), try response())
-        case 62: return .redirect(token: try varint())
+        case 62: return .redirect(token: try varint(), isCertain: try bool())
         case 63: return .cancelForward(token: try varint())
+        case 64: return .executed(token: try varint(), try id())
         default: throw DecodingError("region message \(tag)")
         }
     }
 
+    private mutating func requestTag() throws(DecodingError) -> RequestTag? {
+        guard try bool() else { return nil }
+        var tag = RequestTag(
+            name: try name(), attempt: try varint(), mark: try varint(), gate: try ballot())
+        for _ in 0..<(try count()) { tag.after.append(try id()) }
+        return tag
+    }
     private mutating func participants() throws(DecodingError) -> [Participant] {
         var list: [Participant] = []
         for _ in 0..<(try count(atLeast: 5)) {
@@ -394,6 +431,7 @@ extension ByteReader {
         r.leasesEnding = try leases()
         r.onlyExpired = try bool()
         if try bool() { r.cursorOf = try id() }
+        r.tag = try requestTag()
         return r
     }
     private mutating func lockedRows() throws(DecodingError) -> LockedRows {

@@ -140,6 +140,8 @@ package struct LockRequest: Hashable, Sendable {
     package var onlyExpired = false
     /// Read this region's cursor too.
     package var cursorOf: RegionID?
+    /// The client's request, as this participant needs it.
+    package var tag: RequestTag?
 }
 
 /// Between the cores of a region's nodes. Everything to or from a sequencer carries its epoch; older
@@ -189,6 +191,10 @@ package enum RegionMessage: Hashable, Sendable {
     case locked(TransactionID, PartitionID, Term, LockedRows)
     /// Not granted (wait-die, or not the leader): nothing is held.
     case died(TransactionID, PartitionID)
+    /// Not granted: this attempt of the client's request is no longer the one that counts.
+    case overtaken(TransactionID, PartitionID)
+    /// Not granted: the client's request was carried out before, at this revision; nil: perhaps.
+    case executedBefore(TransactionID, PartitionID, Revision?)
     case prepare(TransactionID, PartitionID, Term, participants: [PartitionID], Effects)
     /// Decided in this leader's log.
     case prepared(TransactionID, PartitionID)
@@ -196,9 +202,11 @@ package enum RegionMessage: Hashable, Sendable {
     case release(TransactionID, PartitionID)
 
     // A node that a client talks to and the node that executes.
-    case forward(token: UInt64, Request, within: TimeSpan, fence: UInt64)
+    case forward(token: UInt64, Request, within: TimeSpan, fence: UInt64, RequestTag?)
     case forwarded(token: UInt64, Response)
-    /// Not executed and never will be: ask elsewhere.
-    case redirect(token: UInt64)
+    /// Carried out at this revision, whose answer the client's node rebuilds from its own history.
+    case executed(token: UInt64, Revision)
+    /// Ask elsewhere. `isCertain`: not executed and never will be.
+    case redirect(token: UInt64, isCertain: Bool)
     case cancelForward(token: UInt64)
 }

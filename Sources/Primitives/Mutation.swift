@@ -57,8 +57,12 @@ public enum Mutation: String, CaseIterable, Sendable {
     case answerWithoutConfirm
     /// S20: what was read is trusted however old it is.
     case staleReadsTrusted
-    /// S1: requests of an ended leadership are tried again before the log has told their fate.
-    case orphansTriedAgain
+    /// S16: a new leader does not know what its log has carried out.
+    case requestsForgotten
+    /// S16: an attempt that was given up is executed by a later leadership.
+    case attemptsOutliveLeaders
+    /// S11 b: a renewal is answered while a checkpoint of the old time stands.
+    case renewedOverCheckpoint
     /// S11: keep-alives are answered by whoever believes to lead.
     case keepAliveWithoutConfirm
     /// S11: an expiry that an earlier leader began goes on.

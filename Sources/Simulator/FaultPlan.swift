@@ -26,6 +26,10 @@ struct FaultPlan {
         case restartedVoter
         /// A sequencer whose voters' answers are late is cut off and replaced at once.
         case lateAnswers
+        /// A leader hands over as planned: nothing may be lost, and nobody should notice.
+        case handOver
+        /// Only two nodes lose sight of each other.
+        case linkCut
         case loss
         case duplication
         case reordering
@@ -42,6 +46,7 @@ struct FaultPlan {
             switch self {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
                 .connectionReset, .groupCut, .takeover, .duel, .restartedVoter, .lateAnswers,
+                .handOver, .linkCut,
                 .clockJump, .regionCut:
                 true
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,

@@ -14,7 +14,7 @@ enum Moment: CaseIterable {
     /// Nil: no step of its own.
     init?(_ message: PeerMessage) {
         switch message {
-        case .heartbeat: return nil
+        case .heartbeat, .hears: return nil
         case .group(_, .promise): self = .promise
         case .group(_, .accept(let accept)) where !accept.entries.isEmpty: self = .accept
         case .group(_, .accepted): self = .accepted
@@ -36,14 +36,14 @@ enum Moment: CaseIterable {
             case .locked: self = .locked
             case .prepare: self = .prepare
             case .prepared: self = .prepared
-            case .refused, .died: self = .refused
+            case .refused, .died, .overtaken, .executedBefore: self = .refused
             case .release: self = .release
             case .never: self = .never
             case .abandon: self = .abandon
             case .abort: self = .abort
             case .recover: self = .recover
             case .forward: self = .forward
-            case .forwarded: self = .forwarded
+            case .forwarded, .executed: self = .forwarded
             case .readQuestion, .opening, .transactionVoid, .transactionFenced, .fenced, .redirect,
                 .cancelForward:
                 return nil

@@ -145,8 +145,9 @@ package struct ParserFuzzer {
                 return try again.logRecord()
             }
         case .entry:
-            let body = try EntryBody(decoding: input)
-            try same(body) { try EntryBody(decoding: body.encoded()) }
+            let entry = try EntryBody.decode(input)
+            let encoded = entry.body.encoded(for: entry.request)
+            try same(entry.body) { try EntryBody.decode(encoded).body }
         case .partitionRecords:
             var reader = ByteReader(input)
             let group = GroupID(keyspace: .standard, partition: PartitionID(1))

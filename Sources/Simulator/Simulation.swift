@@ -56,6 +56,10 @@ package enum Simulation {
         package var answered = 0
         package var failed = 0
         package var unknown = 0
+        /// Of these, those whose node lived: a crash of another one should cost them time only.
+        package var unanswered = 0
+        /// Answers of requests whose leaders had fallen before they told.
+        package var rebuilt = 0
         package var faults = 0
         package var crashes = 0
         package var leaderships = 0
@@ -113,8 +117,9 @@ package enum Simulation {
 
         package var summary: String {
             "seed \(seed) \(isGood ? "ok" : "BROKEN") trace \(String(trace, radix: 16)) \(shape): "
-                + "\(simulated.milliseconds / 1_000) s, \(counts.answered) answers, \(counts.unknown) unknown, "
-                + "\(counts.failed) errors, \(counts.revisions) revisions, \(counts.voids) void, "
+                + "\(simulated.milliseconds / 1_000) s, \(counts.answered) answers, \(counts.unknown) unknown "
+                + "(\(counts.unanswered) at living nodes), \(counts.failed) errors, \(counts.rebuilt) rebuilt, "
+                + "\(counts.revisions) revisions, \(counts.voids) void, "
                 + "\(counts.faults) faults, \(counts.crashes) crashes, \(counts.leaderships) leaderships, "
                 + "\(counts.epochs) epochs, \(counts.conflicts) conflicts, \(counts.snapshots) snapshots, "
                 + "\(counts.messages) messages, \(counts.events) events"

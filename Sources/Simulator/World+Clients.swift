@@ -97,7 +97,9 @@ extension World {
             told[address.region] = max(told[address.region] ?? .zero, revision)
         }
         switch outcome {
-        case .unknown, .nothing: counts.unknown += 1
+        case .unknown, .nothing:
+            counts.unknown += 1
+            if nodes[address]?.isUp == true { counts.unanswered += 1 }
         case .failed: counts.failed += 1
         case .range, .response: counts.answered += 1
         }

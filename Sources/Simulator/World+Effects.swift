@@ -367,6 +367,7 @@ extension World {
         case .becameLeader: counts.leaderships += 1
         case .sequencerOpened: counts.epochs += 1
         case .revisionVoid: counts.voids += 1
+        case .answerRebuilt: counts.rebuilt += 1
         case .consensus, .lostLeadership, .sequencerClosed, .suspected, .trusted,
             .snapshotInstalled, .configured, .gone, .link, .ignored:
             break

@@ -57,6 +57,17 @@ extension World {
                 deliver(.campaign(partition(&luck)), to: luck.pick(addresses))
             }
         case .duel: duel(in: address.region, &luck)
+        case .handOver:
+            let other = luck.chance(1, in: 2) ? luck.pick(addresses).node : nil
+            deliver(.handOver(to: other == address.node ? nil : other), to: address)
+        case .linkCut:
+            let other = luck.pick(addresses)
+            if other != address, other.region == address.region {
+                let healAfter = span(100, 2_000)
+                say("\(address) and \(other) lose sight of each other for \(healAfter)")
+                block(address, other, for: healAfter)
+                block(other, address, for: healAfter)
+            }
         case .restartedVoter: restartVoter(in: address.region, &luck)
         case .lateAnswers: delayAnswers(in: address.region, &luck)
         case .clockJump:

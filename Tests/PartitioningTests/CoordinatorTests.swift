@@ -31,8 +31,8 @@ import Testing
         var run = Run(coordinator: Coordinator(node: me, boot: 7, map: map))
         run.coordinator.onTimeline(epoch, .initial, into: &run.effects)
         run.coordinator.start(
-            RequestID(node: me, token: 1), request, deadline: run.clock.instant.advanced(by: .seconds(5)),
-            at: run.clock, leaders: leaders, into: &run.effects)
+            RequestID(node: me, token: 1), request, nil,
+            deadline: run.clock.instant.advanced(by: .seconds(5)), at: run.clock, leaders: leaders, into: &run.effects)
         return run
     }
 

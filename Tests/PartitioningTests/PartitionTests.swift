@@ -116,10 +116,10 @@ import Testing
                 Revision(revision), tail: partition.state.applied, epoch: epoch, at: now, into: &effects)
         }
 
-        mutating func request(_ token: UInt64, _ request: Request) {
+        mutating func request(_ token: UInt64, _ request: Request, _ tag: RequestTag? = nil) {
             partition.request(
-                RequestID(node: me, token: token), request, deadline: now.advanced(by: .seconds(5)),
-                at: now, into: &effects)
+                RequestID(node: me, token: token), request, tag,
+                deadline: now.advanced(by: .seconds(5)), at: now, into: &effects)
         }
 
         mutating func put(_ key: Bytes, _ value: Bytes, token: UInt64 = 1) {
@@ -237,8 +237,8 @@ import Testing
     private func put(_ replica: inout Replica, fence: UInt64, token: UInt64) {
         replica.partition.request(
             RequestID(node: Self.me, token: token),
-            .transaction(Transaction(success: [.put(Put(key: "a", value: "v"))])), deadline: .never,
-            fence: fence, at: replica.now, into: &replica.effects)
+            .transaction(Transaction(success: [.put(Put(key: "a", value: "v"))])), nil,
+            deadline: .never, fence: fence, at: replica.now, into: &replica.effects)
     }
 
     private func fenced(_ messages: [RegionMessage]) -> [UInt64] {
@@ -490,16 +490,49 @@ import Testing
 
     // MARK: S1, S16
 
-    @Test func `a request of an ended leadership is told what the log says, not tried again before`() {
+    @Test func `what was proposed in a leadership that ends is uncertain, the rest never happened`() {
         var replica = Replica()
         replica.lead()
         replica.put("a", "1")
         replica.read()
         replica.allocate()
+        replica.put("b", "1", token: 2)
         replica.partition.stoppedLeading(into: &replica.effects)
-        replica.partition.settleOrphans(into: &replica.effects)
-        #expect(replica.effects.redirects.isEmpty)
+        #expect(replica.effects.abandoned.map(\.token) == [1])
+        #expect(replica.effects.redirects.map(\.token) == [2])
         #expect(replica.answers().isEmpty)
+    }
+
+    private func tag(_ attempt: UInt64, gate: UInt64, after: Slot? = nil) -> RequestTag {
+        RequestTag(
+            name: RequestName(node: Self.me, boot: 9, sequence: 4), attempt: attempt, mark: 4,
+            gate: Term(round: gate, node: Self.me), after: after.map { [$0] } ?? [])
+    }
+
+    @Test func `a new leader tells what was carried out, and does not do it again`() {
+        let put = Request.transaction(Transaction(success: [.put(Put(key: "a", value: "1"))]))
+        var replica = Replica()
+        replica.lead()
+        let gate = replica.partition.lead.term.round
+        replica.request(1, put, tag(1, gate: gate))
+        replica.read()
+        replica.allocate()
+        replica.decide()
+        // Its answer is lost; the frontier has not been heard of.
+        replica.effects.executed.removeAll()
+        replica.request(2, put, tag(2, gate: gate, after: .zero))
+        #expect(replica.effects.executed.map(\.0.token) == [2])
+        #expect(replica.effects.executed.map(\.1) == [Revision(2)])
+        #expect(replica.effects.reads.isEmpty)
+    }
+
+    @Test func `an attempt for another leadership is not executed`() {
+        let put = Request.transaction(Transaction(success: [.put(Put(key: "a", value: "1"))]))
+        var replica = Replica()
+        replica.lead()
+        replica.request(1, put, tag(1, gate: replica.partition.lead.term.round + 1))
+        #expect(replica.effects.redirects.map(\.token) == [1])
+        #expect(replica.effects.reads.isEmpty)
     }
 
     // MARK: S11

@@ -14,6 +14,21 @@ import Testing
         #expect(outcome.counts.answered > 0)
     }
 
+    @Test func `a crash costs latency, not errors`() {
+        var rebuilt = 0
+        for seed in UInt64(1)...6 {
+            var options = Simulation.Options(seed: seed)
+            options.duration = .milliseconds(2_000)
+            (options.regions, options.nodes, options.pace, options.clients) = (1, 3, 1, 8)
+            options.faults = ["crash", "connectionReset"]
+            let outcome = Simulation.run(options)
+            #expect(outcome.isGood, Comment(rawValue: outcome.report))
+            #expect(outcome.counts.unanswered == 0, Comment(rawValue: outcome.summary))
+            rebuilt += outcome.counts.rebuilt
+        }
+        #expect(rebuilt > 0)
+    }
+
     @Test func `runs of one seed are identical`() {
         var options = Simulation.Options(seed: 7)
         options.duration = .milliseconds(1_000)

@@ -107,6 +107,8 @@ extension Host {
         case .trusted(let node): logger.info("trusted again", metadata: ["peer": "\(node)"])
         case .revisionVoid(let revision):
             logger.debug("revision is void", metadata: ["revision": "\(revision)"])
+        case .answerRebuilt(let revision):
+            logger.debug("answer rebuilt", metadata: ["revision": "\(revision)"])
         case .snapshotInstalled(let group, let slot):
             logger.notice(
                 "snapshot installed", metadata: ["group": "\(group)", "applied": "\(slot)"])
@@ -146,7 +148,7 @@ struct HostFigures {
         switch event {
         case .revisionVoid: voidRevisions += 1
         case .becameLeader, .lostLeadership, .sequencerOpened, .sequencerClosed, .suspected, .trusted,
-            .snapshotInstalled, .configured, .gone, .link, .consensus, .ignored:
+            .answerRebuilt, .snapshotInstalled, .configured, .gone, .link, .consensus, .ignored:
             break
         }
     }
