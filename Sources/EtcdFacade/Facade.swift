@@ -286,7 +286,7 @@ extension Facade: RPCHandler {
         case .memberAdd, .memberRemove, .memberUpdate, .memberPromote:
             throw .notYetSupported("changing members")
         case .snapshot: try onSnapshot(call)
-        case .moveLeader: throw .notYetSupported("moving the leader")
+        case .moveLeader: try onMoveLeader(call, message)
         case .downgrade: throw .notYetSupported("downgrading")
         case .lock: try onLock(call, message)
         case .unlock: try onUnlock(call, message)
@@ -350,6 +350,7 @@ extension Facade: NodeClient {
         default: break
         }
         guard let call = waiting.call else { return }
+        if case .moveLeader = waiting.kind { return onLeaderMoved(answered, call) }
         switch answered {
         case .failure(let error): fail(call, error.failure)
         case .success(let index):
@@ -376,7 +377,7 @@ extension Facade: NodeClient {
                 case .put, .delete, .transaction, .compaction, .leaseGrant, .leaseRevoke,
                     .leaseTimeToLive, .leaseList, .keepAlive, .healthCheck, .headerOnly,
                     .proclaim, .contends, .follows, .refreshed, .watchCreation, .auth, .authRead,
-                    .authenticate, .hashing:
+                    .authenticate, .hashing, .moveLeader:
                     invariant(false, "a read index for what reads nothing")
                 }
             } catch {

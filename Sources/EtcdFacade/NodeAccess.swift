@@ -13,6 +13,10 @@ package protocol NodeAccess: AnyObject {
     /// anybody was told of before this call (protocol.md "Reads"). Otherwise: the newest this node has.
     func readIndex(linearizable: Bool, deadline: Instant, token: UInt64)
 
+    /// Takes the leaderships of this node, the sequencer's node, to another member. The answer is a
+    /// read index.
+    func moveLeader(to: NodeID, deadline: Instant, token: UInt64)
+
     /// The caller lost interest: no answer follows.
     func cancel(token: UInt64)
 

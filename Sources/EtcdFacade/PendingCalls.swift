@@ -17,6 +17,7 @@ struct Pending {
         case leaseList
         case keepAlive(KeepAliveStream, position: UInt64)
         case memberList
+        case moveLeader
         case healthCheck(HTTPHealthCheck)
         /// Transactions whose answer is a header: Unlock, Resign, and (without a call) the withdrawal
         /// of a contender.

@@ -115,7 +115,7 @@ import Testing
     @Test func `what comes in later versions is refused and named`() {
         let client = Client()
         let methods: [RPCMethod] = [
-            .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .moveLeader, .downgrade,
+            .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .downgrade,
         ]
         for method in methods {
             let outcome = client.failure(method, Etcdserverpb_StatusRequest())

@@ -86,6 +86,25 @@ import Testing
             .defragment, Etcdserverpb_DefragmentRequest())
     }
 
+    @Test func `the leader moves to another member, and only the leader moves it`() throws {
+        let client = Client()
+        typealias Move = Etcdserverpb_MoveLeaderRequest
+        let stranger = client.failure(.moveLeader, Move.with { $0.targetID = 0xFF })
+        #expect(stranger?.status == .failedPrecondition)
+        #expect(stranger?.text == "etcdserver: bad leader transferee")
+        client.node.nextFailure = .timedOut
+        #expect(
+            client.failure(.moveLeader, Move.with { $0.targetID = 0xA2 })?.text
+                == "etcdserver: request timed out, leader transfer took too long")
+        let moved: Etcdserverpb_MoveLeaderResponse = try client.call(
+            .moveLeader, Move.with { $0.targetID = 0xA2 })
+        #expect(moved.hasHeader)
+        #expect(client.node.picture.sequencer == NodeID(2))
+        let again = client.failure(.moveLeader, Move.with { $0.targetID = 0xA1 })
+        #expect(again?.status == .failedPrecondition)
+        #expect(again?.text == "etcdserver: not leader")
+    }
+
     @Test func `the member list names all members`() throws {
         let client = Client()
         let list: Etcdserverpb_MemberListResponse = try client.call(

@@ -254,6 +254,8 @@ def region(options):
         pasted = run(["sh", "-c", line])
         check("the printed line works when pasted", pasted.out.strip() == "OK", pasted)
         crashes(c)
+        move_leader(c)
+        rolling_restart(c)
         frozen(c)
         everything_killed(c)
         check("a clean stop is exit code 0", c.stop() == 0)
@@ -306,6 +308,43 @@ def crashes(c):
         caught_up = eventually(
             lambda: c.get(max(load.acknowledged), at=name) == load.acknowledged[max(load.acknowledged)])
         check(f"{name} has caught up", caught_up)
+
+
+def leader(c):
+    got = c.etcdctl("endpoint", "status", "-w", "json").json
+    return got[0]["Status"]["leader"], {s["Status"]["header"]["member_id"]: s["Endpoint"] for s in got}
+
+
+def move_leader(c):
+    old, members = leader(c)
+    new = next(m for m in members if m != old)
+    name_of = {url: name for name, url in zip(c.nodes, c.urls())}
+    load = Load(c, "moved/")
+    load.start()
+    time.sleep(0.5)
+    got = c.etcdctl("move-leader", f"{new:x}", at=name_of[members[old]])
+    check("move-leader", got.ok and "Leadership transferred" in got.out, got)
+    check("the leader is the one that was asked for", eventually(lambda: leader(c)[0] == new, 5))
+    got = c.etcdctl("move-leader", f"{old:x}", at=name_of[members[old]])
+    check("only the leader moves itself away", not got.ok, got)
+    got = c.etcdctl("move-leader", "123abc", at=name_of[members[new]])
+    check("a stranger is no transferee", "bad leader transferee" in got.err + got.out, got)
+    time.sleep(0.5)
+    load.stop()
+    verify(c, load, "move-leader")
+    check("move-leader fails nothing", not load.failed, load.failed[:3])
+
+
+def rolling_restart(c):
+    load = Load(c, "rolling/")
+    load.start()
+    time.sleep(1)
+    for name in c.nodes:
+        check(f"{name} stops", c.dev_node("stop", name).ok)
+        check(f"{name} starts", c.dev_node("start", name).ok)
+        time.sleep(0.5)
+    load.stop()
+    verify(c, load, "a rolling restart")
 
 
 def frozen(c):

@@ -154,7 +154,7 @@ extension Facade {
         case .put, .delete, .transaction, .compaction, .leaseGrant, .leaseRevoke,
             .leaseTimeToLive, .leaseList, .keepAlive, .memberList, .healthCheck, .refreshed,
             .watchCreation, .auth, .authRead, .authenticate, .hashing, .headerOnly, .proclaim,
-            .contends, .follows:
+            .contends, .follows, .moveLeader:
             break
         }
     }

@@ -72,6 +72,32 @@ extension Facade {
         }
     }
 
+    // MARK: MoveLeader
+
+    /// As in etcd: only the leader takes it, and a member that is unknown is a bad transferee.
+    func onMoveLeader(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        let target = UInt64(bitPattern: try NumberFields(message)[1])
+        let status = node.status
+        guard status.sequencer != nil, status.sequencerMemberID == status.memberID else {
+            throw EtcdError.notLeader.failure
+        }
+        guard let member = status.members.first(where: { $0.id == target }) else {
+            throw EtcdError.badLeaderTransferee.failure
+        }
+        if target == status.memberID {
+            return answer(call, MessageBuilder(headers.at(status.revision)).bytes)
+        }
+        guard let (token, deadline) = wait(call, as: .moveLeader) else { return }
+        node.moveLeader(to: member.node, deadline: deadline, token: token)
+    }
+
+    func onLeaderMoved(_ answered: Result<ReadIndex, RequestError>, _ call: CallReference) {
+        switch answered {
+        case .success(let index): answer(call, MessageBuilder(headers.at(index.revision)).bytes)
+        case .failure: fail(call, EtcdError.transferTimedOut.failure)
+        }
+    }
+
     /// No alarm is ever raised yet: there are none to list and none to disarm.
     func onAlarm(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
         let action = try NumberFields(message)[1]

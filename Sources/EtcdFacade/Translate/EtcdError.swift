@@ -59,6 +59,7 @@ enum EtcdError: Error, CaseIterable {
     case leaderChanged
     case stopped
     case timedOut
+    case transferTimedOut
     case unhealthy
     case cancelled
     case deadlineExceeded
@@ -79,7 +80,8 @@ enum EtcdError: Error, CaseIterable {
             .failedPrecondition
         case .permissionDenied: .permissionDenied
         case .invalidAuthToken: .unauthenticated
-        case .noLeader, .leaderChanged, .stopped, .timedOut, .unhealthy: .unavailable
+        case .noLeader, .leaderChanged, .stopped, .timedOut, .transferTimedOut, .unhealthy:
+            .unavailable
         case .watchCancelled, .cancelled: .cancelled
         case .deadlineExceeded: .deadlineExceeded
         }
@@ -128,6 +130,7 @@ enum EtcdError: Error, CaseIterable {
         case .leaderChanged: "etcdserver: leader changed"
         case .stopped: "etcdserver: server stopped"
         case .timedOut: "etcdserver: request timed out"
+        case .transferTimedOut: "etcdserver: request timed out, leader transfer took too long"
         case .unhealthy: "etcdserver: unhealthy cluster"
         case .cancelled: "etcdserver: request canceled"
         case .deadlineExceeded: "etcdserver: context deadline exceeded"

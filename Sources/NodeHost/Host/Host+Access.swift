@@ -45,6 +45,7 @@ extension Host: NodeAccess {
 
     func cancel(token: UInt64) {
         leaseLists.remove(token)
+        leaderMoves.removeAll { $0.token == token }
         enqueue(.cancel(token: token))
     }
 

@@ -97,6 +97,7 @@ extension Host {
         }
         isInTurn = false
         noticeLeader()
+        noticeMoves()
         server.flush()
         transport.flush()
         armWake()

@@ -63,6 +63,8 @@ final class Host: @unchecked Sendable {
     var epochRound: UInt64 = 0
     /// Calls that wait for a read index and then list leases.
     var leaseLists: Set<UInt64> = []
+    /// Calls that wait until the sequencer is at that node.
+    var leaderMoves: [(token: UInt64, to: NodeID, deadline: Instant)] = []
 
     /// For what reads the whole store; started when first needed.
     let threads = NIOThreadPool(numberOfThreads: 2)
@@ -289,7 +291,8 @@ final class Host: @unchecked Sendable {
     /// was acknowledged can be lost: the log holds it all already.
     func stop() -> EventLoopFuture<Void> {
         isStopping = true
-        return server.shutdown(within: .milliseconds(500))
+        return handOver()
+            .flatMap { self.server.shutdown(within: .milliseconds(500)) }
             .flatMap { self.metricsServer.shutdown(within: .milliseconds(100)) }
             .flatMap { self.transport.shutdown() }
             .flatMapThrowing {

@@ -80,6 +80,13 @@ final class FakeNode: NodeAccess {
                 .success(ReadIndex(revision: revision, compactRevision: picture.compactRevision))))
     }
 
+    func moveLeader(to target: NodeID, deadline: Instant, token: UInt64) {
+        if let failure = takeFailure() { return answer(token, .index(.failure(failure))) }
+        picture.sequencer = target
+        picture.sequencerMemberID = picture.members.first { $0.node == target }?.id ?? 0
+        answer(token, .index(.success(ReadIndex(revision: revision, compactRevision: .zero))))
+    }
+
     func cancel(token: UInt64) {
         cancelled.append(token)
         held.removeAll { $0.token == token }

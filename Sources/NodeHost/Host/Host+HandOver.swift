@@ -1,0 +1,50 @@
+import EtcdFacade
+import NIOCore
+import Node
+import Primitives
+
+// Leaderships that go to another node as planned: at a stop, and when a client asks for it.
+extension Host {
+    private static let handOverMax = TimeSpan.seconds(2)
+
+    /// Before the node stops serving: whoever asks it is answered by the new leaders meanwhile.
+    func handOver() -> EventLoopFuture<Void> {
+        guard configuration.members.count > 1, node.leadsAnything else {
+            return loop.makeSucceededVoidFuture()
+        }
+        let done = loop.makePromise(of: Void.self)
+        let end = Clocks.instant().advanced(by: Self.handOverMax)
+        enqueue(.handOver(to: nil))
+        var looks = 0
+        loop.scheduleRepeatedTask(initialDelay: .milliseconds(2), delay: .milliseconds(2)) { task in
+            looks += 1
+            if !self.node.leadsAnything || self.end.hasFailed || Clocks.instant() >= end {
+                task.cancel()
+                done.succeed()
+            } else if looks % 200 == 0 {
+                self.enqueue(.handOver(to: nil))
+            }
+        }
+        return done.futureResult
+    }
+
+    func moveLeader(to target: NodeID, deadline: Instant, token: UInt64) {
+        leaderMoves.append((token, target, deadline))
+        enqueue(.handOver(to: target))
+    }
+
+    /// After every turn.
+    func noticeMoves() {
+        guard !leaderMoves.isEmpty else { return }
+        let now = Clocks.instant()
+        let sequencer = node.sequencerNode(at: now)
+        let ended = leaderMoves.filter { $0.to == sequencer || $0.deadline <= now }
+        leaderMoves.removeAll { $0.to == sequencer || $0.deadline <= now }
+        for move in ended {
+            let index = ReadIndex(
+                revision: node.revision, compactRevision: node.compactedThrough)
+            facade?.onReadIndex(
+                move.to == sequencer ? .success(index) : .failure(.timedOut), token: move.token)
+        }
+    }
+}
