@@ -205,12 +205,16 @@ final class DevCluster: Sendable {
         }
     }
 
-    /// `polder dev-node start`: asks the running `polder dev` for it. Blocks until it has been
-    /// started, not until it serves.
-    func start(_ node: Node) throws {
+    enum Action: String { case start, stop, freeze, thaw }
+
+    /// `polder dev-node`: asks the running `polder dev` for it. Blocks until it has been done: the
+    /// node has been started (not until it serves), or has stopped.
+    func perform(_ action: Action, _ node: Node) throws {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: executable)
-        process.arguments = ["dev-node", "start", node.name, "--data-dir", directory, "--no-wait"]
+        process.arguments = [
+            "dev-node", action.rawValue, node.name, "--data-dir", directory, "--no-wait",
+        ]
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = FileHandle.nullDevice
         let errors = Pipe()
@@ -224,7 +228,7 @@ final class DevCluster: Sendable {
             decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
         process.waitUntilExit()
         guard process.terminationStatus == 0 else {
-            throw DrillError.failed("`polder dev-node start \(node.name)`: \(text)")
+            throw DrillError.failed("`polder dev-node \(action) \(node.name)`: \(text)")
         }
     }
 

@@ -1,6 +1,6 @@
 /// The catalogue.
 enum Drill: Sendable, CaseIterable {
-    case leaderCrash, nodeCrash, regionIsolation
+    case leaderCrash, nodeCrash, leaderFreeze, rollingRestart, regionIsolation
 
     /// Budgets are those of the availability targets.
     var description: DrillDescription {
@@ -20,6 +20,22 @@ enum Drill: Sendable, CaseIterable {
                     + "other nodes hardly notice: they go on within 50 ms, and no more fails than was "
                     + "due in these; no acknowledged write is lost, and every history is linearizable.",
                 budgetGapMs: 50, needs: "a region of three nodes")
+        case .leaderFreeze:
+            DrillDescription(
+                name: "leader-freeze",
+                hypothesis: "When the process that leads a region stands still (SIGSTOP: its "
+                    + "connections stay open and answer nothing), clients of the region's other nodes "
+                    + "go on within 600 ms, and nothing of theirs fails; when it goes on it does no "
+                    + "harm: no acknowledged write is lost, and every history is linearizable.",
+                budgetGapMs: 600, needs: "a region of three nodes")
+        case .rollingRestart:
+            DrillDescription(
+                name: "rolling-restart",
+                hypothesis: "When every node of a region is stopped and started in turn, as for an "
+                    + "upgrade, clients that know several nodes hardly notice: no pause is longer "
+                    + "than 20 ms, nothing fails, no acknowledged write is lost, and every history is "
+                    + "linearizable.",
+                budgetGapMs: 20, needs: "a region of three nodes")
         case .regionIsolation:
             DrillDescription(
                 name: "region-isolation",
@@ -36,7 +52,7 @@ enum Drill: Sendable, CaseIterable {
     func errorsAllowed(rate: Double) -> Int {
         switch self {
         case .leaderCrash, .nodeCrash: Int(rate * description.budgetGapMs / 1000)
-        case .regionIsolation: 0
+        case .leaderFreeze, .rollingRestart, .regionIsolation: 0
         }
     }
 }

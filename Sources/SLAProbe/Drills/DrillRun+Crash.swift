@@ -26,7 +26,7 @@ extension DrillRun {
         phase("kill -9 \(victim.name)")
         try await sleep(faultTime(otherwise: 5))
         let restart = SystemClock.now()
-        try cluster.start(victim)
+        try cluster.perform(.start, victim)
         phase("\(victim.name) restarted")
         if await cluster.waitUntilServing([victim], limit: .seconds(30)) != nil {
             document.recoverySeconds = Double(SystemClock.now().since(restart).nanoseconds) / 1e9
@@ -45,7 +45,7 @@ extension DrillRun {
     }
 
     /// The sequencer's node, else the one that leads most; or the one that leads least.
-    private func choose(
+    func choose(
         _ leaders: DevCluster.Leaders, _ region: DevCluster.Region
     ) throws -> DevCluster.Node {
         func weight(_ node: DevCluster.Node) -> Int {
@@ -56,6 +56,6 @@ extension DrillRun {
         guard let least = ordered.first, let most = ordered.last, weight(most) > 0 else {
             throw DrillError.notFit("\(region.name) has no leader")
         }
-        return drill == .leaderCrash ? most : least
+        return drill == .nodeCrash ? least : most
     }
 }

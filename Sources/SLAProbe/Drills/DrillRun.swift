@@ -52,6 +52,8 @@ final class DrillRun {
         }
         switch drill {
         case .leaderCrash, .nodeCrash: try await crash()
+        case .leaderFreeze: try await freeze()
+        case .rollingRestart: try await rollingRestart()
         case .regionIsolation: try await isolation()
         }
         document.judge()
