@@ -65,14 +65,14 @@ extension Node {
         case .batch, .idle:
             if receivers[region]?.peer != peer {
                 // Another sender: the origin's sequencer has moved, or the link is new.
-                var link =
+                let link =
                     receivers[region]?.link
                     ?? LinkReceiver(
                         region: configuration.region, origin: region, cursor: .zero,
                         limits: configuration.limits.link)
-                var asked: [LinkReceiver.Effect] = []
-                link.step(.cursor(cursor(of: region)), at: clock, into: &asked)
                 receivers[region] = Receiver(link: link, peer: peer)
+                // It may go on with a batch that waited for its time: nothing that it asks is dropped.
+                stepReceiver(region, .cursor(cursor(of: region)), into: &effects)
                 stepReceiver(region, .connected, into: &effects)
             }
             stepReceiver(region, .message(message), into: &effects)
