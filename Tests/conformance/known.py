@@ -5,15 +5,17 @@ the version that differs; empty: all of them.
 """
 from harness import Known
 
-NEWER, BETTER, OWN = (
+NEWER, BETTER, OWN, MISSING = (
     "As a newer etcd answers",
     "Better than etcd, on purpose",
     "Polder's own way",
+    "Not yet",
 )
 SECTIONS = {
     NEWER: "Polder answers as etcd 3.7; the reference servers of the tests are older.",
     BETTER: "What is a known defect of etcd is not repeated.",
     OWN: "Follows from how Polder is built; no client that we know of depends on it.",
+    MISSING: "Refused with a clear error.",
 }
 KNOWN = []
 
@@ -47,6 +49,26 @@ known(OWN, "The end of a lease that once had keys, and has none any more, takes 
       ("lease.a_key_changes_its_lease", "* header.revision"),
       ("lease.revoke_without_keys_takes_no_revision", "* header.revision"),
       ("kv.delete_takes_the_key_from_its_lease", "* header.revision"))
+known(NEWER, "Cancelling a downgrade when there is none is no error (3.7), and 3.4 knows no downgrades.",
+      ("cluster.downgrade", "1[1-5] Downgrade *"))
+known(NEWER, "Cancelling a downgrade when there is none is no error (3.7), and 3.4 knows no downgrades.",
+      ("cluster.downgrade", "*"), etcd="3.4")
+known(NEWER, "Answers of `Alarm` have a header, and there is `AuthStatus` (since 3.5).",
+      ("cluster.alarm*", "* Alarm"), ("cluster.alarm*", "* Alarm header.*"),
+      ("space.quota", "* alarms*"), ("cluster.auth_is_off", "1 AuthStatus *"), etcd="3.4")
+known(MISSING, "Members of a running cluster are not changed.", ("cluster.member_errors", "*"))
+
+known(MISSING, "`RangeStream`, alarms that are raised, quotas, automatic compaction, `Downgrade`.",
+      ("kv.range_stream", "*"), ("cluster.alarm_nospace_by_hand", "*"), ("cluster.downgrade", "*"),
+      ("space.*", "*"))
+known(MISSING, "The limit on a request does not count etcd's envelope (18 bytes); a sort target without an "
+      "order sorts before the limit cuts; inside a transaction a revision that cannot be read is an error "
+      "whichever branch is taken, and one below zero is the newest.",
+      ("kv.put_large", "*"), ("kv.range_sort_order_0_target_4", "*"), ("txn.historic_reads", "*"),
+      ("txn.order_of_errors", "*"), ("txn.put_errors_inside", "*"))
+known(MISSING, "A list of leases may be that of a moment ago, on a node among several.",
+      ("lease.leases*", "* leases*"), ("lease.leases", "* LeaseLeases *"), ("lease.grant_ids", "*"),
+      ("lease.keys_are_known_at_once", "*"))
 
 
 def page():

@@ -88,14 +88,29 @@ class Schema:
                 while self._take() != ";":
                     pass
             else:
-                repeated = word == "repeated"
-                kind = self._take() if repeated else word
+                repeated = word in ("repeated", "map")
+                kind = self._take() if word == "repeated" else word
+                if word == "map":
+                    kind = self._map(name)
                 field = self._take()
                 self._take()
                 number = int(self._take())
                 while self._take() != ";":
                     pass
                 message.add(Field(field, number, self._scoped(kind, name), repeated, depth > 1))
+
+    def _map(self, scope):
+        """A map is a list of entries."""
+        self._take()
+        key = self._take()
+        self._take()
+        value = self._take()
+        self._take()
+        entry = f"Entry{len(self.messages)}"
+        message = self.messages[f"{scope}.{entry}"] = Message(entry)
+        message.add(Field("key", 1, self._scoped(key, scope), False, False))
+        message.add(Field("value", 2, self._scoped(value, scope), False, False))
+        return entry
 
     def _scoped(self, kind, scope):
         return kind if kind in SCALARS else (scope, kind)

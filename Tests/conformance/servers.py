@@ -1,5 +1,5 @@
 """Starts real etcd and Polder with the same flags, one node or three, plain or with TLS."""
-import os, shutil, signal, socket, subprocess, tempfile, time
+import os, shutil, signal, socket, subprocess, tempfile, threading, time
 
 from client import Channel, Failed
 
@@ -14,9 +14,13 @@ class Ports:
     """Ports of this run; none is handed out twice."""
 
     def __init__(self, base):
-        self.next = base
+        self.next, self.lock = base, threading.Lock()
 
     def take(self):
+        with self.lock:
+            return self._take()
+
+    def _take(self):
         while True:
             self.next += 1
             with socket.socket() as s:

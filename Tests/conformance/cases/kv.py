@@ -1,5 +1,5 @@
 """Range, Put, DeleteRange, Compact."""
-from harness import add, case
+from harness import ANY, add, case
 from cases.ops import *
 
 
@@ -281,3 +281,44 @@ def count_after_deletions_at_a_revision(t):
     t.get("a", "z", count_only=True)
     t.get("a", "z", count_only=True, revision=t.r + 8)
     t.get("a", "z", limit=1, revision=t.r + 8)
+
+
+HEADER = {"cluster_id": ANY, "member_id": ANY, "raft_term": ANY}
+
+
+def range_stream(t):
+    """As of etcd 3.7."""
+    t.fill(*[f"k{i:02}" for i in range(35)])
+    for more in ({}, {"limit": 12}, {"count_only": True}, {"revision": t.r + 15}, {"key": "x"},
+                 {"sort_order": 2}, {"min_mod_revision": 1}, {"revision": t.r + 100}):
+        stream = t.stream("RangeStream")
+        stream.send({"key": "k", "range_end": "l", "keys_only": True, **more})
+        stream.half_close()
+        parts, rows = [], 0
+        while isinstance(part := stream.next(), dict):
+            part = part["range_response"]
+            rows += len(part.pop("kvs", []))
+            parts.append(part)
+        t.record("rows", rows)
+        t.record("last", parts[-1] if parts else {})
+        t.record("others are rows only", all(not part for part in parts[:-1]))
+        t.record("end", {"code": part.code, "text": part.details})
+
+
+def _parts(rows, revision, count=0, more=False, error=("OK", "")):
+    last = {} if error[0] != "OK" else {"header": {**HEADER, "revision": revision}}
+    if count:
+        last["count"] = count
+    if more:
+        last["more"] = True
+    return [("rows", rows), ("last", last), ("others are rows only", True),
+            ("end", {"code": error[0], "text": error[1]})]
+
+
+add("kv.range_stream", range_stream, gateway=False, expected=[
+    *_parts(35, "r+35", 35), *_parts(12, "r+35", 35, True), *_parts(0, "r+35", 35),
+    *_parts(15, "r+35", 15), *_parts(0, "r+35"),
+    *_parts(0, "", error=("UNIMPLEMENTED", "RangeStream does not support custom sort orders")),
+    *_parts(0, "", error=("UNIMPLEMENTED", "RangeStream does not support revision filters")),
+    *_parts(0, "", error=(
+        "OUT_OF_RANGE", "etcdserver: mvcc: required revision is a future revision"))])

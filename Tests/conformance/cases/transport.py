@@ -56,9 +56,3 @@ def client_api_version(t):
 def unknown_metadata(t):
     t.call("Range", {"key": "a"}, metadata=[("some-thing", "x"), ("hasleader", "false"),
                                             ("hasleader", "rubbish")])
-
-
-@case(gateway=False)
-def a_deadline_of_nothing(t):
-    answer = t.call("Range", {"key": "a"}, timeout=0.000001, quiet=True)
-    t.record("answered", answer is not None)

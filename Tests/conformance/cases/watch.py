@@ -111,7 +111,7 @@ def previous_values_in_the_past(t):
         w.events(6 - start)
 
 
-@case
+@case(spread=False)
 def previous_values_over_a_compaction(t):
     t.fill("a", "a", "a", "a")
     t.compact(t.r + 3)
@@ -183,8 +183,7 @@ def ids_of_the_client(t):
     w.create("f", watch_id=-5)
     w.create("g", watch_id=-1)
     t.txn([], [P(k, "1") for k in "abcdefg"])
-    w.quiet(0.15)
-    w.events(3)
+    w.events(7)
 
 
 @case
@@ -360,7 +359,7 @@ def progress_request_of_several(t):
     w.progress()
 
 
-@case(spread=False)
+@case(essential=False, spread=False, etcd=("3.5", "3.6", "3.7"))
 def progress_by_itself(t):
     """The servers run with an interval of one second."""
     w = t.watch()
@@ -371,7 +370,7 @@ def progress_by_itself(t):
     w.next("progress")
 
 
-@case(essential=False, spread=False)
+@case(essential=False, spread=False, etcd=("3.5", "3.6", "3.7"))
 def progress_by_itself_not_after_events(t):
     w = t.watch()
     w.create("a", progress_notify=True)
