@@ -82,7 +82,7 @@ package final class Facade {
         for open in calls.all where open.requiresLeader {
             switch open.state {
             case .watch, .keepAlive: fail(open.call, EtcdError.noLeader.failure)
-            case .expectsMessage, .waits, .observes, .contends, .follows,
+            case .expectsMessage, .waits, .rangeStream, .observes, .contends, .follows,
                 .reflects, .snapshot, .computes: break
             }
         }
@@ -124,6 +124,7 @@ package final class Facade {
             watches.close(stream)
             for token in stream.creations where pending.take(token) != nil { node.cancel(token: token) }
             stream.creations.removeAll()
+        case .rangeStream(let stream): stream.isClosed = true
         case .keepAlive(let stream): cancelAll(of: stream)
         case .contends(let contender): abandon(contender)
         case .follows(let follower): abandon(follower)
@@ -152,6 +153,14 @@ package final class Facade {
             }
         }
         guard let (token, deadline) = wait(call, as: kind) else { return }
+        node.submit(request, deadline: deadline, token: token)
+    }
+
+    /// For the host itself; the answer comes on the loop, if only that time is up.
+    package func submit(_ request: Request, onResponse: @escaping (Response) -> Void) {
+        let background = BackgroundRequest(onResponse)
+        let token = pending.add(Pending(call: nil, kind: .background(background)))
+        let deadline = node.now.advanced(by: limits.requestTimeout)
         node.submit(request, deadline: deadline, token: token)
     }
 
@@ -208,7 +217,7 @@ extension Facade: RPCHandler {
             case .keepAlive(let stream): try onKeepAlive(message, on: stream)
             case .reflects: try onReflection(call, message)
             // gRPC: one message of a unary call. What comes after it is passed over.
-            case .waits, .observes, .contends, .follows, .snapshot, .computes: break
+            case .waits, .rangeStream, .observes, .contends, .follows, .snapshot, .computes: break
             }
         } catch {
             if !looksAgain(call, after: error) { fail(call, error) }
@@ -225,7 +234,7 @@ extension Facade: RPCHandler {
             stream.isHalfClosed = true
             if stream.isIdle { complete(call) }
         case .reflects: complete(call)
-        case .waits, .observes, .contends, .follows, .snapshot, .computes: break
+        case .waits, .rangeStream, .observes, .contends, .follows, .snapshot, .computes: break
         }
     }
 
@@ -239,6 +248,7 @@ extension Facade: RPCHandler {
         guard let open = calls[call] else { return }
         switch open.state {
         case .watch(let stream): watches.onWritable(stream)
+        case .rangeStream(let stream): resume(stream)
         case .follows(let follower): onWritable(follower)
         case .snapshot(let stream): continueSnapshot(stream)
         case .expectsMessage, .waits, .keepAlive, .observes, .contends, .reflects, .computes: break
@@ -278,16 +288,12 @@ extension Facade: RPCHandler {
             .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd, .roleGet,
             .roleList, .roleDelete, .roleGrantPermission, .roleRevokePermission:
             try onAuth(open.method, call, message)
-        case .rangeStream:
-            // As a server of 3.6 answers; Kubernetes then uses Range.
-            throw CallFailure(
-                status: .unimplemented,
-                text: "unknown method RangeStream for service etcdserverpb.KV")
+        case .rangeStream: try onRangeStream(call, message)
         case .memberAdd, .memberRemove, .memberUpdate, .memberPromote:
             throw .notYetSupported("changing members")
         case .snapshot: try onSnapshot(call)
         case .moveLeader: try onMoveLeader(call, message)
-        case .downgrade: throw .notYetSupported("downgrading")
+        case .downgrade: try onDowngrade(call, message)
         case .lock: try onLock(call, message)
         case .unlock: try onUnlock(call, message)
         case .electionCampaign: try onCampaign(call, message)
@@ -312,6 +318,7 @@ extension Facade: NodeClient {
         if case .contends(let contender) = waiting.kind {
             return onResponse(response, for: contender)
         }
+        if case .background(let request) = waiting.kind { return request.onResponse(response) }
         guard let call = waiting.call else { return }
         if case .failed(.authChanged) = response, looksAgainAfterFence(call) { return }
         switch (waiting.kind, response) {
@@ -373,11 +380,12 @@ extension Facade: NodeClient {
                 case .readOnlyTransaction(let transaction):
                     answer(call, try read(transaction, index))
                 case .memberList: answer(call, memberList())
+                case .rangeStream(let query): try beginRangeStream(call, query, index)
                 case .leader(let query): try onLeaderIndex(call, query, index)
                 case .put, .delete, .transaction, .compaction, .leaseGrant, .leaseRevoke,
                     .leaseTimeToLive, .leaseList, .keepAlive, .healthCheck, .headerOnly,
                     .proclaim, .contends, .follows, .refreshed, .watchCreation, .auth, .authRead,
-                    .authenticate, .hashing, .moveLeader:
+                    .authenticate, .hashing, .moveLeader, .background:
                     invariant(false, "a read index for what reads nothing")
                 }
             } catch {

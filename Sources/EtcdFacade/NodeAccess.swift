@@ -45,6 +45,13 @@ package protocol NodeAccess: AnyObject {
     var authState: AuthState { get }
     /// The keys attached to a lease, as this node's replicas know them.
     func keys(of lease: LeaseID) -> [Bytes]
+    /// As `range`, but `count` may be of the answer's rows only: for those who ask for one part after the
+    /// other.
+    func part(_ query: RangeQuery, at revision: Revision) throws(RequestError) -> RangeResult
+
+    /// Raises an alarm or takes it back, for all members of the region, as a client asks (etcd's Alarm).
+    /// False: that changed nothing.
+    func setAlarm(_ alarm: Alarm, isRaised: Bool) -> Bool
 
     /// Losers of conflicts between regions, the newest first (geo.md "Conflicts").
     func conflicts(limit: Int) -> [ConflictReport]
@@ -65,6 +72,23 @@ extension NodeAccess {
     package func conflicts(limit: Int) -> [ConflictReport] { [] }
     package var authState: AuthState { AuthState() }
     package func keys(of lease: LeaseID) -> [Bytes] { [] }
+    package func part(
+        _ query: RangeQuery, at revision: Revision
+    ) throws(RequestError) -> RangeResult { try range(query, at: revision) }
+}
+
+/// etcd's AlarmMember.
+package struct Alarm: Hashable, Sendable {
+    package enum Kind: UInt8, Sendable, CaseIterable {
+        case noSpace = 1
+        case corrupt
+    }
+    package var memberID: UInt64
+    package var kind: Kind
+    package init(memberID: UInt64, kind: Kind) {
+        self.memberID = memberID
+        self.kind = kind
+    }
 }
 
 /// What the node tells the facade.
@@ -201,6 +225,10 @@ package struct NodeStatus: Sendable {
     /// Can this node serve linearizable reads right now?
     package var isReady = false
     package var problems: [String] = []
+    /// Of all members of the region, as far as this node has heard.
+    package var alarms: [Alarm] = []
+    /// etcd's --quota-backend-bytes; 0: the disk is the limit.
+    package var quotaBytes: Int64 = 0
     package var geoLinks: [GeoLink] = []
     package var conflicts: [ConflictCount] = []
     /// Changes of the sequencer's epoch that this process has seen.

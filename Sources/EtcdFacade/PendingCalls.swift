@@ -9,6 +9,7 @@ struct Pending {
         case delete
         case transaction
         case range(RangeQuery)
+        case rangeStream(RangeQuery)
         case readOnlyTransaction(Transaction)
         case compaction
         case leaseGrant
@@ -34,10 +35,18 @@ struct Pending {
         case authenticate(Facade.Authentication)
         /// A password is at work.
         case hashing
+        /// Asked by the node's own host, not by a client.
+        case background(BackgroundRequest)
     }
     /// nil: not an RPC.
     let call: CallReference?
     let kind: Kind
+}
+
+/// What a host asks of its region by itself, such as a compaction.
+package final class BackgroundRequest {
+    let onResponse: (Response) -> Void
+    init(_ onResponse: @escaping (Response) -> Void) { self.onResponse = onResponse }
 }
 
 /// Tokens to what waits under them: a flat table with a free list. A token is never used twice in
@@ -79,6 +88,7 @@ struct OpenCall {
         case waits(UInt64)
         case watch(WatchStream)
         case keepAlive(KeepAliveStream)
+        case rangeStream(RangeStream)
         /// Health.Watch: has its answer, and stays open until the client goes.
         case observes
         /// Lock, Campaign: its key is, or is to be, in a queue.

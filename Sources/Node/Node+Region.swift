@@ -258,6 +258,7 @@ extension Node {
         }
         for i in partitions.indices { partitions[i].covered(through: localFrontier, into: &region) }
         answerReads(into: &effects)
+        if !leaseReadings.isEmpty { answerLeaseReadings() }
         releaseHeld(into: &effects)
         startRebuilds(into: &effects)
         for region in senders.keys.sorted() { stepSender(region, .frontier(localFrontier), into: &effects) }

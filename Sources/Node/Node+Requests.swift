@@ -162,8 +162,7 @@ extension Node {
             var plan = ReadPlan()
             plan.add(transaction)
             if !plan.historic.isEmpty {
-                lookBack(
-                    id, request, tag, plan.historic.map(\.revision), deadline: deadline, fence: fence)
+                lookBack(id, request, tag, deadline: deadline, fence: fence)
                 return
             }
         }
@@ -173,14 +172,12 @@ extension Node {
     /// Whether a named revision is of the past, and held by this node's replicas, is known only once
     /// the frontier has been asked for (S9).
     private mutating func lookBack(
-        _ id: RequestID, _ request: Request, _ tag: RequestTag?, _ revisions: [Revision],
-        deadline: Instant, fence: UInt64
+        _ id: RequestID, _ request: Request, _ tag: RequestTag?, deadline: Instant, fence: UInt64
     ) {
         let token = nextInternal
         nextInternal += 1
         lookBacks[token] = LookBack(
-            id: id, request: request, tag: tag, revisions: revisions, deadline: deadline,
-            fence: fence)
+            id: id, request: request, tag: tag, deadline: deadline, fence: fence)
         readsWanted.append((token, deadline))
     }
 
@@ -188,16 +185,22 @@ extension Node {
         switch answer {
         case .failure(let error): region.answers.append((back.id, .failed(error)))
         case .success(let point):
-            if back.revisions.contains(where: { $0 > point.revision }) {
-                region.answers.append((back.id, .failed(.futureRevision)))
-            } else if back.revisions.contains(where: { $0 < point.compactRevision }) {
-                region.answers.append((back.id, .failed(.compacted)))
-            } else {
-                let route = routeOf(back.request)
-                executeNow(
-                    back.id, back.request, back.tag, route, deadline: back.deadline,
-                    fence: back.fence)
+            var request = back.request
+            if case .transaction(var transaction) = request {
+                // Whether it matters depends on the branch that is taken.
+                transaction.forEachRange { query in
+                    guard query.revision > .zero, query.refusal == nil else { return }
+                    if query.revision > point.revision {
+                        query.revision = RangeQuery.futureRevision
+                    } else if query.revision < point.compactRevision {
+                        query.revision = RangeQuery.compactedRevision
+                    }
+                }
+                request = .transaction(transaction)
             }
+            executeNow(
+                back.id, request, back.tag, routeOf(request), deadline: back.deadline,
+                fence: back.fence)
         }
     }
 
@@ -339,12 +342,13 @@ extension Node {
     }
 
     mutating func finish(_ token: UInt64, _ response: Response, into effects: inout NodeEffects) {
-        guard forget(token) != nil else { return }
+        guard let asked = forget(token) else { return }
         if let request = internalTokens.removeValue(forKey: token) {
             finishInternal(request, response, into: &effects)
             return
         }
-        guard let revision = response.revision, revision > localFrontier else {
+        let end = endOfLease(asked.request, response)
+        guard let revision = response.revision, revision > localFrontier || !isSeen(end) else {
             effects.responses.append((token, response))
             return
         }
@@ -352,18 +356,37 @@ extension Node {
         // long.
         held.append(
             Held(
-                token: token, response: response, revision: revision,
+                token: token, response: response, revision: revision, lease: end,
                 until: now.advanced(by: .milliseconds(50))))
     }
 
     mutating func releaseHeld(into effects: inout NodeEffects) {
         guard !held.isEmpty else { return }
-        let localFrontier = localFrontier, now = now
-        held.removeAll { h in
-            guard h.revision <= localFrontier || h.until <= now else { return false }
-            effects.responses.append((h.token, h.response))
-            return true
+        var kept: [Held] = []
+        for h in held {
+            if (h.revision <= localFrontier && isSeen(h.lease)) || h.until <= now {
+                effects.responses.append((h.token, h.response))
+            } else {
+                kept.append(h)
+            }
         }
+        held = kept
+    }
+
+    /// Grants and revocations take no revision, and yet a list of leases that this node gives after its
+    /// answer must know of them.
+    private func endOfLease(_ request: Request, _ response: Response) -> LeaseChange? {
+        switch (request, response) {
+        case (.leaseGrant(let lease, _), .leaseGranted): LeaseChange(lease: lease, isGrant: true)
+        case (.leaseRevoke(let lease), .leaseRevoked): LeaseChange(lease: lease, isGrant: false)
+        default: nil
+        }
+    }
+
+    private func isSeen(_ change: LeaseChange?) -> Bool {
+        guard let change else { return true }
+        let home = partitions[index(map.home(of: change.lease))].state
+        return (home.leases[change.lease] != nil) == change.isGrant
     }
 
     mutating func wakeRequests(into effects: inout NodeEffects) {
@@ -399,9 +422,17 @@ extension Node {
     // MARK: Leases
 
     mutating func answerLeaseReadings() {
-        let readings = region.leaseReadings
+        // The keys of other partitions are those of this node's replicas: read once they have all that
+        // was answered before the lease's home was asked.
+        leaseReadings.append(contentsOf: region.leaseReadings)
         region.leaseReadings.removeAll(keepingCapacity: true)
+        let readings = leaseReadings
+        leaseReadings.removeAll(keepingCapacity: true)
         for reading in readings {
+            guard reading.revision <= localFrontier else {
+                leaseReadings.append(reading)
+                continue
+            }
             var keys: [Bytes] = []
             for partition in partitions {
                 keys.append(contentsOf: partition.state.leaseKeys[reading.lease] ?? [])

@@ -55,6 +55,8 @@ package struct Node: Sendable {
     var parked: [UInt64] = []
     var parkedUntil = Instant.never
     var held: [Held] = []
+    /// Questions for a lease's keys that this node's replicas cannot answer yet.
+    var leaseReadings: [RegionEffects.LeaseReading] = []
     var remote: [RequestID: Instant] = [:]
     var internalTokens: [UInt64: InternalRequest] = [:]
     var nextInternal: UInt64 = 1 << 63
@@ -135,6 +137,7 @@ package struct Node: Sendable {
         let token: UInt64
         let response: Response
         let revision: Revision
+        let lease: LeaseChange?
         let until: Instant
     }
 
@@ -144,11 +147,16 @@ package struct Node: Sendable {
         let drainUntil: Instant
     }
 
+    /// A lease that this node's replica of its home must have, or must no longer have.
+    struct LeaseChange: Sendable {
+        let lease: LeaseID
+        let isGrant: Bool
+    }
+
     struct LookBack: Sendable {
         let id: RequestID
         let request: Request
         let tag: RequestTag?
-        let revisions: [Revision]
         let deadline: Instant
         let fence: UInt64
     }
@@ -323,6 +331,7 @@ package struct Node: Sendable {
         }
         touched.removeAll(keepingCapacity: true)
         drain(into: &effects)
+        releaseHeld(into: &effects)
         for i in partitions.indices { partitions[i].flushRecords(into: &effects.store) }
         directory.flushScalars(into: &effects.store)
         closeTicket(into: &effects)

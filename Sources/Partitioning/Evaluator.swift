@@ -35,8 +35,11 @@ package struct Evaluator {
             table: table, plan: plan, historic: historic, leaseIsAlive: leaseIsAlive)
         var path: [Bool] = []
         evaluator.choosePath(transaction, into: &path)
+        // As in etcd: what is wrong with a put comes before what is wrong with a range.
         var next = 0
-        try evaluator.check(transaction, path: path, next: &next)
+        try evaluator.checkPuts(transaction, path: path, next: &next)
+        next = 0
+        try evaluator.checkRanges(transaction, path: path, next: &next)
         next = 0
         let result = try evaluator.execute(transaction, path: path, next: &next)
         return Evaluation(
@@ -67,7 +70,9 @@ package struct Evaluator {
 
     // MARK: Checks before anything is executed
 
-    private func check(_ transaction: Transaction, path: [Bool], next: inout Int) throws(RequestError) {
+    private func checkPuts(
+        _ transaction: Transaction, path: [Bool], next: inout Int
+    ) throws(RequestError) {
         let succeeded = path[next]
         next += 1
         for operation in succeeded ? transaction.success : transaction.failure {
@@ -75,12 +80,25 @@ package struct Evaluator {
             case .put(let put):
                 if put.keepsValue || put.keepsLease, table.live(put.key) == nil { throw .keyNotFound }
                 if put.lease != .none, !leaseIsAlive(put.lease) { throw .leaseNotFound }
+            case .range, .delete: break
+            case .transaction(let nested): try checkPuts(nested, path: path, next: &next)
+            }
+        }
+    }
+
+    private func checkRanges(
+        _ transaction: Transaction, path: [Bool], next: inout Int
+    ) throws(RequestError) {
+        let succeeded = path[next]
+        next += 1
+        for operation in succeeded ? transaction.success : transaction.failure {
+            switch operation {
             case .range(let query):
                 if query.revision > .zero, case .failed(let error) = answer(toHistoric: query) {
                     throw error
                 }
-            case .delete: break
-            case .transaction(let nested): try check(nested, path: path, next: &next)
+            case .put, .delete: break
+            case .transaction(let nested): try checkRanges(nested, path: path, next: &next)
             }
         }
     }

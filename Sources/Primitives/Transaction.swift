@@ -17,6 +17,28 @@ public struct Transaction: Hashable, Sendable {
     }
 }
 
+extension Transaction {
+    /// Every range of both branches, the nested ones too.
+    public mutating func forEachRange(_ change: (inout RangeQuery) -> Void) {
+        for i in success.indices { success[i].forEachRange(change) }
+        for i in failure.indices { failure[i].forEachRange(change) }
+    }
+}
+
+extension Operation {
+    fileprivate mutating func forEachRange(_ change: (inout RangeQuery) -> Void) {
+        switch self {
+        case .range(var query):
+            change(&query)
+            self = .range(query)
+        case .transaction(var nested):
+            nested.forEachRange(change)
+            self = .transaction(nested)
+        case .put, .delete: break
+        }
+    }
+}
+
 public struct Compare: Hashable, Sendable {
     public enum Relation: UInt8, Sendable { case equal = 0, greater, less, notEqual }
     public enum Target: Hashable, Sendable {
@@ -155,6 +177,18 @@ public struct RangeQuery: Hashable, Sendable {
         self.maxCreateRevision = maxCreateRevision
     }
 
+    /// What a revision becomes that cannot be read: inside a transaction that is an error only if its
+    /// branch is taken. Whoever answers says `refusal`.
+    public static let compactedRevision = Revision(.max - 1)
+    public static let futureRevision = Revision(.max - 2)
+    public var refusal: RequestError? {
+        switch revision {
+        case Self.compactedRevision: .compacted
+        case Self.futureRevision: .futureRevision
+        default: nil
+        }
+    }
+
     public var hasFilter: Bool {
         minModRevision != 0 || maxModRevision != 0 || minCreateRevision != 0 || maxCreateRevision != 0
     }
@@ -208,6 +242,11 @@ extension RangeQuery {
         var result = RangeResult(count: Int64(rows.count))
         if countOnly { return result }
         var kept = hasFilter ? rows.filter(passesFilter) : rows
+        // Without an order etcd counts the limit before it sorts by the target: what is sorted are the
+        // first keys, and one more.
+        if order == .none, target != .key, limit > 0, !hasFilter, kept.count > limit {
+            kept.removeSubrange((Int(limit) + 1)...)
+        }
         sort(&kept)
         if limit > 0, kept.count > limit {
             kept.removeSubrange(Int(limit)...)

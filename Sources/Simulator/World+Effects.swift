@@ -111,6 +111,7 @@ extension World {
         for range in read.plan.ranges { keys.append(contentsOf: store.rows(in: range)) }
         let wanted = Set(keys).filter { read.range.contains(KeyHash.hash($0)) }.sorted()
         let historic = read.plan.historic.map { query in
+            if let refusal = query.refusal { return ReadAnswer.Historic.failed(refusal) }
             do throws(RequestError) {
                 return ReadAnswer.Historic.result(try store.range(query, at: query.revision))
             } catch {

@@ -3,9 +3,11 @@ package import Primitives
 extension Store {
     // MARK: At a revision
 
-    /// etcd's Range at one revision (`query.revision` is not looked at).
+    /// etcd's Range at one revision (`query.revision` is not looked at). Without `countsAll` the walk may
+    /// end at the limit, and the count is of no use.
     package func range(
-        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange = .all
+        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID,
+        hashes: HashRange = .all, countsAll: Bool = true
     ) throws(RequestError) -> RangeResult {
         try checkFloor(revision, keyspace)
         let result = try reporting { () throws(StorageError) in
@@ -16,7 +18,8 @@ extension Store {
             }
             // Order `none` sorts by any target but the key (see `RangeQuery.answer`).
             if query.countOnly || (query.target == .key && query.order != .descending) {
-                return try ordered(query, at: revision, in: keyspace, hashes: hashes)
+                return try ordered(
+                    query, at: revision, in: keyspace, hashes: hashes, countsAll: countsAll)
             }
             return try sorted(query, at: revision, in: keyspace, hashes: hashes)
         }
@@ -48,7 +51,8 @@ extension Store {
     /// In the store's order: rows until the limit, then only counting, which copies nothing; and not
     /// even that where the count is known.
     private func ordered(
-        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange
+        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange,
+        countsAll: Bool
     ) throws(StorageError) -> RangeResult {
         var result = RangeResult()
         var buffer = RowBuffer()
@@ -69,13 +73,13 @@ extension Store {
             }
             if buffer.count == limit {
                 result.more = true
-                return known == nil
+                return countsAll && known == nil
             }
             buffer.append(version, withValue: !query.keysOnly)
             return true
         }
         result.rows = try buffer.rows()
-        guard hashes == .all else { return result }
+        guard hashes == .all, countsAll else { return result }
         if let known {
             result.count = known
         } else if result.count > countedMin, query.countOnly || result.more {

@@ -52,10 +52,17 @@ import Testing
             (.memberNotFound, .notFound, "member not found"),
             (.notLeader, .failedPrecondition, "not leader"),
             (.badLeaderTransferee, .failedPrecondition, "bad leader transferee"),
+            (.downgradeVersionFormat, .invalidArgument, "wrong downgrade target version format"),
+            (.downgradeVersionInvalid, .invalidArgument, "invalid downgrade target version"),
+            (.unknownMethod, .unknown, "unknown method"),
             (.noLeader, .unavailable, "no leader"),
             (.leaderChanged, .unavailable, "leader changed"),
             (.stopped, .unavailable, "server stopped"),
             (.timedOut, .unavailable, "request timed out"),
+            (
+                .transferTimedOut, .unavailable,
+                "request timed out, leader transfer took too long"
+            ),
             (.unhealthy, .unavailable, "unhealthy cluster"),
             (.cancelled, .cancelled, "request canceled"),
             (.deadlineExceeded, .deadlineExceeded, "context deadline exceeded"),
@@ -115,20 +122,13 @@ import Testing
     @Test func `what comes in later versions is refused and named`() {
         let client = Client()
         let methods: [RPCMethod] = [
-            .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .downgrade,
+            .memberAdd, .memberRemove, .memberUpdate, .memberPromote,
         ]
         for method in methods {
             let outcome = client.failure(method, Etcdserverpb_StatusRequest())
             #expect(outcome?.status == .unimplemented, "\(method)")
             #expect(outcome?.text.hasSuffix("is not yet supported") == true, "\(method)")
         }
-        let stream = client.failure(
-            .rangeStream, Etcdserverpb_RangeRequest.with { $0.key = data("k") })
-        #expect(
-            stream
-                == Recorder.Outcome(
-                    status: .unimplemented,
-                    text: "unknown method RangeStream for service etcdserverpb.KV"))
         let login = client.failure(.authenticate, Etcdserverpb_AuthenticateRequest())
         #expect(login?.text == "etcdserver: authentication is not enabled")
     }

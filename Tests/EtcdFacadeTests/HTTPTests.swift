@@ -70,8 +70,8 @@ import Testing
 
     @Test func `version names etcd's`() throws {
         let version = try json(text(Client(), "/version"))
-        #expect(version["etcdserver"] as? String == "3.6.6")
-        #expect(version["etcdcluster"] as? String == "3.6.0")
+        #expect(version["etcdserver"] as? String == "3.7.0")
+        #expect(version["etcdcluster"] as? String == "3.7.0")
     }
 
     @Test func `metrics are Prometheus text with etcd's names and ours`() throws {

@@ -80,10 +80,67 @@ import Testing
             .alarm, Etcdserverpb_AlarmRequest())
         #expect(alarms.alarms.isEmpty)
         #expect(alarms.hasHeader)
-        let raise = client.failure(.alarm, Etcdserverpb_AlarmRequest.with { $0.action = .activate })
-        #expect(raise?.status == .unimplemented)
         let _: Etcdserverpb_DefragmentResponse = try client.call(
             .defragment, Etcdserverpb_DefragmentRequest())
+        #expect(client.node.reclaims == 1)
+    }
+
+    @Test func `alarms are raised, listed by kind, and taken back`() throws {
+        let client = Client()
+        func ask(
+            _ action: Etcdserverpb_AlarmRequest.AlarmAction, _ kind: Etcdserverpb_AlarmType,
+            member: UInt64 = 7
+        ) throws -> [UInt64] {
+            let request = Etcdserverpb_AlarmRequest.with {
+                $0.action = action
+                $0.alarm = kind
+                $0.memberID = member
+            }
+            let answer: Etcdserverpb_AlarmResponse = try client.call(.alarm, request)
+            return answer.alarms.map(\.memberID)
+        }
+        #expect(try ask(.activate, .nospace) == [7])
+        #expect(try ask(.activate, .nospace) == [])
+        #expect(try ask(.get, .none) == [7])
+        #expect(try ask(.get, .nospace, member: 99) == [7])
+        #expect(try ask(.get, .corrupt) == [])
+        let status: Etcdserverpb_StatusResponse = try client.call(
+            .status, Etcdserverpb_StatusRequest())
+        #expect(status.errors == ["memberID:7 alarm:NOSPACE "])
+        #expect(try ask(.deactivate, .none) == [])
+        #expect(try ask(.deactivate, .nospace, member: 8) == [])
+        #expect(try ask(.deactivate, .nospace) == [7])
+        #expect(try ask(.get, .none) == [])
+    }
+
+    @Test(arguments: [
+        (0, "", "wrong downgrade target version format"),
+        (0, "3", "wrong downgrade target version format"),
+        (0, "x.y.z", "wrong downgrade target version format"),
+        (0, "2.0.0", "invalid downgrade target version"),
+        (0, "3.5.0", "invalid downgrade target version"),
+        (0, "3.7.0", "invalid downgrade target version"),
+        (1, "9.9.9", "invalid downgrade target version"), (1, "3.6.0", "nothing to downgrade"),
+    ])
+    func `downgrading is answered as by a modern etcd`(_ row: (Int, String, String)) {
+        let client = Client()
+        let outcome = client.failure(
+            .downgrade,
+            Etcdserverpb_DowngradeRequest.with {
+                $0.action = .init(rawValue: row.0) ?? .validate
+                $0.version = row.1
+            })
+        #expect(outcome?.text.hasSuffix(row.2) == true, "\(String(describing: outcome))")
+    }
+
+    @Test func `a valid target of a downgrade is confirmed, and cancelling nothing is no error`() throws {
+        let client = Client()
+        let valid: Etcdserverpb_DowngradeResponse = try client.call(
+            .downgrade, Etcdserverpb_DowngradeRequest.with { $0.version = "3.6" })
+        #expect(valid.version == "3.7.0" && valid.hasHeader)
+        let cancelled: Etcdserverpb_DowngradeResponse = try client.call(
+            .downgrade, Etcdserverpb_DowngradeRequest.with { $0.action = .cancel })
+        #expect(cancelled.version == "3.7.0")
     }
 
     @Test func `the leader moves to another member, and only the leader moves it`() throws {

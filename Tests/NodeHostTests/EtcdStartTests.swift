@@ -145,11 +145,52 @@ import Testing
         let found = try arguments(
             ["--snapshot-count=10000", "--log-outputs=stderr", "--heartbeat-interval", "250", "--enable-pprof",
                 "--pre-vote=true"],
-            ["ETCD_QUOTA_BACKEND_BYTES": "8589934592", "ETCD_DATA_DRI": "d", "ETCDCTL_API": "3"])
+            ["ETCD_MAX_SNAPSHOTS": "7", "ETCD_DATA_DRI": "d", "ETCDCTL_API": "3"])
         #expect(found.warnings.compactMap { $0.metadata["flag"] }
-            == ["--quota-backend-bytes", "--heartbeat-interval", "--enable-pprof"])
+            == ["--heartbeat-interval", "--max-snapshots", "--enable-pprof"])
         #expect(found.warnings[0].metadata
             == ["variable": "ETCD_DATA_DRI", "suggestion": "ETCD_DATA_DIR"])
+    }
+
+    @Test func `history, quota and sockets are as the flags say`() throws {
+        func made(_ words: String...) throws -> HostConfiguration { try plan(words).configuration }
+        #expect(try made().autoCompaction == .off)
+        #expect(try made("--auto-compaction-retention=1").autoCompaction == .periodic(.seconds(3600)))
+        #expect(try made("--auto-compaction-retention=90s").autoCompaction == .periodic(.seconds(90)))
+        #expect(try made("--auto-compaction-retention=0").autoCompaction == .off)
+        #expect(
+            try made("--auto-compaction-mode=revision", "--auto-compaction-retention=1000")
+                .autoCompaction == .revision(1000))
+        #expect(try made("--quota-backend-bytes=-1").quotaBytes == 0)
+        #expect(try made("--quota-backend-bytes=8589934592").quotaBytes == 8_589_934_592)
+        let url = "unix:///run/etcd.sock"
+        let sockets = try made("--listen-client-urls=\(url)", "--advertise-client-urls=\(url)")
+        #expect(sockets.listeners.map(\.unixPath) == ["/run/etcd.sock"])
+        #expect(sockets.members[0].clientURLs == [url])
+    }
+
+    @Test func `names, suites and patience of connections are as the flags say`() throws {
+        let secure = [
+            "--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://h:1",
+            "--cert-file=c", "--key-file=k", "--trusted-ca-file=a",
+        ]
+        let made = try plan(
+            secure + [
+                "--client-cert-allowed-hostname=a.b,c.d", "--grpc-keepalive-min-time=1s",
+                "--grpc-keepalive-interval=30s", "--grpc-keepalive-timeout=3s", "--cipher-suites",
+                "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_AES_128_GCM_SHA256",
+            ])
+        let tls = try #require(made.configuration.clientTLS)
+        #expect(made.warnings.isEmpty)
+        #expect(tls.allowedNames == ["a.b", "c.d"])
+        #expect(tls.ciphers == "ECDHE-RSA-AES128-GCM-SHA256")
+        #expect(tls.cipherSuites == "TLS_AES_128_GCM_SHA256")
+        let limits = made.configuration.limits
+        #expect(limits.pingInterval == .seconds(1) && limits.keepAliveTimeout == .seconds(3))
+        #expect(limits.keepAliveInterval == .seconds(30))
+        #expect(
+            refusal(secure + ["--cipher-suites=TLS_NONE"])
+                == "etcd: --cipher-suites: unexpected TLS cipher suite \"TLS_NONE\"")
     }
 
     // MARK: Errors
@@ -162,8 +203,18 @@ import Testing
         (["--max-txn-ops", "many"], "etcd: --max-txn-ops: \"many\" is not a whole number"),
         (["--client-cert-auth=maybe"], "etcd: --client-cert-auth: \"maybe\" is not true or false"),
         (["--auto-tls"], "etcd: --auto-tls: not supported yet"),
-        (["--listen-client-urls", "unix://localhost:1"],
-            "etcd: --listen-client-urls: unix://localhost:1: unix:// sockets are not supported yet"),
+        (["--listen-client-urls", "unix://"],
+            "etcd: --listen-client-urls: unix://: a socket needs a path of at most 107 bytes"),
+        (["--listen-peer-urls", "unix://p"],
+            "etcd: --listen-peer-urls: unix://p: peers talk over the network"),
+        (["--auto-compaction-retention", "soon"],
+            "etcd: --auto-compaction-retention: \"soon\" is not a time such as 5m, or hours"),
+        (["--auto-compaction-mode", "revision", "--auto-compaction-retention", "5m"],
+            "etcd: --auto-compaction-retention: \"5m\" is not a number of revisions"),
+        (["--auto-compaction-mode", "never"],
+            "etcd: --auto-compaction-mode: \"never\" is not periodic or revision"),
+        (["--quota-backend-bytes", "much"],
+            "etcd: --quota-backend-bytes: \"much\" is not a whole number"),
         (["--listen-client-urls", "http://127.0.0.1:1"],
             "etcd: --advertise-client-urls: is required when --listen-client-urls is set explicitly"),
         (["--listen-peer-urls", "http://example.com:1"],

@@ -8,8 +8,6 @@ package enum CodecError: Error, Equatable {
     case invalidSortOption
     /// An operation of a transaction that says nothing; etcd: "etcdserver: key not found".
     case emptyOperation
-    /// A compare that asks for a relation or a target that there is not.
-    case invalidCompare
 
     static let truncated = CodecError.malformed("unexpected EOF")
     static let overflow = CodecError.malformed("proto: integer overflow")

@@ -167,13 +167,14 @@ package enum RequestCodec {
         return operation
     }
 
-    private static func compare(_ message: ProtoReader) throws(CodecError) -> Compare {
-        var reader = message
-        var key = Bytes.empty, end = Bytes.empty
+    /// etcd compares with zero (or the empty value) if the operand that the target needs is not the one
+    /// that was sent, and has an answer even to a target or a relation that it does not know.
+    package static func compare(_ message: ProtoReader) throws(CodecError) -> Compare {
         var relation: Int32 = 0, target: Int32 = 0
-        // The union's value, and which of its fields it was: a compare whose target names another
-        // field compares with zero, as in etcd.
+        var key = Bytes.empty, end = Bytes.empty
+        // The union's value, and which of its fields it was.
         var number: Int64 = 0, value = Bytes.empty, field: UInt32 = 0
+        var reader = message
         while let tag = try reader.tag() {
             switch tag {
             case 0x08: relation = try reader.number()
@@ -189,21 +190,24 @@ package enum RequestCodec {
             default: try reader.skip(tag)
             }
         }
-        guard let relation = UInt8(exactly: relation).flatMap(Compare.Relation.init(rawValue:)) else {
-            throw .invalidCompare
-        }
         let range = KeyRange(key: key, end: end)
-        func compare(_ target: Compare.Target) -> Compare {
-            Compare(range: range, relation: relation, target: target)
-        }
+        let wanted: Compare.Target
         switch target {
-        case 0: return compare(.version(field == 4 ? number : 0))
-        case 1: return compare(.createRevision(field == 5 ? number : 0))
-        case 2: return compare(.modRevision(field == 6 ? number : 0))
-        case 3: return compare(.value(field == 7 ? value : .empty))
-        case 4: return compare(.lease(field == 8 ? number : 0))
-        default: throw .invalidCompare
+        case 0: wanted = .version(field == 4 ? number : 0)
+        case 1: wanted = .createRevision(field == 5 ? number : 0)
+        case 2: wanted = .modRevision(field == 6 ? number : 0)
+        case 3: wanted = .value(field == 7 ? value : .empty)
+        case 4: wanted = .lease(field == 8 ? number : 0)
+        default:
+            // All are equal in what is not known; versions are never negative.
+            let isTrue = relation == 0 || !(0...3).contains(relation)
+            return Compare(range: range, relation: isTrue ? .greater : .less, target: .version(-1))
         }
+        let known = UInt8(exactly: relation).flatMap(Compare.Relation.init(rawValue:))
+        guard let known else {
+            return Compare(range: range, relation: .greater, target: .version(-1))
+        }
+        return Compare(range: range, relation: known, target: wanted)
     }
 
     private static func creation(_ message: ProtoReader) throws(CodecError) -> WatchCreation {

@@ -147,14 +147,15 @@ extension Facade {
     /// After the read index, so that the permissions are at least as new as the call.
     func checkPermission(toRead kind: Pending.Kind, _ call: CallReference) throws(CallFailure) {
         switch kind {
-        case .range(let query), .leader(let query): try checkReading(query.range, call)
+        case .range(let query), .rangeStream(let query), .leader(let query):
+            try checkReading(query.range, call)
         case .readOnlyTransaction(let transaction):
             guard let grants = try grants(of: call) else { return }
             try require(grants.permits(transaction))
         case .put, .delete, .transaction, .compaction, .leaseGrant, .leaseRevoke,
             .leaseTimeToLive, .leaseList, .keepAlive, .memberList, .healthCheck, .refreshed,
-            .watchCreation, .auth, .authRead, .authenticate, .hashing, .headerOnly, .proclaim,
-            .contends, .follows, .moveLeader:
+            .watchCreation, .auth, .authRead, .authenticate, .hashing, .background, .headerOnly,
+            .proclaim, .contends, .follows, .moveLeader:
             break
         }
     }

@@ -47,10 +47,13 @@ extension Facade {
 
     /// What would not fit a log entry of etcd. Reads may be larger, up to the server's message limit.
     func checkSize(_ message: Bytes) throws(CallFailure) {
-        guard message.count <= limits.requestBytesMax else {
+        guard message.count + Self.envelopeBytes <= limits.requestBytesMax else {
             throw EtcdError.requestTooLarge.failure
         }
     }
+
+    /// What etcd's log adds to a request, whose limit is of both: an id, and the fields around it.
+    private static let envelopeBytes = 18
 
     /// The answer to what was submitted; nil: the node answered something else.
     func encode(_ response: Response, for kind: Pending.Kind) -> [UInt8]? {
@@ -102,6 +105,7 @@ extension Facade {
 
 /// Where a query reads: at the index, or in the past if it names a revision that is still there.
 func revision(of query: RangeQuery, _ index: ReadIndex) throws(RequestError) -> Revision {
+    if let refusal = query.refusal { throw refusal }
     if query.revision == .zero { return index.revision }
     if query.revision > index.revision { throw .futureRevision }
     if query.revision < index.compactRevision { throw .compacted }

@@ -1,12 +1,12 @@
 import EtcdAPI
 import Primitives
 
-/// What is told to those who ask for etcd's version. Kubernetes wants three numbers, and trusts
-/// progress requests from 3.6 on.
+/// What is told to those who ask for etcd's version: whose calls are served. Kubernetes wants three
+/// numbers, and trusts progress requests from 3.6 on.
 package struct ServedVersions: Sendable {
-    package var etcd = "3.6.6"
-    package var etcdCluster = "3.6.0"
-    package var storage = "3.6.0"
+    package var etcd = "3.7.0"
+    package var etcdCluster = "3.7.0"
+    package var storage = "3.7.0"
     /// The schema of the files that snapshots are.
     package var snapshot = "3.5.0"
     package var polder = "0.1.0"
@@ -25,9 +25,13 @@ extension Facade {
         builder.field(7, status.appliedIndex)
         if status.sequencer == nil { builder.field(8, EtcdError.noLeader.text) }
         for problem in status.problems { builder.field(8, problem) }
+        for alarm in status.alarms {
+            builder.field(8, "memberID:\(alarm.memberID) alarm:\(alarm.kind.etcdName) ")
+        }
         builder.field(9, status.storeBytesInUse)
         builder.field(11, versions.storage)
-        // dbSizeQuota: none. downgradeInfo: none under way.
+        builder.field(12, status.quotaBytes)
+        // downgradeInfo: none under way.
         builder.message(13, [])
         answer(call, builder.bytes)
     }
@@ -98,12 +102,33 @@ extension Facade {
         }
     }
 
-    /// No alarm is ever raised yet: there are none to list and none to disarm.
+    /// GET lists by kind, whoever's they are; the others answer with the alarm that they changed.
     func onAlarm(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
-        let action = try NumberFields(message)[1]
-        if action != 0 { try requireRoot(call) }
-        guard action == 0 || action == 2 else { throw .notYetSupported("raising alarms by hand") }
-        answer(call, MessageBuilder(headers.at(node.status.revision)).bytes)
+        let numbers = try NumberFields(message)
+        if numbers[1] != 0 { try requireRoot(call) }
+        let member = UInt64(bitPattern: numbers[2])
+        let kind = UInt8(exactly: numbers[3]).flatMap(Alarm.Kind.init(rawValue:))
+        var told: [Alarm] = []
+        switch numbers[1] {
+        case 0: told = node.status.alarms.filter { numbers[3] == 0 || $0.kind == kind }
+        case 1, 2:
+            guard numbers[1] == 2 || kind != .corrupt else {
+                throw .notYetSupported("raising CORRUPT by hand")
+            }
+            if let kind {
+                let alarm = Alarm(memberID: member, kind: kind)
+                if node.setAlarm(alarm, isRaised: numbers[1] == 1) { told = [alarm] }
+            }
+        default: throw EtcdError.unknownMethod.failure
+        }
+        var builder = MessageBuilder(headers.at(node.status.revision))
+        for alarm in told {
+            builder.message(2) {
+                $0.field(1, alarm.memberID)
+                $0.field(2, UInt64(alarm.kind.rawValue))
+            }
+        }
+        answer(call, builder.bytes)
     }
 
     // MARK: gRPC health
@@ -140,6 +165,15 @@ extension Facade {
                 }
             }
             return name
+        }
+    }
+}
+
+extension Alarm.Kind {
+    var etcdName: String {
+        switch self {
+        case .noSpace: "NOSPACE"
+        case .corrupt: "CORRUPT"
         }
     }
 }

@@ -55,6 +55,9 @@ enum EtcdError: Error, CaseIterable {
     case memberNotFound
     case notLeader
     case badLeaderTransferee
+    case downgradeVersionFormat
+    case downgradeVersionInvalid
+    case unknownMethod
     case noLeader
     case leaderChanged
     case stopped
@@ -69,7 +72,7 @@ enum EtcdError: Error, CaseIterable {
         case .emptyKey, .keyNotFound, .valueProvided, .leaseProvided, .tooManyOperations,
             .duplicateKey, .invalidClientAPIVersion, .invalidSortOption, .requestTooLarge,
             .userEmpty, .roleEmpty, .authFailed, .permissionNotGiven, .invalidAuthManagement,
-            .authOldRevision:
+            .authOldRevision, .downgradeVersionFormat, .downgradeVersionInvalid:
             .invalidArgument
         case .compacted, .futureRevision, .leaseTTLTooLarge: .outOfRange
         case .noSpace, .tooManyRequests: .resourceExhausted
@@ -82,6 +85,7 @@ enum EtcdError: Error, CaseIterable {
         case .invalidAuthToken: .unauthenticated
         case .noLeader, .leaderChanged, .stopped, .timedOut, .transferTimedOut, .unhealthy:
             .unavailable
+        case .unknownMethod: .unknown
         case .watchCancelled, .cancelled: .cancelled
         case .deadlineExceeded: .deadlineExceeded
         }
@@ -126,6 +130,9 @@ enum EtcdError: Error, CaseIterable {
         case .memberNotFound: "etcdserver: member not found"
         case .notLeader: "etcdserver: not leader"
         case .badLeaderTransferee: "etcdserver: bad leader transferee"
+        case .downgradeVersionFormat: "etcdserver: wrong downgrade target version format"
+        case .downgradeVersionInvalid: "etcdserver: invalid downgrade target version"
+        case .unknownMethod: "etcdserver: unknown method"
         case .noLeader: "etcdserver: no leader"
         case .leaderChanged: "etcdserver: leader changed"
         case .stopped: "etcdserver: server stopped"

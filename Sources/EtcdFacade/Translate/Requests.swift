@@ -10,7 +10,7 @@ extension CodecError {
         case .malformed(let text):
             CallFailure(status: .internal, text: "grpc: error unmarshalling request: " + text)
         case .invalidSortOption: EtcdError.invalidSortOption.failure
-        case .emptyOperation, .invalidCompare: EtcdError.keyNotFound.failure
+        case .emptyOperation: EtcdError.keyNotFound.failure
         }
     }
 }
@@ -35,8 +35,20 @@ extension RangeQuery {
 
     /// etcd takes a limit or a revision below zero for none.
     mutating func normalize() {
-        if limit < 0 { limit = 0 }
+        normalizeLimit()
         if revision < .zero { revision = .zero }
+    }
+
+    /// Inside a transaction a revision below zero has been compacted.
+    mutating func normalizeInside() {
+        normalizeLimit()
+        if revision < .zero { revision = Self.compactedRevision }
+    }
+
+    private mutating func normalizeLimit() {
+        if limit < 0 { limit = 0 }
+        // Not to be taken for the marks of revisions that cannot be read.
+        if revision >= Self.futureRevision { revision = Self.futureRevision }
     }
 }
 

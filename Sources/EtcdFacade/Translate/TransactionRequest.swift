@@ -27,7 +27,7 @@ extension Transaction {
         while let tag = try reader.tag() {
             switch tag {
             case 0x0A:
-                let compare = try Compare.decode(try reader.message())
+                let compare = try RequestCodec.compare(try reader.message())
                 if compare.range.key.isEmpty { compareIssue = .emptyKey }
                 transaction.compares.append(compare)
             case 0x12, 0x1A:
@@ -80,7 +80,7 @@ extension Operation {
             case 0x0A:
                 do throws(CodecError) {
                     var query = try RequestCodec.range(try reader.bytes())
-                    query.normalize()
+                    query.normalizeInside()
                     decoded = (.range(query), query.issue)
                 } catch {
                     guard error == .invalidSortOption else { throw error }
@@ -99,50 +99,6 @@ extension Operation {
             }
         }
         return decoded
-    }
-}
-
-extension Compare {
-    /// etcd compares with zero (or the empty value) if the operand that the target needs is not the
-    /// one that was sent, and has an answer even to what it does not know: `RequestCodec` has none.
-    fileprivate static func decode(_ message: ProtoReader) throws(CodecError) -> Compare {
-        var relation: Int32 = 0, target: Int32 = 0
-        var key = Bytes.empty, end = Bytes.empty
-        // The union's value, and which of its fields it was.
-        var number: Int64 = 0, value = Bytes.empty, field: UInt32 = 0
-        var reader = message
-        while let tag = try reader.tag() {
-            switch tag {
-            case 0x08: relation = try reader.number()
-            case 0x10: target = try reader.number()
-            case 0x1A: key = try reader.bytes()
-            case 0x20, 0x28, 0x30, 0x40:
-                number = try reader.int64()
-                field = tag >> 3
-            case 0x3A:
-                value = try reader.bytes()
-                field = tag >> 3
-            case 0x202: end = try reader.bytes()
-            default: try reader.skip(tag)
-            }
-        }
-        let range = KeyRange(key: key, end: end)
-        let wanted: Target
-        switch target {
-        case 0: wanted = .version(field == 4 ? number : 0)
-        case 1: wanted = .createRevision(field == 5 ? number : 0)
-        case 2: wanted = .modRevision(field == 6 ? number : 0)
-        case 3: wanted = .value(field == 7 ? value : .empty)
-        case 4: wanted = .lease(field == 8 ? number : 0)
-        default:
-            // All are equal in what is not known; versions are never negative.
-            let isTrue = relation == 0 || !(0...3).contains(relation)
-            return Compare(range: range, relation: isTrue ? .greater : .less, target: .version(-1))
-        }
-        guard let relation = UInt8(exactly: relation).flatMap(Relation.init(rawValue:)) else {
-            return Compare(range: range, relation: .greater, target: .version(-1))
-        }
-        return Compare(range: range, relation: relation, target: wanted)
     }
 }
 

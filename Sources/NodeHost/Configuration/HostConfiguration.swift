@@ -14,6 +14,11 @@ package struct HostConfiguration: Equatable, Sendable {
         /// Certificates that the authority has taken back.
         package var revocations: String?
         package var isTLS13Required = false
+        /// Peers whose certificates carry none of these names are refused. Empty: no such rule.
+        package var allowedNames: [String] = []
+        /// OpenSSL's names, for TLS 1.2 and 1.3; nil: OpenSSL's own choice.
+        package var ciphers: String?
+        package var cipherSuites: String?
         package init(
             ca: String?, certificate: String, key: String, requiresClientCertificate: Bool = true
         ) {
@@ -30,7 +35,14 @@ package struct HostConfiguration: Equatable, Sendable {
         package var isSecure: Bool
         /// Only what watches over nodes: /metrics, /health and their like.
         package var servesOnlyMetrics: Bool
-        package init(address: NetworkAddress, isSecure: Bool, servesOnlyMetrics: Bool = false) {
+        /// Of a socket in the file system; then `address` means nothing.
+        package var unixPath: String?
+        package var name: String { unixPath ?? "\(address)" }
+        package init(
+            address: NetworkAddress, isSecure: Bool, servesOnlyMetrics: Bool = false,
+            unixPath: String? = nil
+        ) {
+            self.unixPath = unixPath
             self.address = address
             self.isSecure = isSecure
             self.servesOnlyMetrics = servesOnlyMetrics
@@ -82,6 +94,10 @@ package struct HostConfiguration: Equatable, Sendable {
         /// These two are set by etcd's flags only.
         package var concurrentStreamsMax = UInt32.max
         package var watchProgressInterval = TimeSpan.seconds(600)
+        /// etcd's --grpc-keepalive-min-time, -interval and -timeout.
+        package var pingInterval = TimeSpan.seconds(5)
+        package var keepAliveInterval = TimeSpan.seconds(7200)
+        package var keepAliveTimeout = TimeSpan.seconds(20)
         package init() {}
     }
 
@@ -122,6 +138,9 @@ package struct HostConfiguration: Equatable, Sendable {
     package var limits = Limits()
     package var access = Access()
     package var auth = AuthConfiguration()
+    /// Set by etcd's flags only. 0: the disk is the limit.
+    package var quotaBytes: Int64 = 0
+    package var autoCompaction = AutoCompaction.off
     package var logLevel = LogLevel.info
     package var logFormat = LogFormat.text
     package var faultInjection = false

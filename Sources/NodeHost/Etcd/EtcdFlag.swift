@@ -81,6 +81,10 @@ struct EtcdFlag: Sendable {
             ("peer-cert-file", ""), ("peer-key-file", ""), ("peer-trusted-ca-file", ""),
             ("peer-crl-file", ""), ("tls-min-version", "TLS1.2"), ("log-level", "info"),
             ("log-format", "json"), ("cors", "*"), ("host-whitelist", "*"), ("auth-token", "simple"),
+            ("auto-compaction-retention", "0"), ("auto-compaction-mode", "periodic"),
+            ("quota-backend-bytes", "0"), ("cipher-suites", ""),
+            ("client-cert-allowed-hostname", ""), ("peer-cert-allowed-cn", ""),
+            ("peer-cert-allowed-hostname", ""),
         ])
         + flags(.honoured, .boolean, [
             ("enable-grpc-gateway", "true"), ("client-cert-auth", "false"),
@@ -92,7 +96,8 @@ struct EtcdFlag: Sendable {
             ("auth-token-ttl", "300"),
         ])
         + flags(.honoured, .duration, [
-            ("watch-progress-notify-interval", "10m"),
+            ("grpc-keepalive-min-time", "5s"), ("grpc-keepalive-interval", "2h"),
+            ("grpc-keepalive-timeout", "20s"), ("watch-progress-notify-interval", "10m"),
             ("experimental-watch-progress-notify-interval", "10m"),
         ])
 
@@ -102,17 +107,11 @@ struct EtcdFlag: Sendable {
         ])
         + flags(.refused, .text, [
             ("discovery", ""), ("discovery-srv", ""), ("discovery-token", ""),
-            ("discovery-endpoints", ""), ("client-cert-allowed-hostname", ""),
-            ("peer-cert-allowed-cn", ""), ("peer-cert-allowed-hostname", ""),
-            ("peer-client-cert-file", ""), ("peer-client-key-file", ""), ("proxy", "off"),
+            ("discovery-endpoints", ""), ("peer-client-cert-file", ""), ("peer-client-key-file", ""), ("proxy", "off"),
         ])
 
     private static let ignored: [EtcdFlag] =
-        flags(.ignored("there are no quotas yet"), .number, [("quota-backend-bytes", "0")])
-        + flags(.ignored("history is compacted when a client asks for it"), .text, [
-            ("auto-compaction-retention", "0"), ("auto-compaction-mode", "periodic"),
-        ])
-        + flags(.ignored("the log lies in the data directory"), .text, [("wal-dir", "")])
+        flags(.ignored("the log lies in the data directory"), .text, [("wal-dir", "")])
         + flags(.ignored("the log goes to standard error"), .text, [
             ("log-outputs", "default"), ("log-output", "default"), ("logger", "zap"),
             ("log-package-levels", ""), ("log-rotation-config-json", rotation),
@@ -121,7 +120,7 @@ struct EtcdFlag: Sendable {
             ("enable-log-rotation", "false"), ("debug", "false"),
         ])
         + flags(.ignored("OpenSSL's strong suites are used"), .text, [
-            ("cipher-suites", ""), ("tls-max-version", ""),
+            ("tls-max-version", ""),
         ])
         + flags(.ignored("there is no such thing here"), .text, [
             ("client-cert-file", ""), ("client-key-file", ""),
@@ -169,9 +168,7 @@ struct EtcdFlag: Sendable {
             ("experimental-stop-grpc-service-on-defrag", "false"),
         ])
         + flags(.ignored("there is no such thing here"), .duration, [
-            ("backend-batch-interval", ""), ("grpc-keepalive-min-time", "5s"),
-            ("grpc-keepalive-interval", "2h"), ("grpc-keepalive-timeout", "20s"),
-            ("raft-read-timeout", "5s"), ("raft-write-timeout", "5s"), ("corrupt-check-time", "0s"),
+            ("backend-batch-interval", ""), ("raft-read-timeout", "5s"), ("raft-write-timeout", "5s"), ("corrupt-check-time", "0s"),
             ("compact-hash-check-time", "1m"), ("compaction-sleep-interval", "10ms"),
             ("warning-apply-duration", "100ms"), ("warning-unary-request-duration", "300ms"),
             ("downgrade-check-time", "5s"), ("discovery-dial-timeout", "2s"),

@@ -143,9 +143,13 @@ private struct Builder {
         let metrics = try arguments.listenURLs("listen-metrics-urls")
         configuration.clientAddress = first.listenAddress
         configuration.listeners =
-            (client + plain).map { .init(address: $0.listenAddress, isSecure: $0.isSecure) }
+            (client + plain).map {
+                .init(address: $0.listenAddress, isSecure: $0.isSecure, unixPath: $0.unixPath)
+            }
             + metrics.map {
-                .init(address: $0.listenAddress, isSecure: $0.isSecure, servesOnlyMetrics: true)
+                .init(
+                    address: $0.listenAddress, isSecure: $0.isSecure, servesOnlyMetrics: true,
+                    unixPath: $0.unixPath)
             }
         let advertised = try arguments.urls("advertise-client-urls").map { "\($0)" }
         guard !advertised.isEmpty else {
@@ -163,6 +167,9 @@ private struct Builder {
         guard let first = peer.first else { throw arguments.refuse(flag, "no URL is given") }
         guard peer.count == 1 else {
             throw arguments.refuse(flag, "several addresses for peers are not supported yet")
+        }
+        guard first.unixPath == nil else {
+            throw arguments.refuse(flag, "\(first): peers talk over the network")
         }
         guard first.isSecure == members.isPeerSecure else {
             let (here, there) = first.isSecure ? ("https", "http") : ("http", "https")
@@ -252,8 +259,57 @@ private struct Builder {
             ca: ca, certificate: certificate, key: key, requiresClientCertificate: ca != nil)
         files.revocations = arguments.nonempty(revocations)
         files.isTLS13Required = version == "TLS1.3"
+        files.allowedNames =
+            arguments.list(prefix.isEmpty ? "client-cert-allowed-hostname" : "peer-cert-allowed-hostname")
+            + (prefix.isEmpty ? [] : arguments.list("peer-cert-allowed-cn"))
+        guard files.allowedNames.isEmpty || ca != nil else {
+            throw arguments.refuse(
+                prefix.isEmpty ? "client-cert-allowed-hostname" : "peer-cert-allowed-hostname",
+                "needs --\(prefix)trusted-ca-file")
+        }
+        try readCiphers(into: &files)
         return files
     }
+
+    /// Go's names of suites are IANA's; OpenSSL has its own for those before TLS 1.3.
+    private func readCiphers(
+        into files: inout HostConfiguration.TLSFiles
+    ) throws(ConfigurationError) {
+        let flag = "cipher-suites"
+        var older: [String] = [], newer: [String] = []
+        for name in arguments.list(flag) {
+            if let openSSL = Self.ciphers[name] {
+                older.append(openSSL)
+            } else if Self.ciphersOfTLS13.contains(name) {
+                newer.append(name)
+            } else {
+                throw arguments.refuse(flag, "unexpected TLS cipher suite \"\(name)\"")
+            }
+        }
+        if !older.isEmpty { files.ciphers = older.joined(separator: ":") }
+        if !newer.isEmpty { files.cipherSuites = newer.joined(separator: ":") }
+    }
+
+    private static let ciphersOfTLS13: Set<String> = [
+        "TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256",
+    ]
+    private static let ciphers = [
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305": "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305": "ECDHE-RSA-CHACHA20-POLY1305",
+        "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
+        "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
+        "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
+        "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
+        "TLS_RSA_WITH_AES_128_GCM_SHA256": "AES128-GCM-SHA256",
+        "TLS_RSA_WITH_AES_256_GCM_SHA384": "AES256-GCM-SHA384",
+        "TLS_RSA_WITH_AES_128_CBC_SHA": "AES128-SHA", "TLS_RSA_WITH_AES_256_CBC_SHA": "AES256-SHA",
+    ]
 
     // MARK: The rest
 
@@ -269,6 +325,50 @@ private struct Builder {
             interval >= .milliseconds(100)
         else { throw arguments.refuse(chosen, "must be at least 100ms") }
         configuration.limits.watchProgressInterval = interval
+        try readKeepAlive()
+        try readSpace()
+    }
+
+    private mutating func readKeepAlive() throws(ConfigurationError) {
+        func span(_ name: String, atLeast least: TimeSpan) throws(ConfigurationError) -> TimeSpan {
+            guard let span = EtcdArguments.duration(arguments.text(name)), span >= least else {
+                throw arguments.refuse(name, "must be a time of at least \(least)")
+            }
+            return span
+        }
+        configuration.limits.pingInterval = try span("grpc-keepalive-min-time", atLeast: .zero)
+        configuration.limits.keepAliveInterval = try span(
+            "grpc-keepalive-interval", atLeast: .seconds(1))
+        configuration.limits.keepAliveTimeout = try span(
+            "grpc-keepalive-timeout", atLeast: .seconds(1))
+    }
+
+    /// etcd's default quota guards a file that must fit into memory; here 0 leaves it to the disk.
+    private mutating func readSpace() throws(ConfigurationError) {
+        let quota = "quota-backend-bytes"
+        guard let bytes = Int64(arguments.text(quota)) else {
+            throw arguments.refuse(quota, "\"\(arguments.text(quota))\" is not a whole number")
+        }
+        configuration.quotaBytes = max(0, bytes)
+        let flag = "auto-compaction-retention"
+        let text = arguments.text(flag), mode = arguments.text("auto-compaction-mode")
+        let number = Int64(text.isEmpty ? "0" : text)
+        switch mode {
+        case "periodic", "":
+            // A bare number is of hours.
+            let period = number.map { TimeSpan.seconds(UInt64(max(0, $0)) * 3600) }
+            guard let period = period ?? EtcdArguments.duration(text) else {
+                throw arguments.refuse(flag, "\"\(text)\" is not a time such as 5m, or hours")
+            }
+            configuration.autoCompaction = period == .zero ? .off : .periodic(period)
+        case "revision":
+            guard let number else {
+                throw arguments.refuse(flag, "\"\(text)\" is not a number of revisions")
+            }
+            configuration.autoCompaction = number > 0 ? .revision(number) : .off
+        default:
+            throw arguments.refuse("auto-compaction-mode", "\"\(mode)\" is not periodic or revision")
+        }
     }
 
     mutating func readAccess() {

@@ -4,18 +4,18 @@ import Primitives
 struct EtcdURL: Hashable, Sendable, CustomStringConvertible {
     let isSecure: Bool
     let address: NetworkAddress
+    /// A socket in the file system: everything after `unix://`, as etcd has it.
+    let unixPath: String?
 
-    var description: String { "\(isSecure ? "https" : "http")://\(address)" }
+    var description: String {
+        if let unixPath { return "\(isSecure ? "unixs" : "unix")://\(unixPath)" }
+        return "\(isSecure ? "https" : "http")://\(address)"
+    }
 
     /// Where to listen: an address of this machine, since a name may mean several. Go takes IPv4 for
     /// `localhost`, and so do we.
     var listenAddress: NetworkAddress {
         address.host == "localhost" ? NetworkAddress(host: "127.0.0.1", port: address.port) : address
-    }
-
-    private init(isSecure: Bool, address: NetworkAddress) {
-        self.isSecure = isSecure
-        self.address = address
     }
 
     enum Refusal: Error { case because(String) }
@@ -29,7 +29,15 @@ struct EtcdURL: Hashable, Sendable, CustomStringConvertible {
         case "http": isSecure = false
         case "https": isSecure = true
         case "unix", "unixs":
-            throw .because("\(text): unix:// sockets are not supported yet")
+            let path = String(text[colon.upperBound...])
+            // sun_path has 108 bytes on Linux, with a zero at the end.
+            guard !path.isEmpty, path.utf8.count < 108 else {
+                throw .because("\(text): a socket needs a path of at most 107 bytes")
+            }
+            isSecure = scheme == "unixs"
+            unixPath = path
+            address = NetworkAddress(host: path, port: 0)
+            return
         default: throw .because("\(text): URL scheme must be http or https")
         }
         var rest = text[colon.upperBound...]
@@ -41,6 +49,7 @@ struct EtcdURL: Hashable, Sendable, CustomStringConvertible {
             throw .because("\(text): URL address does not have the form host:port")
         }
         self.address = address
+        unixPath = nil
     }
 }
 
@@ -66,7 +75,7 @@ extension EtcdArguments {
     /// URLs to listen on.
     func listenURLs(_ name: String) throws(ConfigurationError) -> [EtcdURL] {
         let found = try urls(name)
-        for url in found {
+        for url in found where url.unixPath == nil {
             let host = url.address.host
             let isNumeric = host.contains(":") || host.allSatisfy { $0.isNumber || $0 == "." }
             guard isNumeric || host == "localhost" else {

@@ -12,7 +12,7 @@ import Transport
 /// What the facade asks of its node. Everything on the loop.
 extension Host: NodeAccess {
     func submit(_ request: Request, deadline: Instant, token: UInt64) {
-        if !acceptsWrites, request.needsSpace {
+        if request.needsSpace, !admitsGrowth(of: request) {
             facade?.onResponse(.failed(.noSpace), token: token)
             return
         }
@@ -53,6 +53,10 @@ extension Host: NodeAccess {
 
     func range(_ query: RangeQuery, at revision: Revision) throws(RequestError) -> RangeResult {
         try store.range(query, at: revision, in: .standard)
+    }
+
+    func part(_ query: RangeQuery, at revision: Revision) throws(RequestError) -> RangeResult {
+        try store.range(query, at: revision, in: .standard, countsAll: false)
     }
 
     func row(_ key: Bytes, at revision: Revision) throws(RequestError) -> Row? {
@@ -109,6 +113,8 @@ extension Host: NodeAccess {
         status.storeBytesInUse = Int64(clamping: figures.sizes?.inUse ?? 0)
         status.isReady = node.isReady && status.sequencer != nil
         status.problems = problems(status)
+        status.alarms = alarms.all
+        status.quotaBytes = configuration.quotaBytes
         status.geoLinks = links(now)
         status.conflicts = [.init(policy: "last-writer-wins", total: node.conflictsTotal)]
         status.leaderChangesTotal = figures.leaderChanges
@@ -143,7 +149,12 @@ extension Host: NodeAccess {
     private func problems(_ status: NodeStatus) -> [String] {
         var problems: [String] = []
         if status.sequencer == nil { problems.append("no sequencer is heard") }
-        if !acceptsWrites { problems.append("the disk is full: writes are refused") }
+        if !acceptsWrites {
+            problems.append(
+                isOverQuota
+                    ? "the store is larger than its quota: writes are refused"
+                    : "the disk is full: writes are refused")
+        }
         for partition in status.partitions where partition.leader == nil {
             problems.append("partition \(partition.id) has no leader")
         }
@@ -174,7 +185,7 @@ extension Host: NodeAccess {
         for listener in configuration.allListeners where !listener.servesOnlyMetrics {
             logger.notice("ready to serve client requests")
             let metadata: Logger.Metadata = [
-                "address": "\(listener.address)", "traffic": "grpc+http",
+                "address": "\(listener.name)", "traffic": "grpc+http",
             ]
             if listener.isSecure {
                 logger.notice("serving client traffic securely", metadata: metadata)

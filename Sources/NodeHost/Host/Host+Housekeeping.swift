@@ -10,6 +10,8 @@ extension Host {
     /// Looks once a second after what needs no promptness.
     func startHousekeeping() {
         flushedAt = Clocks.instant()
+        certificatesUsed = configuration.certificateFiles.map(FileStamp.init)
+        certificatesSeen = certificatesUsed
         tick = loop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
             self.onTick()
         }
@@ -38,11 +40,23 @@ extension Host {
         // A little now and then too: a restart replays what the store has not flushed.
         let isOld = written > flushedAtBytes && now.since(flushedAt) >= .seconds(60)
         if isMuch || isOld { flush(written: written, at: now) }
-        figures.sizes = store.sizes()
+        lookAtSize()
+        lookAtCertificates()
+    }
+
+    /// Whoever renews certificates writes the files, one after the other, and tells nobody: they are read
+    /// again when they have been the same for two looks.
+    private func lookAtCertificates() {
+        let seen = configuration.certificateFiles.map(FileStamp.init)
+        defer { certificatesSeen = seen }
+        guard seen != certificatesUsed, seen == certificatesSeen else { return }
+        // What cannot be used is not tried again before it changes.
+        certificatesUsed = seen
+        reload()
     }
 
     /// Makes the store durable in the background; then the logs may be cut.
-    private func flush(written: UInt64, at now: Instant) {
+    func flush(written: UInt64, at now: Instant) {
         guard !isFlushing else { return }
         isFlushing = store.flushInBackground { result in
             self.loop.execute { self.onFlushed(result) }
@@ -57,6 +71,10 @@ extension Host {
         switch result {
         case .success(let slots):
             logger.debug("store flushed")
+            if isReclaimWanted {
+                isReclaimWanted = false
+                reclaimSpace()
+            }
             enqueue(.flushed(slots.map { ($0.key, $0.value) }.sorted { $0.0 < $1.0 }))
         case .failure(let error): end.fail(HostFailure(error))
         }

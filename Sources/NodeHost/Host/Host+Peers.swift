@@ -28,6 +28,7 @@ extension Host {
         for url in urls { writer.string(url) }
         transport.send(Bytes(writer.bytes), to: peer)
         if peer.region == configuration.regionID {
+            transport.send(alarms.frame, to: peer)
             enqueue(.connected(peer.node))
         } else {
             enqueue(.linkConnected(peer.region, peer.node))
@@ -37,6 +38,9 @@ extension Host {
     func onDisconnected(_ peer: PeerID, lost: Bool) {
         logger.info("disconnected", metadata: ["peer": "\(peer)", "lost": "\(lost)"])
         courier.onDisconnected(peer)
+        if peer.region == configuration.regionID {
+            alarms.forget(configuration.memberID(of: peer.node))
+        }
         if peer.region == configuration.regionID {
             enqueue(.disconnected(peer.node, lost: lost))
         } else {
@@ -84,6 +88,10 @@ extension Host {
                 end.fail(HostFailure(error))
             }
             transport.flush()
+        case .alarms:
+            guard isOurRegion else { throw DecodingError("alarms from another region") }
+            let from = configuration.memberID(of: peer.node)
+            if try alarms.merge(&reader, from: from) { noticeAlarms() }
         case .greeting:
             versions[peer] = String(try reader.string().prefix(64))
             // Builds before etcd's flags say no more than their version.

@@ -55,11 +55,17 @@ extension Host {
     /// Both must have room: the log its next segment, the store what it holds in memory and its
     /// compactions. A store that meets a full disk ends the node, so clients are stopped before.
     func noticeSpace() {
-        let hasSpace = logHasSpace && storeHasSpace
+        let hasSpace = logHasSpace && storeHasSpace && !isOverQuota
         guard hasSpace != acceptsWrites else { return }
         acceptsWrites = hasSpace
+        alarms.setOwn(hasSpace ? [] : [.noSpace])
+        tellAlarms()
         if hasSpace {
-            logger.notice("the disk has space again: writes are taken")
+            logger.notice("there is space again: writes are taken")
+        } else if isOverQuota {
+            logger.error(
+                "the store is larger than its quota: writes are refused until there is space",
+                metadata: ["quota": "\(configuration.quotaBytes)"])
         } else {
             logger.error("the disk is full: writes are refused until there is space")
         }
@@ -176,6 +182,7 @@ extension Host {
 
     /// History is read here for all partitions at once.
     private func answer(_ query: RangeQuery) -> ReadAnswer.Historic {
+        if let refusal = query.refusal { return .failed(refusal) }
         do throws(RequestError) {
             return .result(try store.range(query, at: query.revision, in: .standard))
         } catch {

@@ -78,6 +78,17 @@ final class Host: @unchecked Sendable {
     var isFlushing = false
     var isCompacting = false
     var acceptsWrites = true
+    var alarms: AlarmBook
+    var isOverQuota = false
+    /// What clients have asked to write since the store's size was last looked at.
+    var grownBytes: Int64 = 0
+    var reclaimedAt = Instant.zero
+    var isReclaimWanted = false
+    /// Of the files that the certificates in use were read from, and as they were seen last.
+    var certificatesUsed: [FileStamp] = []
+    var certificatesSeen: [FileStamp] = []
+    var autoCompactor: AutoCompactor?
+    var compactorTick: RepeatedTask?
     var logHasSpace = true
     var storeHasSpace = true
     var hasLeader = false
@@ -97,6 +108,7 @@ final class Host: @unchecked Sendable {
         self.loop = loop
         self.logger = logger
         self.end = end
+        alarms = AlarmBook(me: configuration.memberID(of: configuration.nodeID))
         let boot = UInt64.random(in: 1...UInt64.max)
         let mark = DurableMark()
         durable = mark
@@ -147,6 +159,9 @@ final class Host: @unchecked Sendable {
         // In JSON a message's bytes are base64.
         limits.httpBodyBytesMax = limits.messageBytesMax / 3 * 4 + 65_536
         limits.concurrentStreamsMax = configuration.limits.concurrentStreamsMax
+        limits.pingInterval = configuration.limits.pingInterval
+        limits.keepAliveInterval = configuration.limits.keepAliveInterval
+        limits.keepAliveTimeout = configuration.limits.keepAliveTimeout
         server = RPCServer(loop: loop, limits: limits)
         metricsServer = RPCServer(loop: loop, limits: limits)
         do throws(DecodingError) {
@@ -190,6 +205,9 @@ final class Host: @unchecked Sendable {
             requireClientCertificate: files.requiresClientCertificate, alpn: alpn)
         made.revocations = files.revocations
         if files.isTLS13Required { made.minimumVersion = .tls13 }
+        made.allowedNames = files.allowedNames
+        made.ciphers = files.ciphers
+        made.cipherSuites = files.cipherSuites
         do {
             return try TLSContext(made)
         } catch {
@@ -243,6 +261,7 @@ final class Host: @unchecked Sendable {
             self.facade?.start()
             self.enqueue(.wake)
             self.startHousekeeping()
+            self.startAutoCompaction()
         }
     }
 
@@ -252,8 +271,13 @@ final class Host: @unchecked Sendable {
         guard let listener = listeners.first else { return loop.makeSucceededVoidFuture() }
         let address: SocketAddress
         do {
-            address = try SocketAddress.makeAddressResolvingHost(
-                listener.address.host, port: listener.address.port)
+            if let path = listener.unixPath {
+                Host.removeSocket(path)
+                address = try SocketAddress(unixDomainSocketPath: path)
+            } else {
+                address = try SocketAddress.makeAddressResolvingHost(
+                    listener.address.host, port: listener.address.port)
+            }
         } catch {
             return loop.makeFailedFuture(
                 HostFailure(
@@ -264,7 +288,7 @@ final class Host: @unchecked Sendable {
             .flatMapErrorThrowing { error in
                 throw HostFailure(
                     code: 3,
-                    "cannot listen on \(listener.address) for clients: \(Host.text(error))")
+                    "cannot listen on \(listener.name) for clients: \(Host.text(error))")
             }.flatMap { _ in self.listen(listeners.dropFirst()) }
     }
 
@@ -274,17 +298,19 @@ final class Host: @unchecked Sendable {
         return String(cString: strerror(error.errnoCode))
     }
 
-    /// SIGHUP: new certificates for new connections.
-    func reload() {
+    /// SIGHUP, or files that have changed: new certificates for new connections. False: as before.
+    @discardableResult
+    func reload() -> Bool {
         for context in [clientTLS, peerTLS] {
             do {
                 try context?.reload()
             } catch {
                 logger.error("certificates not reloaded", metadata: ["reason": "\(error)"])
-                return
+                return false
             }
         }
         logger.notice("certificates reloaded")
+        return true
     }
 
     /// Lets open calls finish for a moment, then closes everything in an order in which nothing that
@@ -300,6 +326,8 @@ final class Host: @unchecked Sendable {
                 self.facade?.stop()
                 self.tick?.cancel()
                 self.spaceTick?.cancel()
+                self.compactorTick?.cancel()
+                self.removeSockets()
                 self.wakeTask?.cancel()
                 if self.areThreadsStarted { self.threads.shutdownGracefully { _ in } }
                 self.courier.close()

@@ -12,6 +12,8 @@ enum HostFrame {
         case snapshot = 3
         /// Who we are, for people: the version of our program.
         case greeting = 4
+        /// The alarms that a node raises itself, and those that clients have raised or taken back.
+        case alarms = 16
     }
 
     static func begin(_ kind: Kind, capacity: Int = 256) -> ByteWriter {

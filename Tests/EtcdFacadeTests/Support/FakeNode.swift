@@ -100,6 +100,15 @@ final class FakeNode: NodeAccess {
     func keys(of lease: LeaseID) -> [Bytes] {
         live(.everything, at: revision).filter { $0.lease == lease }.map(\.key)
     }
+    func setAlarm(_ alarm: Alarm, isRaised: Bool) -> Bool {
+        guard picture.alarms.contains(alarm) != isRaised else { return false }
+        if isRaised {
+            picture.alarms.append(alarm)
+        } else {
+            picture.alarms.removeAll { $0 == alarm }
+        }
+        return true
+    }
 
     func conflicts(limit: Int) -> [ConflictReport] { Array(conflictReports.prefix(limit)) }
 
