@@ -43,7 +43,8 @@ dev: build
 	$(POLDER) dev --data-dir $(DATA) $(FLAGS)
 
 test: check
-	@scripts/deps.sh etcd-client python3
+	@scripts/deps.sh etcd-client etcd-server python3
+	@python3 -c 'import grpc' 2>/dev/null || scripts/deps.sh python3-grpcio
 	$(SWIFT) build --build-tests
 	@# Apart: simulations take all cores, and some unit tests wait for real timers.
 	$(SWIFT) test --skip-build --skip 'SimulationTests|ConsensusTests|GeoReplicationTests'
@@ -62,6 +63,7 @@ bench: build
 conformance: build
 	@scripts/deps.sh etcd-server python3
 	python3 Tests/conformance/conformance.py --polder $(POLDER) --topology all --complete $(FLAGS)
+	python3 Tests/conformance/conformance.py --polder $(POLDER) --gateway $(FLAGS)
 	python3 Tests/conformance/kubernetes.py --polder $(POLDER) --nodes 3 --seconds 60
 
 sim: build

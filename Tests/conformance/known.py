@@ -58,18 +58,6 @@ known(NEWER, "Answers of `Alarm` have a header, and there is `AuthStatus` (since
       ("space.quota", "* alarms*"), ("cluster.auth_is_off", "1 AuthStatus *"), etcd="3.4")
 known(MISSING, "Members of a running cluster are not changed.", ("cluster.member_errors", "*"))
 
-known(MISSING, "`RangeStream`, alarms that are raised, quotas, automatic compaction, `Downgrade`.",
-      ("kv.range_stream", "*"), ("cluster.alarm_nospace_by_hand", "*"), ("cluster.downgrade", "*"),
-      ("space.*", "*"))
-known(MISSING, "The limit on a request does not count etcd's envelope (18 bytes); a sort target without an "
-      "order sorts before the limit cuts; inside a transaction a revision that cannot be read is an error "
-      "whichever branch is taken, and one below zero is the newest.",
-      ("kv.put_large", "*"), ("kv.range_sort_order_0_target_4", "*"), ("txn.historic_reads", "*"),
-      ("txn.order_of_errors", "*"), ("txn.put_errors_inside", "*"))
-known(MISSING, "A list of leases may be that of a moment ago, on a node among several.",
-      ("lease.leases*", "* leases*"), ("lease.leases", "* LeaseLeases *"), ("lease.grant_ids", "*"),
-      ("lease.keys_are_known_at_once", "*"))
-
 
 def page():
     """docs/etcd-compatibility.md"""

@@ -3,7 +3,7 @@
 
 Every check prints a line; the last line is `N passed, N failed`.
 """
-import argparse, base64, json, os, shutil, signal, subprocess, sys, tempfile, time, traceback
+import argparse, base64, json, os, shutil, signal, ssl, subprocess, sys, tempfile, time, traceback
 import urllib.request
 
 import auth as auth_checks
@@ -536,7 +536,8 @@ def dropin(options):
 def dropin_alone(e):
     base = free_base_port(1)
     url = f"http://127.0.0.1:{base}"
-    flags = ["--data-dir", e.dir + "/alone", "--listen-client-urls", url,
+    sock = f"unix://{e.dir}/sock"
+    flags = ["--data-dir", e.dir + "/alone", "--listen-client-urls", f"{url},{sock}",
              "--advertise-client-urls", url, f"--listen-peer-urls=http://127.0.0.1:{base + 1}",
              f"--listen-metrics-urls=http://127.0.0.1:{base + 2}", "--snapshot-count", "5",
              "--cors=https://a.page", "--host-whitelist", "127.0.0.1,localhost"]
@@ -555,6 +556,7 @@ def dropin_alone(e):
     check("a meaningless flag is warned about",
           warning and warning["flag"] == "--snapshot-count" and warning["level"] == "warn", warning)
     check("put", e.etcdctl("put", "a", "1", at=url).ok)
+    check("get through a unix socket", e.get("a", at=sock) == "1")
     members = e.etcdctl("member", "list", "-w", "json", at=url).json["members"]
     check("the member is as told", [(m["name"], m["clientURLs"], m["peerURLs"]) for m in members]
           == [("solo", [url], ["http://localhost:2380"])], members)
@@ -570,6 +572,7 @@ def dropin_alone(e):
     refused = e.etcdctl("get", "a", "--command-timeout=2s", at=f"127.0.0.1:{base + 2}")
     check("the metrics port serves no data", not refused.ok, refused)
     check("SIGTERM is exit code 0", e.end("alone") == 0)
+    check("the socket is gone", not os.path.exists(e.dir + "/sock"))
     check("it starts again", e.start("alone", flags))
     check("with its data", e.get("a", at=url) == "1")
     e.end("alone")
@@ -667,6 +670,11 @@ peer-transport-security:{security}
     e.tls_flags = [f"--cacert={certs}/ca.crt", f"--cert={certs}/client.crt", f"--key={certs}/client.key"]
     check("put", e.etcdctl("put", "a", "1", at=client["s0"]).ok)
     check("get elsewhere", e.get("a", at=client["s2"]) == "1")
+    shown = lambda: ssl.get_server_certificate(("127.0.0.1", base))
+    before = shown()
+    run([e.polder, "certs", "create", "--dir", certs, "--name", "node", "--ip", "127.0.0.1"])
+    check("a renewed certificate is used without being told", eventually(lambda: shown() != before, 10))
+    check("and connections go on", e.get("a", at=client["s0"]) == "1")
     e.end("s1", signal.SIGKILL)
     check("a killed node starts again", begin("s1", state="existing"))
     check("and reads", eventually(lambda: e.get("a", at=client["s1"]) == "1", 10))

@@ -1,5 +1,7 @@
 #!/bin/sh
 # Real clients against real clusters: Tests/e2e/run.sh [POLDER] [--only WORD]
+# Then, unless --only says otherwise, the essential share of Tests/conformance beside real etcd, and a
+# while of the kube-apiserver's model, if there are an etcd and Python's grpcio.
 set -eu
 polder=${1:-.build/release/polder}
 [ $# -gt 0 ] && shift
@@ -13,4 +15,33 @@ for tool in python3 etcdctl; do
         exit 2
     fi
 done
-exec python3 "$(dirname "$0")/e2e.py" --polder "$polder" "$@"
+here=$(dirname "$0")
+failed=0
+case "${*:-}" in
+*conformance*) ;;
+*) python3 "$here/e2e.py" --polder "$polder" "$@" || failed=1 ;;
+esac
+case "${*:-}" in
+"" | *conformance*) ;;
+*) exit $failed ;;
+esac
+
+# Debian's grpcio belongs to Debian's python3, which need not come first on the PATH.
+python=""
+for candidate in python3 /usr/bin/python3; do
+    if "$candidate" -c 'import grpc' >/dev/null 2>&1; then
+        python=$candidate
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    echo "skipped: conformance needs Python's grpcio (apt-get install python3-grpcio)"
+    exit $failed
+fi
+"$python" "$here/../conformance/kubernetes.py" --polder "$polder" --seconds 8 --objects 1500 || failed=1
+if command -v etcd >/dev/null 2>&1 || [ -x /usr/bin/etcd ]; then
+    "$python" "$here/../conformance/conformance.py" --polder "$polder" --essential || failed=1
+else
+    echo "skipped: conformance beside etcd (apt-get install etcd-server)"
+fi
+exit $failed
