@@ -184,7 +184,8 @@ extension Facade {
         guard let open = calls[call], let caller = open.caller, caller.message != nil else { return nil }
         switch open.state {
         case .expectsMessage, .waits: return caller
-        case .watch, .keepAlive, .observes, .contends, .follows, .reflects, .snapshot, .computes:
+        case .watch, .rangeStream, .keepAlive, .observes, .contends, .follows, .reflects, .snapshot,
+            .computes:
             return nil
         }
     }
@@ -254,8 +255,8 @@ extension Facade {
                     fail(open.call, error)
                 }
             // They ask again before they get anything.
-            case .expectsMessage, .waits, .keepAlive, .observes, .contends, .reflects, .snapshot,
-                .computes:
+            case .expectsMessage, .rangeStream, .waits, .keepAlive, .observes, .contends, .reflects,
+                .snapshot, .computes:
                 break
             }
         }
