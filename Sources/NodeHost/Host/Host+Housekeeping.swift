@@ -12,6 +12,7 @@ extension Host {
         flushedAt = Clocks.instant()
         certificatesUsed = configuration.certificateFiles.map(FileStamp.init)
         certificatesSeen = certificatesUsed
+        figures.sizes = store.sizes()
         tick = loop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
             self.onTick()
         }
