@@ -80,6 +80,7 @@ extension Facade {
 
     /// As in etcd: only the leader takes it, and a member that is unknown is a bad transferee.
     func onMoveLeader(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
+        try requireRoot(call)
         let target = UInt64(bitPattern: try NumberFields(message)[1])
         let status = node.status
         guard status.sequencer != nil, status.sequencerMemberID == status.memberID else {
