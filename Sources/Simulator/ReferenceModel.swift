@@ -29,6 +29,11 @@ struct ReferenceModel {
         if query.maxCreateRevision > 0 {
             rows.removeAll { $0.createRevision.rawValue > query.maxCreateRevision }
         }
+        // etcd's rule: without an order, what is sorted by another target than the key are the first
+        // keys up to the limit, and one more.
+        if query.order == .none, query.target != .key, query.limit > 0, !query.hasFilter {
+            rows = Array(rows.prefix(Int(query.limit) + 1))
+        }
         Self.sort(&rows, by: query)
         if query.limit > 0, rows.count > Int(query.limit) {
             rows = Array(rows.prefix(Int(query.limit)))
