@@ -205,11 +205,14 @@ final class RocksDatabase: @unchecked Sendable {
 final class WriteBatch {
     fileprivate let handle: OpaquePointer = rocksdb_writebatch_create()
     private(set) var count = 0
+    /// Follows the rest when the batch is written, and is dropped with it.
+    var index = IndexWrites()
     deinit { rocksdb_writebatch_destroy(handle) }
 
     func clear() {
         rocksdb_writebatch_clear(handle)
         count = 0
+        index.clear()
     }
     func put(_ key: [UInt8], _ value: [UInt8]) {
         count += 1

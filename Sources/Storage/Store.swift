@@ -34,7 +34,6 @@ package final class Store {
     private let batch = WriteBatch()
     private var writer = ByteWriter(capacity: 4096)
     private var keyBytes: [UInt8] = []
-    private var index = IndexWrites()
     private var flushing = FlushState()
     /// Sees the store as of its creation: dropped by every write.
     private var points: Cursor?
@@ -117,16 +116,11 @@ package final class Store {
                 if !counts.isEmpty, row.version <= 1, counts.follows(row.key, keyspace) {
                     counted.insert(CountedChange(keyspace: keyspace, key: row.key, revision: row.modRevision))
                 }
-                StoreFormat.rowValue(row, into: &writer)
-                keyBytes.removeAll(keepingCapacity: true)
-                StoreFormat.rowPrefix(keyspace, row.key, into: &keyBytes)
-                StoreFormat.appendRevision(row.modRevision, to: &keyBytes)
-                batch.put(keyBytes, writer.bytes)
-                index.put(row, keyspace)
+                put(row, keyspace, into: batch)
                 cache.wrote(row, keyspace)
             case .removeRow(let keyspace, let key, let revision, let sub):
                 batch.delete(StoreFormat.rowKey(keyspace, key, revision))
-                index.delete(keyspace, revision, sub)
+                batch.index.delete(keyspace, revision, sub)
                 cache.removed(key, keyspace, revision)
                 counts.forget(key, keyspace)
                 if revision <= floors[keyspace] ?? .zero { passes[keyspace]?.restarts = true }
@@ -139,7 +133,6 @@ package final class Store {
                 applied[group] = slot
             }
         }
-        index.drain(into: batch)
         try write(batch)
         for change in counted { try count(change) }
     }
@@ -164,13 +157,16 @@ package final class Store {
 
     func put(_ row: Row, _ keyspace: KeyspaceID, into batch: WriteBatch) {
         StoreFormat.rowValue(row, into: &writer)
-        batch.put(StoreFormat.rowKey(keyspace, row.key, row.modRevision), writer.bytes)
-        batch.put(
-            StoreFormat.indexKey(keyspace, row.modRevision, row.sub), StoreFormat.indexValue(row))
+        keyBytes.removeAll(keepingCapacity: true)
+        StoreFormat.rowPrefix(keyspace, row.key, into: &keyBytes)
+        StoreFormat.appendRevision(row.modRevision, to: &keyBytes)
+        batch.put(keyBytes, writer.bytes)
+        batch.index.put(row, keyspace)
     }
 
     func write(_ batch: WriteBatch) throws(StorageError) {
         points = nil
+        batch.index.drain(into: batch)
         if batch.count > 0 { try database.write(batch) }
     }
 
@@ -325,7 +321,7 @@ package final class Store {
 /// The revision index's part of one write, in order. It goes into the batch after the rows: neighbours
 /// that follow each other cost the memtable's skip list a step instead of a search from its top (a
 /// fifth of the CPU of a large transaction).
-private struct IndexWrites {
+struct IndexWrites {
     private var bytes: [UInt8] = []
     /// Where each entry's key begins, its value begins, and it ends; a deletion has no value.
     private var entries: [(key: Int, value: Int, end: Int)] = []
@@ -356,6 +352,10 @@ private struct IndexWrites {
                 }
             }
         }
+        clear()
+    }
+
+    mutating func clear() {
         bytes.removeAll(keepingCapacity: true)
         entries.removeAll(keepingCapacity: true)
     }

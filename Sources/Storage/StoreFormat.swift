@@ -141,9 +141,6 @@ enum StoreFormat {
         big(UInt64(bitPattern: revision.rawValue), into: &out)
         big(sub, into: &out)
     }
-    static func indexValue(_ row: Row) -> [UInt8] {
-        [row.isDeletion ? deletionKind : liveKind] + row.key.array
-    }
     static func indexEnd(_ keyspace: KeyspaceID) -> [UInt8] { end(indexTag, keyspace) }
     static func revision(ofIndexKey raw: UnsafeRawBufferPointer) -> Revision {
         Revision(Int64(bitPattern: big(raw, 5) as UInt64))
