@@ -21,13 +21,20 @@ final class Scratch {
         }
         rmdir(path)
     }
+    /// A file that the log's own thread removes or renames meanwhile (see `SegmentPool`) is not copied.
     static func copy(_ from: String, _ to: String) throws {
         try Posix.makeDirectory(to)
         for name in try Posix.names(in: from) {
-            if (try? Posix.names(in: from + "/" + name)) != nil {
-                try copy(from + "/" + name, to + "/" + name)
-            } else {
-                try write(Posix.readFile(from + "/" + name), to + "/" + name)
+            let path = from + "/" + name
+            if (try? Posix.names(in: path)) != nil {
+                try copy(path, to + "/" + name)
+                continue
+            }
+            do {
+                try write(Posix.readFile(path), to + "/" + name)
+            } catch {
+                let isOfPool = name.hasPrefix("dead-") || name.hasPrefix("spare")
+                guard isOfPool, access(path, F_OK) != 0 else { throw error }
             }
         }
     }
