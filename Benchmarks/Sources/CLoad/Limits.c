@@ -1,0 +1,89 @@
+// What the machine itself needs: the floor under every figure of the servers.
+#define _GNU_SOURCE
+#include "CLoad.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+int load_sync_times(const char *path, int bytes, uint64_t *out, int rounds) {
+    enum { size = 1 << 20 };
+    int f = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    if (f < 0) return errno;
+    char *block = calloc(1, size);
+    if (!block) return ENOMEM;
+    int error = pwrite(f, block, size, 0) == size && fsync(f) == 0 ? 0 : errno;
+    for (int i = 0; i < rounds && !error; i++) {
+        memset(block, i, (size_t)bytes);
+        uint64_t start = load_now();
+        if (pwrite(f, block, (size_t)bytes, (off_t)i * bytes % (size - bytes)) != bytes || fdatasync(f) != 0)
+            error = errno;
+        out[i] = load_now() - start;
+    }
+    free(block);
+    close(f);
+    unlink(path);
+    return error;
+}
+
+static void *echo(void *descriptor) {
+    int s = (int)(intptr_t)descriptor;
+    char byte;
+    while (recv(s, &byte, 1, 0) == 1 && send(s, &byte, 1, MSG_NOSIGNAL) == 1) {}
+    close(s);
+    return NULL;
+}
+
+int load_round_trip_times(uint64_t *out, int rounds) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof a;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+    if (listener < 0 || bind(listener, (struct sockaddr *)&a, size) != 0 || listen(listener, 1) != 0 ||
+        getsockname(listener, (struct sockaddr *)&a, &size) != 0)
+        return errno;
+    int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (s < 0 || connect(s, (struct sockaddr *)&a, size) != 0) return errno;
+    int t = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    close(listener);
+    if (t < 0) return errno;
+    setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(t, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, echo, (void *)(intptr_t)t) != 0) return EAGAIN;
+    int error = 0;
+    char byte = 1;
+    for (int i = 0; i < rounds && !error; i++) {
+        uint64_t start = load_now();
+        if (send(s, &byte, 1, MSG_NOSIGNAL) != 1 || recv(s, &byte, 1, 0) != 1) error = EIO;
+        out[i] = load_now() - start;
+    }
+    close(s);
+    pthread_join(thread, NULL);
+    return error;
+}
+
+uint64_t load_copy_time(long bytes, int rounds) {
+    enum { region = 64 << 20 };
+    char *from = malloc(region), *to = malloc(region);
+    if (!from || !to || bytes > region) return 0;
+    memset(from, 1, region);
+    memset(to, 2, region);
+    long at = 0;
+    uint64_t start = load_now();
+    for (int i = 0; i < rounds; i++) {
+        memcpy(to + at, from + at, (size_t)bytes);
+        // The copy is not to be optimized away.
+        __asm__ volatile("" : : "r"(to) : "memory");
+        at = at + 2 * bytes <= region ? at + bytes : 0;
+    }
+    uint64_t took = load_now() - start;
+    free(from);
+    free(to);
+    return took;
+}
