@@ -16,32 +16,22 @@ extension DrillRun {
                 rate: options.rate / Double(cluster.regions.count), registers: options.registers,
                 prefix: "\(prefix)\(region.name)/", contestedPrefix: "\(prefix)contested/")
         }
-        start = SystemClock.now()
-        let running = loads.map { load in Task { await load.run() } }
-        defer { for task in running { task.cancel() } }
-        phase("load on every region")
-        try await sleep(Self.warmUp)
-        let baseline = SystemClock.now()
-        try await sleep(Self.baseline)
-        let fault = SystemClock.now()
-        do {
-            try await part(cut, from: others)
-            phase("\(cut.name) cut off")
-            try await sleep(faultTime(otherwise: 15))
-            await checkCut(cut, others)
-        } catch {
-            // The first error is the one to tell; nodes without fault points have nothing to mend.
-            try? await mend(cut, others)
-            throw error
+        var mended = Instant.zero
+        let timing = try await underLoad(loads, on: "every region") {
+            do {
+                try await part(cut, from: others)
+                phase("\(cut.name) cut off")
+                try await sleep(faultTime(otherwise: 15))
+                await checkCut(cut, others)
+            } catch {
+                // The first error is the one to tell; nodes without fault points have nothing to mend.
+                try? await mend(cut, others)
+                throw error
+            }
+            mended = SystemClock.now()
+            try await mend(cut, others)
+            phase("link mended")
         }
-        let mended = SystemClock.now()
-        try await mend(cut, others)
-        phase("link mended")
-        try await sleep(Self.afterwards)
-        let end = SystemClock.now()
-        for task in running { task.cancel() }
-        for task in running { await task.value }
-        phase("load ends")
         document.converged = await converge(limit: .seconds(60))
         if document.converged == true {
             document.convergenceSeconds =
@@ -54,7 +44,7 @@ extension DrillRun {
             for other in cluster.regions where other.name != region.name {
                 await verifyReplica(of: load, region.name, in: other)
             }
-            summarize(load, region.name, baseline: baseline, fault: fault, end: end)
+            summarize(load, region.name, timing)
         }
     }
 

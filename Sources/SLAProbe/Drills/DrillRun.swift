@@ -76,6 +76,65 @@ final class DrillRun {
         TimeSpan(nanoseconds: UInt64(max(0, options.faultSeconds ?? seconds) * 1e9))
     }
 
+    // MARK: The frame around a fault
+
+    /// When what was judged.
+    struct Timing {
+        var baseline: Instant
+        var fault: Instant
+        var end: Instant
+    }
+
+    /// Load, warm-up, baseline, then `fault` and some time after it. The load has ended when this returns.
+    func underLoad(
+        _ loads: [DrillLoad], on place: String, fault inject: () async throws -> Void
+    ) async throws -> Timing {
+        start = SystemClock.now()
+        let running = loads.map { load in Task { await load.run() } }
+        defer { for task in running { task.cancel() } }
+        phase("load on \(place)")
+        try await sleep(Self.warmUp)
+        let baseline = SystemClock.now()
+        try await sleep(Self.baseline)
+        let fault = SystemClock.now()
+        try await inject()
+        try await sleep(Self.afterwards)
+        let end = SystemClock.now()
+        for task in running { task.cancel() }
+        for task in running { await task.value }
+        phase("load ends")
+        return Timing(baseline: baseline, fault: fault, end: end)
+    }
+
+    /// The load of a drill in one region, on `nodes`.
+    func load(on nodes: [DevCluster.Node], of region: DevCluster.Region) -> DrillLoad {
+        DrillLoad(
+            region: region.name, nodes: nodes, rate: options.rate, registers: options.registers,
+            prefix: prefix)
+    }
+
+    /// False, and a finding, if `node` does not serve within 30 s. The longest recovery counts.
+    func isServing(_ node: DevCluster.Node, since: Instant, after event: String) async -> Bool {
+        guard await cluster.waitUntilServing([node], limit: .seconds(30)) != nil else {
+            document.findings.append("\(node.name) does not serve 30 s after \(event)")
+            return false
+        }
+        let seconds = Double(SystemClock.now().since(since).nanoseconds) / 1e9
+        document.recoverySeconds = max(document.recoverySeconds ?? 0, seconds)
+        phase("\(node.name) serves")
+        return true
+    }
+
+    /// A fault in one region of three nodes or more shows less with fewer.
+    func threeNodes() throws -> DevCluster.Region {
+        let region = try cluster.region(options.region)
+        guard region.nodes.count >= 3 else {
+            throw DrillError.notFit(
+                "\(region.name) has \(region.nodes.count) nodes; this drill takes three")
+        }
+        return region
+    }
+
     // MARK: Judgement
 
     /// Reads back through each of `nodes`. Each must have everything.
@@ -98,12 +157,10 @@ final class DrillRun {
                 + (missing.count > 5 ? " and \(missing.count - 5) more" : ""))
     }
 
-    func summarize(
-        _ load: DrillLoad, _ region: String, baseline: Instant, fault: Instant, end: Instant
-    ) {
+    func summarize(_ load: DrillLoad, _ region: String, _ timing: Timing) {
         let record = load.recorded
         evidence.append(.init(region: region, record: record, start: start))
-        let figures = self.figures(record, region, baseline: baseline, fault: fault, end: end)
+        let figures = self.figures(record, region, timing)
         document.regions.append(figures)
         document.longestGapMs = max(document.longestGapMs, figures.longestGapMs)
         document.baselineGapMs = max(document.baselineGapMs, figures.baselineGapMs)
@@ -119,8 +176,9 @@ final class DrillRun {
     }
 
     private func figures(
-        _ record: DrillRecord, _ region: String, baseline: Instant, fault: Instant, end: Instant
+        _ record: DrillRecord, _ region: String, _ timing: Timing
     ) -> DrillDocument.RegionFigures {
+        let fault = timing.fault, end = timing.end
         func ms(_ span: TimeSpan) -> Double { Double(span.nanoseconds) / 1e6 }
         var byOutcome: [String: Int] = [:]
         var latency = LatencyHistogram(numberOfSignificantValueDigits: .three)
@@ -139,7 +197,7 @@ final class DrillRun {
             longestReadGapMs: ms(record.longestGap(.read, from: fault, to: end).span),
             longestWriteGapMs: ms(record.longestGap(.write, from: fault, to: end).span),
             gapAtSeconds: Double(gap.start.since(start).nanoseconds) / 1e9,
-            baselineGapMs: ms(record.longestGap(from: baseline, to: fault).span),
+            baselineGapMs: ms(record.longestGap(from: timing.baseline, to: fault).span),
             longestWaitMs: ms(record.longestWait(from: fault, to: end)),
             p50Ms: Double(latency.valueAtPercentile(50)) / 1000,
             p99Ms: Double(latency.valueAtPercentile(99)) / 1000)
