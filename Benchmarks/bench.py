@@ -1,158 +1,98 @@
 #!/usr/bin/env python3
 """Polder beside etcd: CPU per request, throughput and latency of the same load on the same machine.
 
-Closed loops by h2load (Debian: nghttp2-client) with recorded gRPC request bodies; CPU is user + system
-time of all server processes, from /proc, divided by the requests. Variants are interleaved, several
-rounds; the table shows medians with (min..max), and the ratio to etcd. Every round of writes is checked:
-the store's revision must have moved by exactly the number of requests.
+CPU is user + system time of all server processes, divided by the requests. Variants are interleaved,
+several rounds; the table shows medians with (min..max), the ratio to etcd, and what the targets of
+docs/performance.md say to it. Answers are verified; after a closed loop of writes the store's revision
+must have moved by exactly their number.
 
-Lists, watches, leases and idleness follow (rows.py), a page and a JSON file at the end.
-
-  Benchmarks/bench.py --polder .build/release/polder [--etcd etcd] [--rounds 3] [--requests 20000] [--out DIR]
+  bench.py                                 all rows but the long ones (about half an hour)
+  bench.py --rows closed,open --nodes 3    closed and open loops of small requests on three nodes
+  bench.py --rows put,lone --rounds 5      some of them
+  bench.py --rows growth,memory,crash,size --size 20      the long ones
+  bench.py --rows open-put,open-get --rates 5000 --tls    over TLS
 """
 import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, time
 
-import rows
+import load, rows, servers
 from page import write_page
-from servers import *
+from rows import DIGITS, LABELS, ROWS
 
 
-WORKLOADS = {
-    "put 256 B": ("KV/Put", lambda i: put(b"bench/%04d" % i, b"x" * 256), True),
-    "get linearizable": ("KV/Range", lambda i: get(b"bench/%04d" % i, False), False),
-    "get serializable": ("KV/Range", lambda i: get(b"bench/%04d" % i, True), False),
-    "txn update 256 B": ("KV/Txn", lambda i: txn_update(b"bench/%04d" % i, b"x" * 256), True),
-}
+def names():
+    return rows.CLOSED_NAMES + list(rows.MIXES) + [r.name for r in ROWS]
 
 
-def run(server, workload, clients, streams, requests, scratch):
-    method, body, writes = WORKLOADS[workload]
-    loads = max(server.nodes, 4)  # Several keys, and every node has clients.
-    each, connections = requests // loads, max(1, clients // loads)
-    before_revision = revision(server)
-    commands = []
-    for i in range(loads):
-        path = os.path.join(scratch, f"body{i}")
-        with open(path, "wb") as f:
-            f.write(grpc(body(i)))
-        log = os.path.join(scratch, f"log{i}")
-        if os.path.exists(log):
-            os.unlink(log)
-        commands.append([
-            "h2load", "-n", str(each), "-c", str(connections), "-m", str(streams), "-t", "1",
-            "-d", path, "-H", "content-type: application/grpc", "-H", "te: trailers",
-            f"--log-file={log}",
-            f"http://127.0.0.1:{server.ports[i % server.nodes]}/etcdserverpb.{method}"])
-    cpu, written, start = cpu_seconds(server.pids), written_bytes(server.pids), time.time()
-    running = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True) for c in commands]
-    outputs = [p.communicate(timeout=300)[0] for p in running]
-    wall = time.time() - start
-    cpu = cpu_seconds(server.pids) - cpu
-    written = written_bytes(server.pids) - written
-    done = each * loads
-    for output in outputs:
-        if f"{each} succeeded" not in output:
-            sys.exit(f"bench: {server.name} {workload}: not every request succeeded:\n{output}")
-    if writes:
-        moved = revision(server) - before_revision
-        if moved != done:
-            sys.exit(f"bench: {server.name} {workload}: {done} writes moved the revision by {moved}")
-    latencies = []
-    for i in range(loads):
-        with open(os.path.join(scratch, f"log{i}")) as f:
-            latencies += [int(line.split("\t")[2]) for line in f]
-    latencies.sort()
-    pick = lambda q: latencies[min(len(latencies) - 1, int(len(latencies) * q))] / 1000
-    return {
-        "cpuMicros": cpu / done * 1e6, "perSecond": done / wall, "p50": pick(0.5), "p90": pick(0.9),
-        "p99": pick(0.99), "p999": pick(0.999), "max": latencies[-1] / 1000,
-        "rssMB": rss_mb(server.pids), "bytesPerRequest": written / done,
-    }
-
-
-def spread(values, digits=1):
-    return (f"{statistics.median(values):.{digits}f} "
-            f"({min(values):.{digits}f}..{max(values):.{digits}f})")
-
-
-COLUMNS = [
-    ("cpuMicros", "CPU us", 1), ("perSecond", "a second", 0), ("p50", "p50 ms", 1), ("p99", "p99 ms", 1),
-    ("p999", "p99.9 ms", 1), ("alone", "alone ms", 1), ("rssMB", "RSS MB", 0),
-    ("bytesPerRequest", "disk B", 0),
-]
-
-# put, get, update: against etcd's CPU (docs/performance.md).
-TARGETS = {"put 256 B": {1: 1 / 5, 3: 1 / 4}, "get linearizable": 1 / 8, "get serializable": 1 / 8,
-           "txn update 256 B": 1 / 4}
-
-
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--polder", default=".build/release/polder")
-    parser.add_argument("--etcd", default=shutil.which("etcd"))
+    parser.add_argument("--etcd", default=shutil.which("etcd"), help="an etcd binary, or none")
+    parser.add_argument("--rows", default="default",
+                        help="default, all, closed, open, or of: " + ", ".join(names()))
+    parser.add_argument("--nodes", default="1,3", help="sizes of clusters (default 1,3)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=20000)
-    parser.add_argument("--nodes", default="1,3")
-    parser.add_argument("--clients", default="64x1,64x16", help="connections x streams, comma separated")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="of small requests; or none")
-    parser.add_argument("--rows", default=",".join(rows.DEFAULT),
-                        help="others: " + ", ".join(rows.ROWS) + "; or none")
-    parser.add_argument("--growth", action="store_true",
-                        help="puts with 1, 8, 64 partitions and on 3, 6, 9 nodes, without etcd")
+    parser.add_argument("--requests", type=int, default=20000, help="of a closed loop, a round")
+    parser.add_argument("--clients", default="64x1,64x16", help="connections x streams of closed loops")
+    parser.add_argument("--rates", default="5000,10000", help="requests a second of open loops")
+    parser.add_argument("--seconds", type=float, default=5, help="of an open loop, a round")
+    parser.add_argument("--tls", action="store_true", help="open loops over TLS; other rows are left out")
+    parser.add_argument("--idle-seconds", type=float, default=10)
+    parser.add_argument("--memory-keys", type=int, default=1_000_000)
+    parser.add_argument("--crash-gb", type=float, default=1)
+    parser.add_argument("--size", type=float, default=20, help="GB of the row size; needs about three times that")
+    parser.add_argument("--size-rate", type=int, default=1000)
+    parser.add_argument("--micro", help="polder-micro: costs and allocations of each room")
+    parser.add_argument("--first-port", type=int, default=21000)
     parser.add_argument("--out", default="bench-out", help="folder for bench.json and bench.html")
-    options = parser.parse_args()
-    for tool in ("h2load", "etcdctl"):
-        if not shutil.which(tool):
-            sys.exit(f"bench: {tool} is missing; apt-get install nghttp2-client etcd-client")
-    if not os.path.exists(options.polder):
-        sys.exit(f"bench: no {options.polder}; run `make build`")
-    if not options.etcd:
-        print("bench: no etcd found; its columns stay empty (apt-get install etcd-server)")
-    workloads = [] if options.workloads == "none" else options.workloads.split(",")
-    others = [] if options.rows == "none" else options.rows.split(",")
-    if others and rows.grpcio is None:
-        print("bench: no grpcio (pip install grpcio): lists, watches and leases are left out")
-        others = []
-    for name in workloads + others:
-        if name not in WORKLOADS and name not in rows.ROWS:
-            sys.exit(f"bench: no workload or row is called {name!r}")
-    results = []
-    for nodes in [int(n) for n in options.nodes.split(",")]:
-        with Servers(options, nodes) as servers:
-            for workload in workloads:
-                for shape in options.clients.split(","):
-                    small(options, servers, nodes, workload, shape, results)
-            for name in others:
-                other(options, servers, nodes, name, results)
-    if options.growth:
-        growth(options, results)
-    os.makedirs(options.out, exist_ok=True)
-    with open(os.path.join(options.out, "bench.json"), "w") as f:
-        json.dump(results, f, indent=1)
-    machine = f"{os.cpu_count()} CPUs, {os.uname().release}, {time.strftime('%Y-%m-%d')}"
-    write_page(os.path.join(options.out, "bench.html"), results, machine)
-    print(f"\n{options.out}/bench.html, {options.out}/bench.json")
+    return parser.parse_args()
+
+
+class Bench:
+    """One run: its options, its results, and the scratch folder of the servers that are up."""
+
+    def __init__(self, options):
+        self.options, self.results, self.scratch, self.paged = options, [], None, []
+        self.nodes = [int(n) for n in options.nodes.split(",")]
+
+    def servers(self, nodes, *more, etcd=True):
+        return Servers(self, nodes, *more, etcd=etcd)
+
+    def measure(self, up, nodes, title, work, rounds=None, targets=(), prepare=None):
+        figures = {s.name: [] for s in up}
+        for s in up:
+            if prepare:
+                prepare(s, self)
+        for _ in range(min(self.options.rounds, rounds or self.options.rounds)):
+            for s in up:
+                figures[s.name].append(work(s, self))
+        verdicts = [v for v in (t.judge(figures) for t in targets) if v]
+        row = {"nodes": nodes, "title": title, "figures": figures,
+               "targets": [{"text": text, "met": met} for text, met in verdicts]}
+        self.results.append(row)
+        show(row)
+        return figures
 
 
 class Servers:
     """Polder and, if there is one, etcd, of one shape, on the same disk."""
 
-    def __init__(self, options, nodes, *more, etcd=True):
-        self.options, self.nodes, self.more = options, nodes, more
-        self.kinds = [("polder", start_polder, options.polder)]
+    def __init__(self, bench, nodes, *more, etcd=True):
+        self.bench, self.nodes, self.more, options = bench, nodes, more, bench.options
+        self.kinds = [("polder", servers.start_polder, options.polder)]
         if etcd and options.etcd:
-            self.kinds.append(("etcd", start_etcd, options.etcd))
+            self.kinds.append(("etcd", servers.start_etcd, options.etcd))
         self.running = []
 
     def __enter__(self):
-        self.folder = tempfile.TemporaryDirectory(
-            prefix="polder-bench-", dir=os.environ.get("BENCH_DIR"))
+        self.folder = tempfile.TemporaryDirectory(prefix="polder-bench-", dir=os.environ.get("BENCH_DIR"))
+        self.bench.scratch = self.folder.name
+        tls = os.path.abspath(self.bench.options.polder) if self.bench.options.tls else None
         try:
             for name, start, binary in self.kinds:
                 folder = os.path.join(self.folder.name, name)
                 os.mkdir(folder)
                 more = self.more if name == "polder" else ()
-                self.running.append(start(binary, self.nodes, folder, *more))
+                self.running.append(start(binary, self.nodes, folder, *more, tls=tls))
         except BaseException:
             self.__exit__()
             raise
@@ -166,72 +106,124 @@ class Servers:
     def __iter__(self):
         return iter(self.running)
 
-    @property
-    def scratch(self):
-        return self.folder.name
+
+def spread(values, digits=1):
+    return (f"{statistics.median(values):.{digits}f} "
+            f"({min(values):.{digits}f}..{max(values):.{digits}f})")
 
 
-def small(options, servers, nodes, workload, shape, results, label=""):
-    clients, streams = [int(x) for x in shape.split("x")]
-    figures = {s.name: [] for s in servers}
-    for s in servers:  # Warm up; the keys exist afterwards.
-        run(s, "put 256 B", 8, 1, 400, servers.scratch)
-    for _ in range(options.rounds):
-        for s in servers:
-            figures[s.name].append(
-                run(s, workload, clients, streams, options.requests, servers.scratch))
-    target = TARGETS[workload]
-    if isinstance(target, dict):
-        target = target.get(nodes)
-    add(results, {"nodes": nodes, "workload": workload + label, "clients": shape, "figures": figures,
-                  "target": target})
-
-
-def other(options, servers, nodes, name, results):
-    unit, prepare, work, most, target = rows.ROWS[name]
-    if name == "limit" and "pages" not in options.rows.split(","):
-        prepare = rows.prepare_pages
-    figures = {s.name: [] for s in servers}
-    if prepare:
-        for s in servers:
-            prepare(s)
-    for _ in range(min(options.rounds, most or options.rounds)):
-        for s in servers:
-            figures[s.name].append(work(s, servers.scratch))
-    add(results, {"nodes": nodes, "workload": f"{name} (a {unit})", "clients": "", "figures": figures,
-                  "target": target})
-
-
-def growth(options, results):
-    for partitions in (1, 8, 64):
-        with Servers(options, 3, "--partitions", str(partitions), etcd=False) as servers:
-            small(options, servers, 3, "put 256 B", "64x1", results, f", {partitions} partitions")
-    for nodes in (3, 6, 9):
-        with Servers(options, nodes, etcd=False) as servers:
-            small(options, servers, nodes, "put 256 B", "64x1", results, ", growing")
-
-
-def add(results, row):
-    results.append(row)
-    print(f"\n{row['nodes']} node(s), {row['workload']}"
-          + (f", {row['clients']} clients x streams" if row["clients"] else ""))
-    figures = row["figures"]
-    columns = [c for c in COLUMNS if any(c[0] in r for rounds in figures.values() for r in rounds)]
-    print(" " * 10 + "".join(f"{title:>26}" for _, title, _ in columns))
-    for name, rounds in figures.items():
-        print(f"  {name:8}" + "".join(
-            f"{spread([r[key] for r in rounds], digits):>26}" for key, _, digits in columns))
-    if len(figures) == 2 and "cpuMicros" in figures["polder"][0]:
-        ours, theirs = [statistics.median(r["cpuMicros"] for r in figures[n]) for n in figures]
-        line = f"  ratio   CPU {ours / theirs:.3f} of etcd's" if theirs else "  ratio   none"
-        if row["target"]:
-            line += f", target {row['target']:.3f}: " + (
-                "met" if ours <= theirs * row["target"] else "not met")
-        if "perSecond" in figures["polder"][0]:
-            rate = [statistics.median(r["perSecond"] for r in figures[n]) for n in figures]
-            line += f"; {rate[0] / rate[1]:.2f} times as many a second"
-        print(line)
+def show(row):
+    print(f"\n{row['nodes']} node(s), {row['title']}")
+    for name, rounds in row["figures"].items():
+        cells = []
+        for key, label in LABELS.items():
+            values = [r[key] for r in rounds if r.get(key) is not None]
+            if values and not (key == "errors" and not any(values)):
+                cells.append(f"{label} {spread(values, DIGITS.get(key, 1))}")
+        print(f"  {name:8}" + "; ".join(cells))
+    for target in row["targets"]:
+        print(f"  {'met     ' if target['met'] else 'NOT MET '}{target['text']}")
     sys.stdout.flush()
+
+
+def chosen(options):
+    """Names of rows, in their order."""
+    asked = set()
+    for word in options.rows.split(","):
+        groups = {"closed": rows.CLOSED_NAMES, "open": list(rows.MIXES), "all": names(), "none": [],
+                  "default": rows.CLOSED_NAMES + list(rows.MIXES) + [r.name for r in ROWS if r.default]}
+        if word not in groups and word not in names():
+            sys.exit(f"bench: no row is called {word!r}; there are: {', '.join(names())}")
+        asked |= set(groups.get(word, [word]))
+    if options.tls:
+        asked &= set(rows.MIXES)
+    return [n for n in names() if n in asked]
+
+
+def check(options):
+    for tool, package in (("h2load", "nghttp2-client"), ("etcdctl", "etcd-client")):
+        if not shutil.which(tool):
+            sys.exit(f"bench: {tool} is missing; apt-get install {package}")
+    if not os.path.exists(options.polder):
+        sys.exit(f"bench: no {options.polder}; run `make build`")
+    if not os.path.exists(load.GENERATOR):
+        sys.exit("bench: no load generator; swift build -c release --package-path Benchmarks")
+    if options.etcd in (None, "none"):
+        options.etcd = None
+        print("bench: no etcd; its columns stay empty (apt-get install etcd-server, or --etcd FILE)")
+    servers.FIRST_PORT = options.first_port
+
+
+def rows_of(name, options):
+    if name in rows.CLOSED:
+        return [rows.closed_row(name, shape) for shape in options.clients.split(",")]
+    if name in rows.MIXES:
+        return [rows.open_row(name, int(rate)) for rate in options.rates.split(",")]
+    return [r for r in ROWS if r.name == name]
+
+
+def main():
+    options = arguments()
+    check(options)
+    bench = Bench(options)
+    wanted = [r for name in chosen(options) for r in rows_of(name, options)]
+    if rows.grpcio is None:
+        left = [r.name for r in wanted if r.needs_grpc]
+        if left:
+            print(f"bench: no grpcio (pip install grpcio): {', '.join(left)} are left out")
+        wanted = [r for r in wanted if not r.needs_grpc]
+    floor = load.limits(os.environ.get("BENCH_DIR", tempfile.gettempdir()))
+    show_limits(floor)
+    micro = rooms(options)
+    try:
+        for nodes in bench.nodes:
+            shared = [r for r in wanted if not r.run]
+            if not shared:
+                break
+            with bench.servers(nodes) as up:
+                for row in shared:
+                    bench.measure(up, nodes, row.title, row.work, row.rounds, row.targets_for(nodes),
+                                  row.prepare)
+        for row in wanted:
+            if row.run:
+                row.run(bench)
+    finally:
+        write(bench, options, floor, micro)
+
+
+def show_limits(floor):
+    if not floor:
+        return
+    print("This machine, us (median, 1 % and 99 %): one fdatasync of 512 B "
+          f"{floor['sync512'][0]:.0f} ({floor['sync512'][1]:.0f}..{floor['sync512'][2]:.0f}), of 4 KiB "
+          f"{floor['sync4096'][0]:.0f}, of 64 KiB {floor['sync65536'][0]:.0f}; a round trip over loopback "
+          f"{floor['roundTrip'][0]:.1f} ({floor['roundTrip'][1]:.1f}..{floor['roundTrip'][2]:.1f}); "
+          f"memcpy of 256 B {floor['copy256']:.3f}, of 1 MiB {floor['copy1048576']:.0f}")
+
+
+def rooms(options):
+    if not options.micro:
+        return None
+    out = subprocess.run([options.micro, "--json"], capture_output=True, text=True)
+    print(out.stderr, end="")
+    return json.loads(out.stdout) if out.stdout else None
+
+
+def write(bench, options, floor, micro):
+    os.makedirs(options.out, exist_ok=True)
+    met = [t["met"] for row in bench.results for t in row["targets"]]
+    print(f"\n{sum(met)} of {len(met)} targets met")
+    version = lambda *words: subprocess.run(words, capture_output=True, text=True).stdout.split("\n")[0]
+    document = {
+        "machine": f"{os.cpu_count()} CPUs, {os.uname().release}, {time.strftime('%Y-%m-%d')}",
+        "polder": version(options.polder, "--version"),
+        "etcd": version(options.etcd, "--version") if options.etcd else None,
+        "rounds": options.rounds, "limits": floor, "rooms": micro, "rows": bench.results,
+    }
+    with open(os.path.join(options.out, "bench.json"), "w") as f:
+        json.dump(document, f, indent=1)
+    write_page(os.path.join(options.out, "bench.html"), document)
+    print(f"{options.out}/bench.html, {options.out}/bench.json")
 
 
 if __name__ == "__main__":

@@ -1,99 +1,74 @@
-"""What a closed loop of small requests does not show: lists, watches, leases, memory, growth.
+"""What is measured. A row runs the same work against every server, round by round, and returns figures;
+CPU is user + system time of all server processes per unit of work. Targets: docs/performance.md.
 
-A row is a function of a server that returns figures; the same code runs against Polder and etcd. CPU
-is user + system time of all server processes. Clients that are not h2load are gRPC of PyPI's grpcio:
-slow, which does not matter to the servers' CPU, but makes "events/s" a floor and not a limit.
+Load comes from h2load (closed loops of small requests) and polder-load (everything else). A few calls of
+leases are made with PyPI's grpcio: slow, which does not matter to the servers' CPU.
 """
-import os, subprocess, threading, time
+import os, statistics, time
+from concurrent.futures import ThreadPoolExecutor
 
 try:
     import grpc as grpcio
 except ImportError:
     grpcio = None
 
-from servers import cpu_seconds, field, grpc, put, rss_mb, varint
+import load
+from servers import Syncs, cpu_seconds, field, get, messages, put, revision, rss_mb, txn_update, written_bytes
 
-OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-
-
-# --- a client ---
-
-class Client:
-    def __init__(self, server, node=0):
-        # A pool of its own, or all clients of this process would share one connection.
-        self.channel = grpcio.insecure_channel(
-            f"127.0.0.1:{server.ports[node % server.nodes]}",
-            options=OPTIONS + [("grpc.use_local_subchannel_pool", 1)])
-
-    def call(self, method, message, timeout=60):
-        return self.channel.unary_unary(f"/etcdserverpb.{method}")(message, timeout=timeout)
-
-    def close(self):
-        self.channel.close()
+VALUE = os.urandom(128).hex().encode()  # 256 B that compress by a half, as polder-load's.
 
 
-def fields(message):
-    """(number, value) pairs; only what is needed to count."""
-    at = 0
-    while at < len(message):
-        tag, at = number(message, at)
-        if tag & 7 == 0:
-            value, at = number(message, at)
-        else:
-            size, at = number(message, at)
-            value = message[at:at + size]
-            at += size
-        yield tag >> 3, value
+class Target:
+    """`key` at most (or at least) `bound`, times etcd's figure if it is a share."""
+
+    def __init__(self, key, most=None, least=None, share=True, text=None):
+        self.key, self.most, self.least, self.share, self.text = key, most, least, share, text
+
+    def judge(self, figures):
+        """(what is asked and what was measured, met), or None if it was not measured."""
+        ours = median(figures.get("polder", []), self.key)
+        theirs = median(figures.get("etcd", []), self.key) if self.share else 1
+        if ours is None or not theirs:
+            return None
+        ratio = ours / theirs
+        bound, word = (self.most, "<=") if self.most is not None else (self.least, ">=")
+        met = ratio <= bound if self.most is not None else ratio >= bound
+        of = " of etcd's" if self.share else ""
+        return f"{self.text or LABELS[self.key]} {word} {bound:.3g}{of}: {ratio:.3g}", met
 
 
-def number(message, at):
-    result = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, at
-        shift += 7
+def median(rounds, key):
+    values = [r[key] for r in rounds if r.get(key) is not None]
+    return statistics.median(values) if values else None
 
 
-def load(server, prefix, count, size, lease=0):
-    """`count` keys of `size` bytes, 100 in a transaction."""
-    client = Client(server)
-    value = os.urandom(size // 2).hex().encode()[:size]
-    for first in range(0, count, 100):
-        body = b""
-        for i in range(first, min(first + 100, count)):
-            one = put(prefix + b"%08d" % i, value) + (field(3, lease) if lease else b"")
-            body += field(2, field(2, one))
-        client.call("KV/Txn", body)
-    client.close()
+# Names of figures, and how many digits they need.
+LABELS = {
+    "cpuMicros": "CPU us", "perSecond": "a second", "p50": "p50 ms", "p90": "p90 ms", "p99": "p99 ms",
+    "p999": "p99.9 ms", "max": "max ms", "alone": "p99 of gets alone ms", "beside": "p99 of gets beside ms",
+    "delay50": "delay p50 ms", "delay99": "delay p99 ms", "openCPU": "CPU us at a fixed rate",
+    "bytesPerRequest": "disk B", "syncsPerRequest": "syncs", "messagesPerRequest": "messages",
+    "rssMB": "RSS MB", "seconds": "seconds", "corePercent": "% of a core, a node", "errors": "errors",
+    "late99": "sent late p99 ms", "ownCPU": "generator us", "loadPerSecond": "loaded a second",
+    "diskGB": "disk GB", "small99": "p99 at 1 GB ms", "growth99": "p99, large to small",
+    "limitRatio": "p50 to the limit",
+}
+DIGITS = {"perSecond": 0, "rssMB": 0, "bytesPerRequest": 0, "syncsPerRequest": 3, "messagesPerRequest": 3,
+          "p50": 2, "delay50": 2, "limitRatio": 2, "seconds": 2, "corePercent": 2, "loadPerSecond": 0,
+          "late99": 2, "growth99": 2, "errors": 0}
 
 
-def end_of(prefix):
-    return prefix[:-1] + bytes([prefix[-1] + 1])
+class Row:
+    """`work(server, bench)` returns figures; `prepare(server, bench)` is done once. Rows with `own`
+    servers start them themselves: `run(bench)`."""
 
+    def __init__(self, name, title, work=None, prepare=None, rounds=None, targets=(), run=None, default=True,
+                 needs_grpc=False):
+        self.name, self.title, self.work, self.prepare, self.rounds = name, title, work, prepare, rounds
+        self.targets, self.run, self.default, self.needs_grpc = targets, run, default, needs_grpc
 
-def h2load(server, method, body, requests, clients, streams, scratch, name="body", node=0, log=None):
-    path = os.path.join(scratch, name)
-    with open(path, "wb") as f:
-        f.write(grpc(body))
-    command = [
-        "h2load", "-n", str(requests), "-c", str(clients), "-m", str(streams), "-t", "1", "-w", "24",
-        "-W", "24", "-d", path, "-H", "content-type: application/grpc", "-H", "te: trailers"]
-    if log:
-        if os.path.exists(log):
-            os.unlink(log)
-        command.append(f"--log-file={log}")
-    command.append(f"http://127.0.0.1:{server.ports[node % server.nodes]}/etcdserverpb.{method}")
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def finish(process, requests, what):
-    output = process.communicate(timeout=600)[0]
-    if f"{requests} succeeded" not in output:
-        raise SystemExit(f"bench: {what}: not every request succeeded:\n{output}")
-    return output
+    def targets_for(self, nodes):
+        return self.targets.get(nodes, ()) if isinstance(self.targets, dict) else self.targets
 
 
 def measured(server, work):
@@ -102,195 +77,399 @@ def measured(server, work):
     return cpu_seconds(server.pids) - cpu, time.time() - start, result
 
 
-def percentile(log, q):
-    with open(log) as f:
-        values = sorted(int(line.split("\t")[2]) for line in f)
-    return values[min(len(values) - 1, int(len(values) * q))] / 1000
+# --- closed loops of small requests: h2load ---
+
+CLOSED = {
+    "put": ("KV/Put", lambda i: put(b"bench/%04d" % i, VALUE), True),
+    "get": ("KV/Range", lambda i: get(b"bench/%04d" % i, False), False),
+    "stale": ("KV/Range", lambda i: get(b"bench/%04d" % i, True), False),
+    "update": ("KV/Txn", lambda i: txn_update(b"bench/%04d" % i, VALUE), True),
+}
 
 
-# --- rows: prepare(server), then run(server, scratch) -> {"cpuMicros" per `unit`, ...} ---
+def closed(server, bench, name, clients, streams, requests):
+    method, body, writes = CLOSED[name]
+    loads = max(server.nodes, 4)  # Several keys, and every node has clients.
+    each, connections = requests // loads, max(1, clients // loads)
+    before = revision(server) if writes else 0
+    syncs = Syncs(server.pids) if writes else None
+    sent, cpu, written, start = messages(server), cpu_seconds(server.pids), written_bytes(server.pids), time.time()
+    running = [load.H2Load(server, method, body(i), each, connections, streams, bench.scratch, i)
+               for i in range(loads)]
+    latencies = sorted(l for r in running for l in r.finish())
+    wall, done = time.time() - start, each * loads
+    cpu, written = cpu_seconds(server.pids) - cpu, written_bytes(server.pids) - written
+    figures = {"cpuMicros": cpu / done * 1e6, "perSecond": done / wall, **load.percentiles(latencies)}
+    if writes:
+        figures["bytesPerRequest"] = written / done
+        synced = syncs.count()
+        figures["syncsPerRequest"] = None if synced is None else synced / done
+        figures["messagesPerRequest"] = None if sent is None else (messages(server) - sent) / done
+        moved = revision(server) - before
+        if moved != done:
+            raise SystemExit(f"bench: {server.name} {name}: {done} writes moved the revision by {moved}")
+    figures["rssMB"] = rss_mb(server.pids)
+    return {k: v for k, v in figures.items() if v is not None}
 
-def run_lone(server, scratch, requests=400):
+
+CLOSED_TARGETS = {
+    "put": {1: [Target("cpuMicros", most=1 / 5)],
+            3: [Target("cpuMicros", most=1 / 4), Target("perSecond", least=3), Target("p99", most=1)]},
+    "get": [Target("cpuMicros", most=1 / 8), Target("perSecond", least=4)],
+    "stale": [Target("cpuMicros", most=1 / 8)],
+    "update": [Target("cpuMicros", most=1 / 4)],
+}
+CLOSED_TITLES = {"put": "put 256 B", "get": "linearizable get", "stale": "serializable get",
+                 "update": "Kubernetes update 256 B"}
+
+
+def closed_row(name, shape):
+    clients, streams = [int(x) for x in shape.split("x")]
+
+    def prepare(server, bench):
+        closed(server, bench, "put", 8, 1, 400)
+
+    return Row(name, f"{CLOSED_TITLES[name]}, {clients} clients x {streams}",
+               lambda s, b: closed(s, b, name, clients, streams, b.options.requests), prepare,
+               targets=CLOSED_TARGETS[name])
+
+
+# --- open loops: polder-load ---
+
+MIXES = {"open-put": "put", "open-get": "get", "open-update": "update", "open-mixed": "put:1,get:8,update:1"}
+
+
+def open_loop(server, bench, mix, rate, seconds=None):
+    seconds = seconds or bench.options.seconds
+    warm = 1
+    cpu, _, report = measured(server, lambda: load.run(
+        server, "--prepared", errors=True, mix=mix, rate=rate, seconds=seconds, warm=warm, keys=10_000,
+        size=256, prefix="open/", connections=64, timeout=30))
+    # The warm-up costs as much a request as the rest.
+    share = seconds / (seconds + warm)
+    late = report["late"].get("p99", 0)
+    figures = {"cpuMicros": cpu * share / max(1, report["answered"]) * 1e6, "perSecond": report["perSecond"],
+               "late99": late, "ownCPU": report["ownCPUMicros"], "errors": report["errors"],
+               "curve": report["curve"]}
+    figures.update({k: report["all"][k] for k in ("p50", "p90", "p99", "p999", "max") if k in report["all"]})
+    return figures
+
+
+def open_row(name, rate):
+    return Row(name, f"{MIXES[name].split(':')[0] if name != 'open-mixed' else 'mixed (' + MIXES[name] + ')'}"
+               f", {rate} a second from due times",
+               lambda s, b: open_loop(s, b, MIXES[name], rate),
+               lambda s, b: load.fill(s, "open/", 10_000, 256, 64),
+               targets=[Target("p99", most=1)])
+
+
+# --- one client ---
+
+def run_lone(server, bench, requests=400):
     """One client that writes one thing after the other: latency, not throughput."""
-    log = os.path.join(scratch, "lone.log")
-    body = put(b"lone/key", b"x" * 256)
-    cpu, wall, _ = measured(server, lambda: finish(
-        h2load(server, "KV/Put", body, requests, 1, 1, scratch, log=log), requests, "lone puts"))
-    return {"cpuMicros": cpu / requests * 1e6, "perSecond": requests / wall,
-            "p50": percentile(log, 0.5), "p99": percentile(log, 0.99)}
+    body = put(b"lone/key", VALUE)
+    floor = load.limits(bench.scratch, 200)
+    cpu, wall, latencies = measured(server, lambda: load.H2Load(
+        server, "KV/Put", body, requests, 1, 1, bench.scratch).finish())
+    figures = {"cpuMicros": cpu / requests * 1e6, "perSecond": requests / wall, **load.percentiles(latencies)}
+    if floor:
+        limit = floor["sync4096"][0] / 1000 + 2 * floor["roundTrip"][0] / 1000
+        figures["limitRatio"] = figures["p50"] / limit
+    return figures
 
 
-def prepare_list(server):
-    load(server, b"list/", 10_000, 1024)
+# --- lists ---
+
+def prepare_list(server, bench):
+    load.fill(server, "list/", 10_000, 1024)
 
 
-def run_list(server, scratch, requests=20):
-    body = field(1, b"list/") + field(2, end_of(b"list/"))
-    gets = field(1, b"list/00000000")
-    log = os.path.join(scratch, "gets.log")
-    finish(h2load(server, "KV/Range", gets, 2000, 4, 1, scratch, "get", log=log), 2000, "gets")
-    alone = percentile(log, 0.99)
-    cpu, wall, _ = measured(server, lambda: finish(
-        h2load(server, "KV/Range", body, requests, 2, 1, scratch), requests, "lists"))
-    lists = h2load(server, "KV/Range", body, requests, 2, 1, scratch)
-    time.sleep(0.05)
-    finish(h2load(server, "KV/Range", gets, 200, 2, 1, scratch, "get", log=log), 200, "gets")
-    finish(lists, requests, "lists")
+def run_list(server, bench, requests=20):
+    gets = dict(prefix="list/", keys=10_000, size=1024, mix="get", rate=500, seconds=3, connections=8, warm=0.5)
+    lists = dict(prefix="list/", keys=10_000, size=1024, mix="page", limit=0, rate=0, outstanding=2,
+                 connections=2, warm=0)
+    alone = load.run(server, "--prepared", **gets)["all"]["p99"]
+    cpu, wall, _ = measured(server, lambda: load.run(
+        server, "--prepared", **lists, requests=requests, seconds=60))
+    running = load.start(server, "--prepared", **lists, seconds=4.5)
+    time.sleep(0.2)
+    beside = load.run(server, "--prepared", **gets)["all"]["p99"]
+    load.finish(server, running)
     mb = requests * 10_000 * 1024 / 1e6
-    return {"cpuMicros": cpu / mb * 1e6, "perSecond": mb / wall, "p99": percentile(log, 0.99),
-            "alone": alone, "rssMB": rss_mb(server.pids)}
-
-
-def prepare_pages(server):
-    load(server, b"page/", 100_000, 64)
-
-
-def run_pages(server, scratch, requests=200):
-    body = field(1, b"page/") + field(2, end_of(b"page/")) + field(3, 500)
-    log = os.path.join(scratch, "pages.log")
-    cpu, wall, _ = measured(server, lambda: finish(
-        h2load(server, "KV/Range", body, requests, 2, 1, scratch, log=log), requests, "pages"))
-    return {"cpuMicros": cpu / requests * 1e6, "perSecond": requests / wall, "p99": percentile(log, 0.99),
+    return {"cpuMicros": cpu / mb * 1e6, "perSecond": mb / wall, "alone": alone, "beside": beside,
             "rssMB": rss_mb(server.pids)}
 
 
-def run_limit(server, scratch, requests=200):
-    body = field(1, b"page/") + field(2, end_of(b"page/")) + field(3, 1)
-    log = os.path.join(scratch, "limit.log")
-    cpu, wall, _ = measured(server, lambda: finish(
-        h2load(server, "KV/Range", body, requests, 2, 1, scratch, log=log), requests, "limits"))
-    return {"cpuMicros": cpu / requests * 1e6, "perSecond": requests / wall, "p99": percentile(log, 0.99)}
+def prepare_pages(server, bench):
+    if server not in bench.paged:
+        load.fill(server, "page/", 100_000, 64)
+        bench.paged.append(server)
 
 
-class Watchers:
-    """`streams` streams with `each` watches; counts events."""
+def run_pages(server, bench, requests=400):
+    cpu, wall, report = measured(server, lambda: load.run(
+        server, "--prepared", prefix="page/", keys=100_000, size=64, mix="page", limit=500, rate=0,
+        outstanding=2, connections=2, requests=requests, seconds=120, warm=0, timeout=60))
+    return {"cpuMicros": cpu / requests * 1e6, "perSecond": requests / wall, "p50": report["all"]["p50"],
+            "p99": report["all"]["p99"], "max": report["all"]["max"], "rssMB": rss_mb(server.pids)}
 
-    def __init__(self, server, streams, each, key_of):
-        self.seen, self.created, self.lock = 0, 0, threading.Lock()
-        self.clients, self.stop = [], threading.Event()
-        for s in range(streams):
-            client = Client(server, s)
-            self.clients.append(client)
-            bodies = [field(1, field(1, key_of(s * each + i))) for i in range(each)]
-            call = client.channel.stream_stream("/etcdserverpb.Watch/Watch")(self.requests(bodies))
-            threading.Thread(target=self.read, args=(call,), daemon=True).start()
-        self.wait(lambda: self.created >= streams * each, "watches to be created")
 
-    def requests(self, bodies):
-        yield from bodies
-        self.stop.wait()
+def run_limit(server, bench, requests=200):
+    body = field(1, b"page/") + field(2, b"page0") + field(3, 1)
+    cpu, wall, latencies = measured(server, lambda: load.H2Load(
+        server, "KV/Range", body, requests, 2, 1, bench.scratch).finish())
+    return {"cpuMicros": cpu / requests * 1e6, "perSecond": requests / wall, **load.percentiles(latencies)}
 
-    def read(self, call):
-        try:
-            for message in call:
-                events = created = 0
-                for n, value in fields(message):
-                    events += n == 11
-                    created += n == 3 and value
-                with self.lock:
-                    self.seen += events
-                    self.created += created
-        except grpcio.RpcError:
-            pass
 
-    def wait(self, condition, what, seconds=120):
-        end = time.time() + seconds
-        while not condition():
-            if time.time() > end:
-                raise SystemExit(f"bench: waited {seconds} s for {what}: {self.created} created, {self.seen} events")
-            time.sleep(0.002)
+# --- watches ---
+
+def watching(server, watch, watchers, streams, rate, seconds, outstanding):
+    """As many puts as there may be, then some at a fixed rate: the cost and the number, then the delay."""
+    shape = dict(prefix="watch/", keys=10_000, size=256, watchers=watchers, watch=watch, mix="put",
+                 watch_streams=streams, connections=4, timeout=60)
+    figures = {}
+    before = cpu_seconds(server.pids)
+    report = load.run(server, "--prepared", **shape, rate=0, outstanding=outstanding, seconds=seconds, warm=0)
+    # With the creation of the watches, which is measured by a run without puts.
+    total = cpu_seconds(server.pids) - before
+    before = cpu_seconds(server.pids)
+    load.run(server, "--prepared", **shape, rate=1, requests=1, seconds=1, warm=0)
+    created = cpu_seconds(server.pids) - before
+    events = max(1, report["watch"]["events"])
+    figures["cpuMicros"] = max(0, total - created) / events * 1e6
+    figures["perSecond"] = report["watch"]["perSecond"]
+    report = load.run(server, "--prepared", **shape, rate=rate, seconds=seconds, warm=0.5)
+    figures["delay50"], figures["delay99"] = report["watch"]["p50"], report["watch"]["p99"]
+    figures["rssMB"] = rss_mb(server.pids)
+    return figures
+
+
+def prepare_watch(server, bench):
+    load.fill(server, "watch/", 10_000, 256)
+
+
+# --- leases ---
+
+class Client:
+    def __init__(self, server, node=0):
+        self.channel = grpcio.insecure_channel(
+            f"127.0.0.1:{server.ports[node % server.nodes]}",
+            options=[("grpc.use_local_subchannel_pool", 1)])
+
+    def call(self, method, message, timeout=60):
+        return self.channel.unary_unary(f"/etcdserverpb.{method}")(message, timeout=timeout)
 
     def close(self):
-        self.stop.set()
-        for client in self.clients:
-            client.close()
+        self.channel.close()
 
 
-def run_fan_out(server, scratch, puts=100):
-    watchers = Watchers(server, 10, 100, lambda i: b"fan/key")
-    client = Client(server)
-    time.sleep(0.3)
-
-    def work():
-        for i in range(puts):
-            client.call("KV/Put", put(b"fan/key", b"x" * 256))
-        watchers.wait(lambda: watchers.seen >= puts * 1000, "events")
-    cpu, wall, _ = measured(server, work)
-    client.close()
-    watchers.close()
-    return {"cpuMicros": cpu / (puts * 1000) * 1e6, "perSecond": puts * 1000 / wall}
-
-
-def run_many_watchers(server, scratch, puts=2000):
-    watchers = Watchers(server, 10, 1000, lambda i: b"many/%05d" % i)
-    memory = rss_mb(server.pids)
-    client = Client(server)
-    time.sleep(0.3)
-
-    def work():
-        for i in range(puts):
-            client.call("KV/Put", put(b"many/%05d" % (i * 5), b"x" * 256))
-        watchers.wait(lambda: watchers.seen >= puts, "events")
-    cpu, wall, _ = measured(server, work)
-    client.close()
-    watchers.close()
-    return {"cpuMicros": cpu / puts * 1e6, "perSecond": puts / wall, "rssMB": memory}
+def lease_number(message):
+    """Field 2 of LeaseGrantResponse, after the header."""
+    at = 2 + message[1]
+    assert message[0] == 10 and message[at] == 16
+    value = shift = 0
+    for byte in message[at + 1:]:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value
 
 
 def grant(client, ttl):
-    return next(v for n, v in fields(client.call("Lease/LeaseGrant", field(1, ttl))) if n == 2)
+    return lease_number(client.call("Lease/LeaseGrant", field(1, ttl)))
 
 
-def run_keep_alive(server, scratch, requests=10_000):
+def run_keep_alive(server, bench, requests=10_000):
     client = Client(server)
     body = field(1, grant(client, 3600))
     client.close()
-    log = os.path.join(scratch, "alive.log")
-    cpu, wall, _ = measured(server, lambda: finish(
-        h2load(server, "Lease/LeaseKeepAlive", body, requests, 16, 4, scratch, log=log), requests,
-        "keep-alives"))
-    return {"cpuMicros": cpu / requests * 1e6, "perSecond": requests / wall, "p99": percentile(log, 0.99)}
+    cpu, wall, latencies = measured(server, lambda: load.H2Load(
+        server, "Lease/LeaseKeepAlive", body, requests, 16, 4, bench.scratch).finish())
+    return {"cpuMicros": cpu / requests * 1e6, "perSecond": requests / wall, **load.percentiles(latencies)}
 
 
-def run_revoke(server, scratch, rounds=5):
+def run_revoke(server, bench, rounds=5):
     client = Client(server)
 
     def work():
         for _ in range(rounds):
             lease = grant(client, 3600)
-            load(server, b"leased/", 1000, 64, lease)
+            for first in range(0, 1000, 100):
+                body = b"".join(field(2, field(2, put(b"leased/%04d" % i, VALUE[:64]) + field(3, lease)))
+                                for i in range(first, first + 100))
+                client.call("KV/Txn", body)
             client.call("Lease/LeaseRevoke", field(1, lease))
     cpu, wall, _ = measured(server, work)
     client.close()
     return {"cpuMicros": cpu / rounds * 1e6, "perSecond": rounds / wall}
 
 
-def run_memory(server, scratch, count=1_000_000):
-    load(server, b"memory/", count, 256)
-    watchers = Watchers(server, 10, 1000, lambda i: b"memory/%08d" % i)
-    time.sleep(5)
-    memory = rss_mb(server.pids)
-    watchers.close()
-    return {"rssMB": memory}
+def run_grant(server, bench, rounds=300):
+    client = Client(server)
+
+    def work():
+        for _ in range(rounds):
+            client.call("Lease/LeaseRevoke", field(1, grant(client, 3600)))
+    cpu, wall, _ = measured(server, work)
+    client.close()
+    return {"cpuMicros": cpu / rounds / 2 * 1e6, "perSecond": 2 * rounds / wall}
 
 
-def run_idle(server, scratch, seconds=10):
-    time.sleep(3)
-    cpu, wall, _ = measured(server, lambda: time.sleep(seconds))
-    return {"cpuMicros": cpu / wall / server.nodes * 1e6, "rssMB": rss_mb(server.pids)}
+# --- clusters of their own: idle, growth, memory, size, crash ---
+
+def run_idle(bench):
+    for partitions in (8, 64):
+        with bench.servers(3, "--partitions", str(partitions)) as servers:
+            def work(server, bench):
+                time.sleep(3)
+                cpu, wall, _ = measured(server, lambda: time.sleep(bench.options.idle_seconds))
+                return {"corePercent": 100 * cpu / wall / server.nodes, "rssMB": rss_mb(server.pids)}
+            bench.measure(servers, 3, f"idle, {partitions} partitions", work, rounds=1,
+                          targets=[Target("corePercent", most=1, share=False)])
 
 
-# name: (what one request is, prepare, run, rounds at most, target for CPU against etcd's)
-ROWS = {
-    "lone": ("put of a single client", None, run_lone, None, None),
-    "list": ("MB; list of 10,000 x 1 KiB", prepare_list, run_list, None, None),
-    "pages": ("page of 500 of 100,000 keys, with count", prepare_pages, run_pages, None, None),
-    "limit": ("range with limit 1 over 100,000 keys, with count", None, run_limit, None, 1 / 50),
-    "fan-out": ("event; 1 put to 1,000 watchers", None, run_fan_out, None, 1 / 5),
-    "watchers": ("put seen by 1 of 10,000 watchers", None, run_many_watchers, None, 1 / 5),
-    "keep-alive": ("keep-alive", None, run_keep_alive, None, 1 / 4),
-    "revoke": ("grant, 1,000 keys, revoke", None, run_revoke, None, 1 / 4),
-    "idle": ("second of idleness, a node", None, run_idle, 1, None),
-    "memory": ("1 M keys of 256 B, 10,000 watchers", None, run_memory, 1, None),
-}
-DEFAULT = [name for name in ROWS if name != "memory"]
+def run_growth(bench):
+    first = {}
+
+    def one(series, label, nodes, *more):
+        with bench.servers(nodes, *more, etcd=False) as servers:
+            for s in servers:
+                load.fill(s, "grow/", 2000, 256, 64)
+
+            def work(server, bench):
+                sent, syncs = messages(server), Syncs(server.pids)
+                cpu, _, report = measured(server, lambda: load.run(
+                    server, "--prepared", prefix="grow/", keys=2000, size=256, mix="put", rate=0, warm=0,
+                    outstanding=256, connections=64, seconds=bench.options.seconds, timeout=60))
+                done = report["answered"]
+                synced = syncs.count()
+                return {"cpuMicros": cpu / done * 1e6, "perSecond": report["perSecond"],
+                        **{k: report["all"][k] for k in ("p50", "p99", "max")},
+                        **({} if synced is None else {"syncsPerRequest": synced / done}),
+                        **({} if sent is None else {"messagesPerRequest": (messages(server) - sent) / done})}
+            targets = []
+            if series in first:
+                targets = [Target("cpuMicros", most=1.2 * first[series], share=False,
+                                  text=f"CPU us within 20 % of {first[series]:.1f}:")]
+            figures = bench.measure(servers, nodes, label, work, targets=targets)
+            first.setdefault(series, median(figures["polder"], "cpuMicros"))
+
+    for partitions in (1, 8, 64):
+        one("partitions", f"put 256 B, 256 in flight, {partitions} partitions", 3,
+            "--partitions", str(partitions))
+    for nodes in (3, 6, 9):
+        one("nodes", "put 256 B, 256 in flight", nodes)
+
+
+def run_memory(bench):
+    count = bench.options.memory_keys
+    for nodes in bench.nodes:
+        with bench.servers(nodes) as servers:
+            def work(server, bench):
+                report = load.fill(server, "memory/", count, 256)
+                watchers = load.start(
+                    server, "--prepared", prefix="memory/", keys=count, size=256, watchers=10_000, rate=1,
+                    watch_streams=100, connections=4, seconds=15, warm=0)
+                time.sleep(12)
+                memory = rss_mb(server.pids)
+                load.finish(server, watchers)
+                return {"rssMB": memory, "loadPerSecond": report["perSecond"]}
+            bench.measure(servers, nodes, f"{count:,} keys of 256 B, 10,000 watchers", work, rounds=1,
+                          targets=[Target("rssMB", most=1 / 2)])
+
+
+def run_size(bench):
+    """One node: what a key costs among many, against what it costs among few. etcd stops at 8 GB."""
+    size, bytes_each = bench.options.size, 4096
+    per_gb = 10 ** 9 // bytes_each
+
+    def work(server, bench):
+        # The larger size is a multiple of the smaller one, written over it.
+        def latency(keys):
+            time.sleep(5)
+            report = load.run(server, "--prepared", prefix="size/", keys=keys, size=bytes_each, seconds=20,
+                              mix="put:1,get:1", rate=bench.options.size_rate, connections=16, timeout=60)
+            return report
+        small = load.fill(server, "size/", per_gb, bytes_each, 128)
+        few = latency(per_gb)
+        start = time.time()
+        load.fill(server, "size/", int(per_gb * size), bytes_each, 128)
+        rate = int(per_gb * size) / (time.time() - start)
+        many = latency(int(per_gb * size))
+        return {"small99": few["all"]["p99"], "p99": many["all"]["p99"], "p50": many["all"]["p50"],
+                "max": many["all"]["max"], "growth99": many["all"]["p99"] / few["all"]["p99"],
+                "rssMB": rss_mb(server.pids), "diskGB": server.data_bytes() / 1e9, "loadPerSecond": rate}
+    with bench.servers(1, etcd=size <= 5) as servers:
+        bench.measure(servers, 1, f"{size:g} GB of data, values of 4 KiB, {bench.options.size_rate}/s", work,
+                      rounds=1, targets=[Target("growth99", most=1.5, share=False)])
+
+
+def first_read(server, limit=120):
+    """Seconds from now until some node answers a linearizable read."""
+    start = time.time()
+
+    def ask(port):
+        while time.time() - start < limit:
+            channel = grpcio.insecure_channel(
+                f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
+            try:
+                channel.unary_unary("/etcdserverpb.KV/Range")(field(1, b"crash/00000001"), timeout=2)
+                return time.time() - start
+            except grpcio.RpcError:
+                time.sleep(0.01)
+            finally:
+                channel.close()
+        return limit
+
+    with ThreadPoolExecutor(len(server.ports)) as pool:
+        return min(pool.map(ask, server.ports))
+
+
+def run_crash(bench):
+    gb = bench.options.crash_gb
+    for nodes in bench.nodes:
+        with bench.servers(nodes) as servers:
+            for server in servers:
+                load.fill(server, "crash/", int(gb * 10 ** 9 / 1024), 1024)
+
+            def work(server, bench):
+                server.kill()
+                server.start_again()
+                seconds = first_read(server)
+                # The data is there: every page of it.
+                keys = int(gb * 10 ** 9 / 1024)
+                load.run(server, "--prepared", prefix="crash/", keys=keys, size=1024, mix="page", limit=10_000,
+                         rate=0, outstanding=1, connections=1, requests=max(1, keys // 10_000), seconds=600, warm=0,
+                         timeout=60)
+                return {"seconds": seconds, "rssMB": rss_mb(server.pids)}
+            bench.measure(servers, nodes, f"start after kill -9 with {gb:g} GB", work,
+                          targets=[Target("seconds", most=3, share=False), Target("seconds", most=1)])
+
+
+CLOSED_NAMES = list(CLOSED)
+ROWS = [
+    Row("lone", "put of a single client", run_lone, targets=[
+        Target("limitRatio", most=2, share=False, text="p50, to one fdatasync and two round trips,")]),
+    Row("list", "list of 10,000 x 1 KiB, per MB", run_list, prepare_list, targets=[
+        Target("cpuMicros", most=1 / 3), Target("perSecond", least=3), Target("beside", most=1)]),
+    Row("pages", "through 100,000 keys by pages of 500, with count", run_pages, prepare_pages, targets=[
+        Target("cpuMicros", most=1 / 3), Target("perSecond", least=3)]),
+    Row("limit", "range with limit 1 over 100,000 keys, with count", run_limit, prepare_pages, targets=[
+        Target("cpuMicros", most=1 / 50)]),
+    Row("fan-out", "event; 1 put to 1,000 watchers",
+        lambda s, b: watching(s, "same", 1000, 100, 50, b.options.seconds, 4), prepare_watch,
+        targets=[Target("cpuMicros", most=1 / 5), Target("delay99", most=1)]),
+    Row("watchers", "event; 10,000 watchers on 10,000 ranges",
+        lambda s, b: watching(s, "each", 10_000, 100, 1000, b.options.seconds, 64), prepare_watch,
+        targets=[Target("cpuMicros", most=1 / 5), Target("delay99", most=1)]),
+    Row("keep-alive", "keep-alive", run_keep_alive, targets=[Target("cpuMicros", most=1 / 4)], needs_grpc=True),
+    Row("grant", "grant or revoke of a lease without keys", run_grant, targets=[Target("cpuMicros", most=1 / 4)],
+        needs_grpc=True),
+    Row("revoke", "grant, 1,000 keys by 100 in a Txn, revoke", run_revoke,
+        targets=[Target("cpuMicros", most=1 / 4)], needs_grpc=True),
+    Row("idle", "idle", run=run_idle),
+    Row("growth", "growth", run=run_growth, default=False),
+    Row("memory", "memory", run=run_memory, default=False),
+    Row("crash", "start after a crash", run=run_crash, default=False, needs_grpc=True),
+    Row("size", "size", run=run_size, default=False),
+]
