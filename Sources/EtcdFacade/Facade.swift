@@ -23,9 +23,14 @@ package final class Facade {
     var contests = Contests()
     var metrics = CallMetrics()
     let auth: AuthServices?
-    var tokens: TokenKeeper?
+    // Both are asked several times a call, on the loop only.
+    @exclusivity(unchecked) var tokens: TokenKeeper?
     /// Users, roles and permissions as this node knows them.
-    var authState: AuthState
+    @exclusivity(unchecked) var authState: AuthState
+    var spareCallers = SpareCallers()
+    /// Is told of calls that took longer than they should; few a second at most.
+    package var onSlowCall: ((SlowCall) -> Void)?
+    var slowCallsLeft = SlowCall.perTickMax
     var hasLeader: Bool
     private var leaderLostAt: Instant
     private var isStopped = false
@@ -77,6 +82,7 @@ package final class Facade {
 
     func onTick() {
         let now = node.now
+        slowCallsLeft = SlowCall.perTickMax
         watches.onTick(now)
         guard !hasLeader, now.since(leaderLostAt) >= limits.leaderlessMax else { return }
         for open in calls.all where open.requiresLeader {
@@ -96,6 +102,7 @@ package final class Facade {
         calls[call] = nil
         output.send(message, to: call)
         output.finish(call, .ok, message: "")
+        ended(open, .ok, answerBytes: message.count)
     }
 
     func fail(_ call: CallReference, _ failure: CallFailure) {
@@ -103,6 +110,7 @@ package final class Facade {
         metrics.count(open.method, failure.status)
         release(open)
         output.finish(call, failure.status, message: failure.text)
+        ended(open, failure.status, answerBytes: 0)
     }
 
     /// A stream that its client has ended.
@@ -178,7 +186,7 @@ extension Facade: RPCHandler {
         let now = node.now
         let timeout = min(metadata.timeout ?? limits.requestTimeout, limits.requestTimeout)
         var open = OpenCall(
-            call: call, method: method, requiresLeader: metadata.requiresLeader,
+            call: call, method: method, requiresLeader: metadata.requiresLeader, startedAt: now,
             deadline: now.advanced(by: timeout), state: .expectsMessage)
         if metadata.requiresLeader, !hasLeader {
             calls[call] = open
@@ -194,7 +202,8 @@ extension Facade: RPCHandler {
         if authState.isEnabled || method == .watch || method == .leaseKeepAlive
             || method == .electionObserve
         {
-            open.caller = Caller(token: metadata.token, certificateName: metadata.peerName)
+            open.caller = spareCallers.take(
+                token: metadata.token, certificateName: metadata.peerName)
         }
         calls[call] = open
     }
@@ -240,8 +249,10 @@ extension Facade: RPCHandler {
 
     package func onCancelled(_ call: CallReference) {
         guard let open = calls[call] else { return }
-        metrics.count(open.method, node.now >= open.deadline ? .deadlineExceeded : .cancelled)
+        let isLate = node.now >= open.deadline
+        metrics.count(open.method, isLate ? .deadlineExceeded : .cancelled)
         release(open)
+        ended(open, isLate ? .deadlineExceeded : .cancelled, answerBytes: 0)
     }
 
     package func onWritable(_ call: CallReference) {
@@ -351,6 +362,8 @@ extension Facade: NodeClient {
         case .healthCheck(let check): return check.onReadIndex(answered)
         case .contends(let contender): return onReadIndex(answered, for: contender)
         case .follows(let follower): return onReadIndex(answered, for: follower)
+        case .keepAlive(let stream, let position):
+            return onReadIndex(answered, on: stream, position)
         case .watchCreation(let stream, let creation):
             stream.creations.remove(token)
             return createWatchAgain(creation, on: stream)

@@ -11,6 +11,12 @@ package struct FacadeLimits: Sendable {
     /// A shorter TTL is raised to this, as etcd does (its election timeout and a half, rounded up).
     package var leaseSecondsMin: Int64 = 2
     package var leaseSecondsMax: Int64 = 9_000_000_000
+    /// etcd's --warning-apply-duration, here of requests for keys as a whole, and
+    /// --warning-unary-request-duration.
+    package var slowApply = TimeSpan.milliseconds(100)
+    package var slowCall = TimeSpan.milliseconds(300)
+    /// etcd's `--metrics extensive`: histograms of how long calls took.
+    package var measuresCalls = false
     /// Streams with `hasleader` are ended when there has been no leader for so long.
     package var leaderlessMax = TimeSpan.seconds(3)
     /// etcd's --watch-progress-notify-interval.
@@ -30,4 +36,11 @@ package struct FacadeLimits: Sendable {
     /// Keep-alives of one stream that may wait for the core.
     package var keepAlivesMax = 10_000
     package init() {}
+
+    /// etcd's --election-timeout: what else follows from it there.
+    package mutating func setElectionTimeout(_ span: TimeSpan) {
+        requestTimeout = .seconds(5) + span * 2
+        leaseSecondsMin = Int64((span.nanoseconds * 3 / 2 + 999_999_999) / 1_000_000_000)
+        leaderlessMax = span * 3
+    }
 }

@@ -104,6 +104,7 @@ struct OpenCall {
     let call: CallReference
     let method: RPCMethod
     let requiresLeader: Bool
+    let startedAt: Instant
     let deadline: Instant
     var state: State
     /// Of unary calls only while authentication is on.
@@ -126,6 +127,16 @@ struct OpenCalls {
             guard newValue != nil || calls[slot]?.call == call else { return }
             calls[slot] = newValue
         }
+    }
+
+    func isOpen(_ call: CallReference) -> Bool {
+        let slot = Int(call.slot)
+        return slot < calls.count && calls[slot]?.call == call
+    }
+
+    /// Without a copy of all that is known of the call.
+    func caller(of call: CallReference) -> Caller? {
+        isOpen(call) ? calls[Int(call.slot)]?.caller : nil
     }
 
     var all: [OpenCall] { calls.compactMap { $0 } }

@@ -54,6 +54,8 @@ public enum RequestError: UInt8, Error, Hashable, Sendable, CaseIterable {
     /// Checked under permissions that have been restricted since; not executed (etcd: "revision of
     /// auth store is old").
     case authChanged
+    /// A client has raised the alarm that data is damaged: nothing is written until it is taken back.
+    case corrupt
 }
 
 /// A stretch `(from, through]` of one region's timeline.

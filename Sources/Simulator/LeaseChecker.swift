@@ -98,7 +98,7 @@ struct ErrorChecker {
         case .leaseExists:
             if case .request(.leaseGrant) = operation.call { return true }
             return false
-        case .cursorMismatch, .authChanged: return false
+        case .cursorMismatch, .authChanged, .corrupt: return false
         }
     }
 }

@@ -59,6 +59,16 @@ package final class DataDirectory {
         return try decode(String(decoding: try Posix.readFile(file), as: UTF8.self), file)
     }
 
+    /// A small file beside the data, replaced as a whole; nil: there is none.
+    package func file(_ name: String) throws(StorageError) -> [UInt8]? {
+        let file = path + "/" + name
+        return Posix.exists(file) ? try Posix.readFile(file) : nil
+    }
+
+    package func replaceFile(_ name: String, _ bytes: [UInt8]) throws(StorageError) {
+        try Posix.replaceFile(path, name, bytes)
+    }
+
     package func close() {
         if lock >= 0 { Glibc.close(lock) }
         lock = -1

@@ -74,7 +74,50 @@ package final class CertificateAuthority {
             (NID_subject_key_identifier, "hash"),
             (NID_authority_key_identifier, "keyid"),
         ]
-        // The value is OpenSSL's little language: nothing of it may come in through a name.
+        if let names = try Self.alternativeNames(dnsNames, ipAddresses) { extensions.append(names) }
+        guard let leafKey = polder_p256_key() else { throw .crypto(OpenSSL.takeErrors()) }
+        defer { EVP_PKEY_free(leafKey) }
+        let leaf = try Self.make(
+            commonName: commonName, days: days, key: leafKey, issuer: certificate, signer: key,
+            extensions: extensions)
+        defer { X509_free(leaf) }
+        return IssuedCertificate(
+            certificatePEM: try pem(certificate: leaf), keyPEM: try pem(key: leafKey))
+    }
+
+    /// A certificate that nobody vouches for but itself (etcd's --auto-tls); clients may take it for an
+    /// authority's.
+    package static func selfSigned(
+        commonName: String, dnsNames: [String] = [], ipAddresses: [String] = [], days: Int
+    ) throws(TLSError) -> IssuedCertificate {
+        ERR_clear_error()
+        guard let key = polder_p256_key() else { throw .crypto(OpenSSL.takeErrors()) }
+        var extensions: [(Int32, String)] = [
+            (NID_basic_constraints, "critical,CA:TRUE"),
+            (NID_key_usage, "critical,digitalSignature,keyEncipherment,keyCertSign"),
+            (NID_ext_key_usage, "serverAuth,clientAuth"),
+            (NID_subject_key_identifier, "hash"),
+        ]
+        let certificate: OpaquePointer
+        do throws(TLSError) {
+            if let names = try alternativeNames(dnsNames, ipAddresses) { extensions.append(names) }
+            certificate = try make(
+                commonName: commonName, days: days, key: key, issuer: nil, signer: key,
+                extensions: extensions)
+        } catch {
+            EVP_PKEY_free(key)
+            throw error
+        }
+        // Owns both, and frees them.
+        let own = CertificateAuthority(certificate: certificate, key: key)
+        return IssuedCertificate(
+            certificatePEM: try own.pem(certificate: certificate), keyPEM: try own.pem(key: key))
+    }
+
+    /// The value is OpenSSL's little language: nothing of it may come in through a name.
+    private static func alternativeNames(
+        _ dnsNames: [String], _ ipAddresses: [String]
+    ) throws(TLSError) -> (Int32, String)? {
         func isPlain(_ name: String) -> Bool {
             !name.isEmpty
                 && name.utf8.allSatisfy { byte in
@@ -88,17 +131,7 @@ package final class CertificateAuthority {
             throw .configuration("'\(bad)' cannot be a name in a certificate")
         }
         let names = dnsNames.map { "DNS:\($0)" } + ipAddresses.map { "IP:\($0)" }
-        if !names.isEmpty {
-            extensions.append((NID_subject_alt_name, names.joined(separator: ",")))
-        }
-        guard let leafKey = polder_p256_key() else { throw .crypto(OpenSSL.takeErrors()) }
-        defer { EVP_PKEY_free(leafKey) }
-        let leaf = try Self.make(
-            commonName: commonName, days: days, key: leafKey, issuer: certificate, signer: key,
-            extensions: extensions)
-        defer { X509_free(leaf) }
-        return IssuedCertificate(
-            certificatePEM: try pem(certificate: leaf), keyPEM: try pem(key: leafKey))
+        return names.isEmpty ? nil : (NID_subject_alt_name, names.joined(separator: ","))
     }
 
     /// What the first certificate of a PEM file says, expiry included.

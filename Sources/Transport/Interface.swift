@@ -40,6 +40,8 @@ package struct TransportConfiguration: Sendable {
     package var certificateName = "r{region}-n{node}"
     /// etcd's rule instead: a peer's certificate carries the host of the peer's address.
     package var namesPeersByHost = false
+    /// False: any certificate will do, and none; TLS only hides what is said (etcd's --peer-auto-tls).
+    package var checksCertificates = true
     /// More than this waiting for one peer: the connection is dropped, and what waited with it.
     package var queuedBytesMax = 64 << 20
     /// Frames from this size on are compressed, if that makes them smaller: within the region,

@@ -173,7 +173,7 @@ package final class PeerTransport: @unchecked Sendable {
             return "looks for \(hello.to), but this is \(configuration.own)"
         }
         guard links[hello.from] != nil else { return "\(hello.from) is not a peer" }
-        if usesTLS {
+        if usesTLS, configuration.checksCertificates {
             let name = certificateName(of: hello.from)
             guard let certificate, certificate.carries(name) || certificate.covers(name) else {
                 return "no certificate for \(name)"

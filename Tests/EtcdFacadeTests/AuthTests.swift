@@ -268,6 +268,58 @@ extension Client {
         #expect(client.output.outcomes[call] != nil)
     }
 
+    @Test func `locks and campaigns too are checked and sent again`() throws {
+        let client = try enabled()
+        try client.logIn("ann")
+        for method in [RPCMethod.lock, .electionCampaign] {
+            // The lease's grant, then the key's put.
+            for step in 0..<2 {
+                client.node.holdsAnswers = true
+                if step == 0 { client.node.nextFailure = .authChanged }
+                let name = data("a\(method.rawValue).\(step)")
+                let call =
+                    method == .lock
+                    ? client.begin(method, V3lockpb_LockRequest.with { $0.name = name })
+                    : client.begin(method, V3electionpb_CampaignRequest.with { $0.name = name })
+                if step == 1 {
+                    client.node.nextFailure = .authChanged
+                }
+                while client.output.outcomes[call] == nil, !client.node.held.isEmpty {
+                    client.node.releaseAnswers()
+                }
+                #expect(client.output.outcomes[call]?.status == .ok, "\(method) \(step)")
+            }
+        }
+        // What is refused by permissions that are new stays refused.
+        let refused = client.failure(.lock, V3lockpb_LockRequest.with { $0.name = data("z") })
+        #expect(refused?.text == denied)
+    }
+
+    @Test func `a lock's key is taken back under whatever permissions`() throws {
+        let client = try enabled()
+        try client.logIn("ann")
+        let first = client.begin(.lock, V3lockpb_LockRequest.with { $0.name = data("al") })
+        #expect(client.output.outcomes[first]?.status == .ok)
+        let second = client.begin(.lock, V3lockpb_LockRequest.with { $0.name = data("al") })
+        #expect(client.output.outcomes[second] == nil)
+        client.node.nextFailure = .authChanged
+        client.facade.onCancelled(second)
+        let left = try client.get("al/") { $0.rangeEnd = data("al0") }
+        #expect(left.kvs.count == 1)
+    }
+
+    @Test func `a renewal is checked and sent again, and its stream lives on`() throws {
+        let client = try enabled()
+        try client.logIn("ann")
+        let lease: Etcdserverpb_LeaseGrantResponse = try client.call(
+            .leaseGrant, Etcdserverpb_LeaseGrantRequest.with { $0.ttl = 60 })
+        let call = client.open(.leaseKeepAlive)
+        client.node.nextFailure = .authChanged
+        client.send(Etcdserverpb_LeaseKeepAliveRequest.with { $0.id = lease.id }, to: call)
+        #expect(client.output.outcomes[call] == nil)
+        #expect(client.output.take(call).count == 1)
+    }
+
     @Test func `watches are refused as etcd does, and end when the permission goes`() throws {
         let client = try enabled()
         try client.logIn("ann")

@@ -66,6 +66,7 @@ import Testing
             (.unhealthy, .unavailable, "unhealthy cluster"),
             (.cancelled, .cancelled, "request canceled"),
             (.deadlineExceeded, .deadlineExceeded, "context deadline exceeded"),
+            (.corrupt, .dataLoss, "corrupt cluster"),
         ]
         #expect(golden.map(\.0) == EtcdError.allCases)
         for (error, status, text) in golden {
@@ -80,7 +81,7 @@ import Testing
             .leaseTTLTooLarge: .leaseTTLTooLarge, .noSpace: .noSpace,
             .tooManyRequests: .tooManyRequests, .requestTooLarge: .requestTooLarge,
             .noLeader: .noLeader, .timedOut: .timedOut, .stopped: .stopped,
-            .authChanged: .authOldRevision,
+            .authChanged: .authOldRevision, .corrupt: .corrupt,
         ]
         for error in RequestError.allCases where error != .cursorMismatch {
             #expect(error.failure == golden[error]?.failure, "\(error)")

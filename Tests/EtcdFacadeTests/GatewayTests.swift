@@ -298,7 +298,7 @@ final class Browser {
     @Test func `without the gateway there is none`() throws {
         let browser = Browser()
         browser.facade.access.isGatewayEnabled = false
-        #expect(try browser.post("/v3/kv/range", "{}").hasPrefix("405"))
+        #expect(try browser.post("/v3/kv/range", "{}").hasPrefix("404"))
         #expect(try browser.ask("/v3/kv/range", "", method: "GET").hasPrefix("HTTP/1.1 404"))
     }
 

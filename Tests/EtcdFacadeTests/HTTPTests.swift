@@ -1,6 +1,7 @@
 import EtcdAPI
 import Foundation
 import Primitives
+import SwiftProtobuf
 import Testing
 
 @testable import EtcdFacade
@@ -45,6 +46,57 @@ import Testing
             text(client, "/health", status: 503)
                 == #"{"health":"false","reason":"RAFT NO LEADER"}"# + "\n")
         #expect(ask(client, "/health", method: "POST")?.status == 405)
+    }
+
+    @Test func `an alarm is bad health, unless it is excluded`() {
+        let client = Client()
+        client.node.picture.alarms = [
+            Alarm(memberID: 7, kind: .noSpace), Alarm(memberID: 7, kind: .corrupt),
+        ]
+        func health(_ query: String) -> String {
+            ask(client, "/health" + query)?.body.description ?? ""
+        }
+        #expect(health("") == #"{"health":"false","reason":"ALARM NOSPACE"}"# + "\n")
+        #expect(ask(client, "/health")?.status == 503)
+        #expect(
+            health("?exclude=NOSPACE&serializable=true")
+                == #"{"health":"false","reason":"ALARM CORRUPT"}"# + "\n")
+        #expect(health("?exclude=NOSPACE&exclude=CORRUPT") == #"{"health":"true","reason":""}"#)
+        #expect(
+            text(client, "/readyz", status: 503).contains(
+                "[-]data_corruption failed: alarm activated: CORRUPT\n"))
+        #expect(text(client, "/readyz?exclude=data_corruption") == "ok\n")
+        #expect(text(client, "/livez") == "ok\n")
+    }
+
+    @Test func `what is not there is not there for any method`() {
+        let client = Client()
+        #expect(ask(client, "/v3alpha/kv/range", method: "POST")?.status == 404)
+        #expect(ask(client, "/metrics", method: "POST")?.status == 200)
+        let refusal = ask(client, "/version", method: "POST")
+        #expect(refusal?.status == 405)
+        #expect(refusal?.headers.contains { $0 == ("allow", "GET") } == true)
+        #expect(refusal?.headers.contains { $0 == ("x-content-type-options", "nosniff") } == true)
+    }
+
+    @Test func `slow calls are told of, but not too many, and measured if asked for`() throws {
+        let client = Client()
+        var told: [SlowCall] = []
+        client.facade.onSlowCall = { told.append($0) }
+        client.node.holdsAnswers = true
+        let calls = (0..<6).map { _ in
+            client.begin(.put, Etcdserverpb_PutRequest.with { $0.key = data("a") })
+        }
+        client.node.now = client.node.now.advanced(by: .milliseconds(200))
+        client.node.releaseAnswers()
+        #expect(calls.allSatisfy { client.output.outcomes[$0]?.status == .ok })
+        #expect(told.count == 3)
+        #expect(told.first?.kind == .keys && told.first?.path == "/etcdserverpb.KV/Put")
+        #expect(told.first?.took == .milliseconds(200) && told.first?.isFine == true)
+        #expect(text(client, "/metrics").contains("\netcd_server_slow_apply_total 6\n"))
+        client.node.holdsAnswers = false
+        try client.put("b")
+        #expect(told.count == 3)
     }
 
     @Test func `livez and readyz list their checks when asked to`() {

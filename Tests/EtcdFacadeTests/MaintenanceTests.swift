@@ -111,6 +111,9 @@ import Testing
         #expect(try ask(.deactivate, .nospace, member: 8) == [])
         #expect(try ask(.deactivate, .nospace) == [7])
         #expect(try ask(.get, .none) == [])
+        #expect(try ask(.activate, .corrupt) == [7])
+        #expect(try ask(.get, .corrupt) == [7])
+        #expect(try ask(.deactivate, .corrupt) == [7])
     }
 
     @Test(arguments: [

@@ -107,6 +107,23 @@ import Testing
         #expect(!nothing)
     }
 
+    @Test func `what was done by hand is kept, taken back or not`() {
+        var book = AlarmBook(me: 1)
+        _ = book.set(full, isRaised: true, stamp: 5)
+        _ = book.set(Alarm(memberID: 255, kind: .corrupt), isRaised: true, stamp: 6)
+        _ = book.set(full, isRaised: false, stamp: 7)
+        book.setOwn([.noSpace])
+        #expect(book.file == "polder-alarms 1\n7 1 0 7\nff 2 1 6\n")
+        var again = AlarmBook(me: 1)
+        let isRead = again.read(file: book.file)
+        #expect(isRead && again.all == [Alarm(memberID: 255, kind: .corrupt)])
+        #expect(again.isCorrupt && !again.hasNoSpace && again.file == book.file)
+        for damaged in ["", "polder-alarms 2\n", "polder-alarms 1\n7 1 2 7\n", "polder-alarms 1\nx"] {
+            let isTaken = again.read(file: damaged)
+            #expect(!isTaken && again.file == book.file)
+        }
+    }
+
     @Test func `so many by hand and no more`() {
         var book = AlarmBook(me: 1)
         for member in 0..<UInt64(AlarmBook.byHandMax) {

@@ -143,11 +143,11 @@ import Testing
 
     @Test func `what has no meaning here is warned about, unless it is etcd's default`() throws {
         let found = try arguments(
-            ["--snapshot-count=10000", "--log-outputs=stderr", "--heartbeat-interval", "250", "--enable-pprof",
+            ["--snapshot-count=10000", "--log-outputs=stderr", "--backend-batch-limit", "250", "--enable-pprof",
                 "--pre-vote=true"],
             ["ETCD_MAX_SNAPSHOTS": "7", "ETCD_DATA_DRI": "d", "ETCDCTL_API": "3"])
         #expect(found.warnings.compactMap { $0.metadata["flag"] }
-            == ["--heartbeat-interval", "--max-snapshots", "--enable-pprof"])
+            == ["--max-snapshots", "--backend-batch-limit", "--enable-pprof"])
         #expect(found.warnings[0].metadata
             == ["variable": "ETCD_DATA_DRI", "suggestion": "ETCD_DATA_DIR"])
     }
@@ -193,6 +193,47 @@ import Testing
                 == "etcd: --cipher-suites: unexpected TLS cipher suite \"TLS_NONE\"")
     }
 
+    @Test func `certificates of its own, where no others are given`() throws {
+        let listen = [
+            "--data-dir", "/d", "--listen-client-urls", "https://localhost:1,https://127.0.0.1:2",
+            "--advertise-client-urls", "https://localhost:1", "--listen-peer-urls", "https://10.0.0.1:3",
+            "--initial-advertise-peer-urls", "https://10.0.0.1:3", "--initial-cluster",
+            "default=https://10.0.0.1:3",
+        ]
+        let made = try plan(
+            listen + ["--auto-tls", "--peer-auto-tls", "--self-signed-cert-validity", "3"])
+        #expect(
+            made.selfSigned == [
+                SelfSignedFiles(
+                    directory: "/d/fixtures/client", hosts: ["localhost", "127.0.0.1"], years: 3),
+                SelfSignedFiles(directory: "/d/fixtures/peer", hosts: ["10.0.0.1"], years: 3),
+            ])
+        let client = made.configuration.clientTLS, peer = made.configuration.peerTLS
+        #expect(client?.certificate == "/d/fixtures/client/cert.pem" && client?.ca == nil)
+        #expect(client?.requiresClientCertificate == false && peer?.isSelfSigned == true)
+        #expect(peer?.requiresClientCertificate == false)
+
+        let given = try plan(
+            listen + [
+                "--auto-tls", "--cert-file", "c", "--key-file", "k", "--peer-auto-tls",
+            ])
+        #expect(given.configuration.clientTLS?.isSelfSigned == false && given.selfSigned.count == 1)
+        #expect(given.warnings.contains { $0.message == "ignoring client auto TLS since certs given" })
+        // Without https there is nothing to make them for.
+        #expect(try plan(["--auto-tls", "--peer-auto-tls"]).selfSigned.isEmpty)
+    }
+
+    @Test func `patience and warnings`() throws {
+        let limits = try plan([
+            "--heartbeat-interval", "500", "--election-timeout", "5000", "--warning-apply-duration",
+            "1s", "--experimental-warning-unary-request-duration", "2s", "--metrics", "extensive",
+        ]).configuration.limits
+        #expect(limits.electionTimeout == .seconds(5) && limits.slowApply == .seconds(1))
+        #expect(limits.slowCall == .seconds(2) && limits.measuresCalls)
+        let usual = try plan([]).configuration.limits
+        #expect(usual == HostConfiguration.Limits())
+    }
+
     // MARK: Errors
 
     @Test(arguments: [
@@ -202,7 +243,14 @@ import Testing
         (["serve"], "etcd: \"serve\" is not a valid flag"),
         (["--max-txn-ops", "many"], "etcd: --max-txn-ops: \"many\" is not a whole number"),
         (["--client-cert-auth=maybe"], "etcd: --client-cert-auth: \"maybe\" is not true or false"),
-        (["--auto-tls"], "etcd: --auto-tls: not supported yet"),
+        (["--discovery-srv", "example.com"], "etcd: --discovery-srv: not supported yet"),
+        (["--heartbeat-interval", "300"],
+            "etcd: --election-timeout: [1000ms] should be at least as 5 times as "
+                + "--heartbeat-interval[300ms]"),
+        (["--election-timeout", "60000"],
+            "etcd: --election-timeout: [60000ms] is too long, and should be set less than 50000ms"),
+        (["--heartbeat-interval", "0"], "etcd: --heartbeat-interval: must be >0 (set to 0ms)"),
+        (["--metrics", "all"], "etcd: --metrics: \"all\" is not basic or extensive"),
         (["--listen-client-urls", "unix://"],
             "etcd: --listen-client-urls: unix://: a socket needs a path of at most 107 bytes"),
         (["--listen-peer-urls", "unix://p"],

@@ -8,6 +8,7 @@ import urllib.request
 
 import auth as auth_checks
 import gateway
+import surface as surface_checks
 from cluster import Cluster, Load, eventually, free_base_port, run
 from snapshots import run_all as run_snapshots
 
@@ -684,6 +685,16 @@ peer-transport-security:{security}
         check(f"SIGTERM of {name} is exit code 0", e.end(name) == 0)
 
 
+def surface(options):
+    e = Etcd(options)
+    try:
+        surface_checks.run_all(check, e)
+    finally:
+        if failed:
+            print(e.logs())
+        e.remove()
+
+
 def snapshots(options):
     run_snapshots(check, options)
 
@@ -695,14 +706,14 @@ def auth(options):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--polder", required=True)
-    parser.add_argument("--only", help="single, region, two_regions, dropin, snapshots or auth")
+    parser.add_argument("--only", help="single, region, two_regions, dropin, surface, snapshots or auth")
     options = parser.parse_args()
     options.polder = os.path.abspath(options.polder)
     # Debian's (3.4) and whatever else comes first on the PATH.
     options.etcdctl = sorted({p for p in ("/usr/bin/etcdctl", shutil.which("etcdctl")) if p
                               and os.path.exists(p)}, reverse=True)
     began = time.time()
-    for suite in (single, dropin, auth, snapshots, region, two_regions):
+    for suite in (single, dropin, surface, auth, snapshots, region, two_regions):
         if options.only and options.only != suite.__name__:
             continue
         try:

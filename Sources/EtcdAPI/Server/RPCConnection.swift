@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 import Primitives
 
@@ -321,7 +322,8 @@ struct CachedText {
     private var string = ""
 
     mutating func text(_ value: UnsafeRawBufferPointer) -> String {
-        if !bytes.elementsEqual(value) {
+        let isSame = bytes.withUnsafeBytes { $0.count == value.count && value.isEqual(to: $0) }
+        if !isSame {
             bytes = Array(value)
             string = String(decoding: value, as: UTF8.self)
         }
@@ -331,7 +333,13 @@ struct CachedText {
 
 extension UnsafeRawBufferPointer {
     func matches(_ text: StaticString) -> Bool {
-        text.withUTF8Buffer { $0.count == count && $0.elementsEqual(self) }
+        text.withUTF8Buffer { $0.count == count && isEqual(to: UnsafeRawBufferPointer($0)) }
+    }
+
+    /// Of the same length. Not byte by byte: every header of every call comes through here.
+    func isEqual(to other: UnsafeRawBufferPointer) -> Bool {
+        guard let own = baseAddress, let theirs = other.baseAddress else { return count == 0 }
+        return memcmp(own, theirs, count) == 0
     }
 }
 

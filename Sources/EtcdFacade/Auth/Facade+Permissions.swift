@@ -38,8 +38,14 @@ extension Facade {
 
     func identify(_ open: OpenCall) throws(CallFailure) -> Session {
         guard let caller = open.caller else { throw EtcdError.userEmpty.failure }
+        return try identify(caller)
+    }
+
+    private func identify(_ caller: Caller) throws(CallFailure) -> Session {
         if let session = caller.session {
+            if session.validVersion == authState.version { return session }
             guard isStillTheSame(session) else { throw EtcdError.invalidAuthToken.failure }
+            session.validVersion = authState.version
             return session
         }
         let session = try identify(token: caller.token, certificateName: caller.certificateName)
@@ -51,7 +57,11 @@ extension Facade {
     func identify(token: String?, certificateName: String?) throws(CallFailure) -> Session {
         guard let auth else { throw .notYetSupported("authentication on this node") }
         if let token {
-            guard let session = tokens?.session(token: token, in: authState, at: node.now) else {
+            let now = node.now
+            if let same = tokens?.sameSession(token: token, version: authState.version, at: now) {
+                return same
+            }
+            guard let session = tokens?.session(token: token, in: authState, at: now) else {
                 throw EtcdError.invalidAuthToken.failure
             }
             return session
@@ -86,6 +96,7 @@ extension Facade {
         if case .web(let revision, _) = session.kind, revision < authState.revision {
             throw EtcdError.authOldRevision.failure
         }
+        if let known = session.grants(at: authState.version) { return known }
         guard let grants = session.grants(in: authState) else {
             throw EtcdError.permissionDenied.failure
         }
@@ -93,8 +104,9 @@ extension Facade {
     }
 
     private func grants(of call: CallReference) throws(CallFailure) -> Grants? {
-        guard authState.isEnabled, let open = calls[call] else { return nil }
-        return try grants(of: try identify(open))
+        guard authState.isEnabled, calls.isOpen(call) else { return nil }
+        guard let caller = calls.caller(of: call) else { throw EtcdError.userEmpty.failure }
+        return try grants(of: try identify(caller))
     }
 
     private func require(_ isPermitted: Bool) throws(CallFailure) {

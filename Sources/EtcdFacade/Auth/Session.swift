@@ -14,6 +14,9 @@ final class Session {
     let user: Bytes
     let kind: Kind
     var usedAt: Instant
+    /// Version of the users and roles at which it was found to be valid, but for its age. It stays so
+    /// while they stay as they are, and nothing needs to be looked up.
+    var validVersion = UInt64.max
     private var version = UInt64.max
     private var grants: Grants?
 
@@ -22,6 +25,9 @@ final class Session {
         self.kind = kind
         self.usedAt = usedAt
     }
+
+    /// What was found at this version; nil: look again.
+    func grants(at version: UInt64) -> Grants? { version == self.version ? grants : nil }
 
     /// nil: there is no such user.
     func grants(in state: AuthState) -> Grants? {
@@ -35,8 +41,8 @@ final class Session {
 
 /// Beside an open call: how its caller shows who it is. Only while authentication is on, and of streams.
 final class Caller {
-    let token: String?
-    let certificateName: String?
+    private(set) var token: String?
+    private(set) var certificateName: String?
     /// Whom a stream belongs to: known from its first message on, its token may run out.
     var session: Session?
     /// Of a unary call, for a second look with newer permissions.
@@ -48,5 +54,36 @@ final class Caller {
     init(token: String?, certificateName: String?) {
         self.token = token
         self.certificateName = certificateName
+    }
+    /// For another call.
+    func begin(token: String?, certificateName: String?) {
+        self.token = token
+        self.certificateName = certificateName
+        session = nil
+        message = nil
+        isFresh = false
+        refusals = 0
+    }
+}
+
+/// Unary calls come and go by the hundred thousand a second: who called is written into what the last
+/// ones have left.
+struct SpareCallers {
+    private var spare: [Caller] = []
+    static let spareMax = 64
+
+    mutating func take(token: String?, certificateName: String?) -> Caller {
+        guard let caller = spare.popLast() else {
+            return Caller(token: token, certificateName: certificateName)
+        }
+        caller.begin(token: token, certificateName: certificateName)
+        return caller
+    }
+
+    /// Of a call that has ended. A stream's caller outlives it in watches.
+    mutating func give(_ caller: Caller?) {
+        guard let caller, caller.message != nil, spare.count < Self.spareMax else { return }
+        caller.begin(token: nil, certificateName: nil)
+        spare.append(caller)
     }
 }

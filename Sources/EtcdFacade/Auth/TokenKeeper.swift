@@ -69,6 +69,23 @@ struct TokenKeeper {
         return session
     }
 
+    /// The session of the token that was shown last, if nothing has changed that it rests on; nil: look
+    /// closer. `version` is that of the users and roles.
+    func sameSession(token: String, version: UInt64, at now: Instant) -> Session? {
+        guard let lastSession, lastSession.validVersion == version, token == lastToken else {
+            return nil
+        }
+        switch lastSession.kind {
+        case .simple:
+            guard now.since(lastSession.usedAt) <= timeToLive else { return nil }
+            lastSession.usedAt = max(lastSession.usedAt, now)
+        case .web(_, let expires):
+            guard services.crypto.wallSeconds < expires else { return nil }
+        case .certificate: break
+        }
+        return lastSession
+    }
+
     /// nil: not a token that holds now.
     mutating func session(token: String, in state: AuthState, at now: Instant) -> Session? {
         if token == lastToken, let lastSession {
@@ -100,6 +117,7 @@ struct TokenKeeper {
                 now.since(session.usedAt) <= timeToLive
             else { return false }
             session.usedAt = max(session.usedAt, now)
+            session.validVersion = state.version
             return true
         case .web(_, let expires): return services.crypto.wallSeconds < expires
         case .certificate: return true

@@ -20,6 +20,8 @@ final class Contender {
         case looking
         /// An older key is there; its end, or that of our own, wakes us.
         case waiting(for: Bytes)
+        /// Its key is being taken back; nobody waits for that.
+        case withdrawing
         case done
     }
 
@@ -40,6 +42,15 @@ final class Contender {
     var token: UInt64?
     /// The client has gone while the key was on its way: it is taken back as soon as it is there.
     var isAbandoned = false
+
+    /// What the node was asked last, to ask it again if permissions have changed meanwhile.
+    var asked: Request?
+    /// A read index was asked for, so that permissions are new; then `asked` is asked again.
+    var isRefreshing = false
+    /// The permissions that the last question rested on were no older than the call.
+    var isFresh = false
+    var refusals = 0
+    static let refusalsMax = 16
 
     init(call: CallReference, purpose: Purpose, name: Bytes, lease: LeaseID) {
         self.call = call

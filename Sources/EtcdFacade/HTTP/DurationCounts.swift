@@ -24,15 +24,20 @@ package struct DurationCounts: Sendable, Equatable {
     /// Prometheus' buckets, each with all that took no longer.
     func write(_ name: String, _ help: String, _ out: inout MetricsText) {
         out.family(name, "histogram", help)
+        write(name, [], &out)
+    }
+
+    /// One of a family's histograms.
+    func write(_ name: String, _ labels: [(String, String)], _ out: inout MetricsText) {
         var sum: UInt64 = 0
         for (i, count) in counts.dropLast().enumerated() {
             sum += count
             // Below that nobody looks.
             guard i >= 6 else { continue }
-            out.sample("\(name)_bucket", [("le", "\(Double(1 << i) / 1e6)")], "\(sum)")
+            out.sample("\(name)_bucket", labels + [("le", "\(Double(1 << i) / 1e6)")], "\(sum)")
         }
-        out.sample("\(name)_bucket", [("le", "+Inf")], "\(count)")
-        out.sample("\(name)_sum", "\(seconds)")
-        out.sample("\(name)_count", "\(count)")
+        out.sample("\(name)_bucket", labels + [("le", "+Inf")], "\(count)")
+        out.sample("\(name)_sum", labels, "\(seconds)")
+        out.sample("\(name)_count", labels, "\(count)")
     }
 }

@@ -23,6 +23,11 @@ extension Facade {
 
     func onHealth(_ target: HTTPTarget, _ respond: @escaping (HTTPResponse) -> Void) {
         let isSerializable = target.value("serializable") == "true"
+        let excluded = target.values("exclude")
+        if let alarm = node.status.alarms.first(where: { !excluded.contains($0.kind.etcdName) }) {
+            metrics.healthFailures += 1
+            return respond(Self.health(false, "ALARM \(alarm.kind.etcdName)"))
+        }
         if !isSerializable, !hasLeader {
             metrics.healthFailures += 1
             return respond(Self.health(false, "RAFT NO LEADER"))
@@ -47,8 +52,7 @@ extension Facade {
         if isHealthy {
             return HTTPResponse(status: 200, contentType: "text/plain; charset=utf-8", json.text)
         }
-        return HTTPResponse(
-            status: 503, contentType: "text/plain; charset=utf-8", json.text + "\n")
+        return .refusal(503, json.text)
     }
 
     /// /livez, /readyz and their single checks; false: not one of them.
@@ -93,8 +97,12 @@ extension Facade {
     /// Of the checks that this node answers by itself. Nil: none.
     private func problem(of check: Check) -> String? {
         switch check {
-        // A corrupt store stops the process; a learner does not serve clients yet.
-        case .dataCorruption, .nonLearner, .linearizableRead: nil
+        // A store that finds itself corrupt stops the process: this one was raised by a client.
+        case .dataCorruption:
+            node.status.alarms.contains { $0.kind == .corrupt }
+                ? "alarm activated: \(Alarm.Kind.corrupt.etcdName)" : nil
+        // A learner does not serve clients yet.
+        case .nonLearner, .linearizableRead: nil
         case .serializableRead: localProblem()
         }
     }
@@ -113,7 +121,7 @@ extension Facade {
             }
         }
         let type = "text/plain; charset=utf-8"
-        guard isFine else { return HTTPResponse(status: 503, contentType: type, lines + "\n") }
+        guard isFine else { return .refusal(503, lines) }
         return HTTPResponse(status: 200, contentType: type, (isVerbose ? lines : "") + "ok\n")
     }
 

@@ -17,10 +17,24 @@ struct CallMetrics {
     var healthFailures: UInt64 = 0
     var proposalsFailed: UInt64 = 0
     var readIndexesFailed: UInt64 = 0
+    var slowApplies: UInt64 = 0
+    /// By method; empty unless somebody wants to know.
+    private var durations: [DurationCounts] = []
 
     mutating func started(_ method: RPCMethod) { startedTotals[Int(method.rawValue)] += 1 }
     mutating func count(_ method: RPCMethod, _ status: GRPCStatus) {
         handledTotals[Int(method.rawValue) * Self.codes + Int(status.rawValue)] += 1
+    }
+
+    mutating func note(_ method: RPCMethod, _ took: TimeSpan) {
+        if durations.isEmpty {
+            durations = [DurationCounts](repeating: DurationCounts(), count: RPCMethod.allCases.count)
+        }
+        durations[Int(method.rawValue)].note(nanoseconds: took.nanoseconds)
+    }
+
+    func durations(of method: RPCMethod) -> DurationCounts? {
+        durations.isEmpty ? nil : durations[Int(method.rawValue)]
     }
 
     func started(of method: RPCMethod) -> UInt64 { startedTotals[Int(method.rawValue)] }
@@ -124,6 +138,15 @@ extension Facade {
             "etcd_server_read_indexes_failed_total", "The total number of failed read indexes seen.",
             metrics.readIndexesFailed)
         out.counter(
+            "etcd_server_slow_apply_total",
+            "The total number of slow apply requests (likely overloaded from slow disk).",
+            metrics.slowApplies)
+        if status.quotaBytes > 0 {
+            out.gauge(
+                "etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.",
+                status.quotaBytes)
+        }
+        out.counter(
             "etcd_server_health_success", "The total number of successful health checks",
             metrics.healthSuccesses)
         out.counter(
@@ -156,6 +179,20 @@ extension Facade {
         status.storeCommits.write(
             "etcd_disk_backend_commit_duration_seconds",
             "The latency distributions of commit called by backend.", &out)
+    }
+
+    /// `--metrics extensive`, as go-grpc-prometheus shows them.
+    private func writeDurations(_ used: [RPCMethod], _ out: inout MetricsText) {
+        let name = "grpc_server_handling_seconds"
+        let measured = used.filter { (metrics.durations(of: $0)?.count ?? 0) > 0 }
+        guard !measured.isEmpty else { return }
+        out.family(
+            name, "histogram",
+            "Histogram of response latency (seconds) of gRPC that had been application-level handled "
+                + "by the server.")
+        for method in measured {
+            metrics.durations(of: method)?.write(name, method.labels, &out)
+        }
     }
 
     private func writeStore(_ status: NodeStatus, _ out: inout MetricsText) {
@@ -298,6 +335,7 @@ extension Facade {
         for method in used {
             out.sample("grpc_server_started_total", method.labels, "\(metrics.started(of: method))")
         }
+        writeDurations(used, &out)
         out.family(
             "grpc_server_handled_total", "counter",
             "Total number of RPCs completed on the server, regardless of success or failure.")

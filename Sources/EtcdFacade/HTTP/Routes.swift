@@ -49,12 +49,13 @@ extension Facade {
     /// perhaps later: a health check asks the region.
     func onHTTP(_ request: HTTPRequest, respond: @escaping (HTTPResponse) -> Void) {
         let target = HTTPTarget(request.target)
-        guard request.method == "GET" || request.method == "HEAD" else {
-            return respond(
-                HTTPResponse(
-                    status: 405,
-                    headers: [("allow", "GET"), ("content-type", "text/plain; charset=utf-8")],
-                    body: Bytes("Method Not Allowed\n")))
+        guard isPage(target.path) else { return respond(.refusal(404, "404 page not found")) }
+        // As in etcd, these two do not care.
+        let takesAll = target.path == "/metrics" || target.path == "/debug/vars"
+        guard takesAll || request.method == "GET" || request.method == "HEAD" else {
+            var refusal = HTTPResponse.refusal(405, "Method Not Allowed")
+            refusal.headers.insert(("allow", "GET"), at: 0)
+            return respond(refusal)
         }
         switch target.path {
         case "/health": onHealth(target, respond)
@@ -72,10 +73,15 @@ extension Facade {
             let limit = target.value("limit").flatMap(Int.init) ?? 100
             respond(.json(conflictsJSON(limit: min(max(0, limit), 10_000))))
         default:
-            if onCheck(target, respond) { return }
-            respond(
-                HTTPResponse(
-                    status: 404, contentType: "text/plain; charset=utf-8", "404 page not found\n"))
+            if !onCheck(target, respond) { respond(.refusal(404, "404 page not found")) }
+        }
+    }
+
+    private func isPage(_ path: String) -> Bool {
+        switch path {
+        case "/health", "/version", "/metrics", "/debug/vars", "/polder/status", "/polder/conflicts":
+            true
+        default: path.hasPrefix("/livez") || path.hasPrefix("/readyz")
         }
     }
 
@@ -115,9 +121,7 @@ extension Facade {
                     token: request.header("authorization"), certificateName: request.peerName))
             return nil
         } catch {
-            return HTTPResponse(
-                status: error.status == .permissionDenied ? 403 : 401,
-                contentType: "text/plain; charset=utf-8", error.text + "\n")
+            return .refusal(error.status == .permissionDenied ? 403 : 401, error.text)
         }
     }
 
@@ -135,5 +139,15 @@ extension Facade {
 extension HTTPResponse {
     static func json(_ text: String, status: Int = 200) -> HTTPResponse {
         HTTPResponse(status: status, contentType: "application/json", text)
+    }
+
+    /// As Go's http.Error says it.
+    static func refusal(_ status: Int, _ text: String) -> HTTPResponse {
+        HTTPResponse(
+            status: status,
+            headers: [
+                ("content-type", "text/plain; charset=utf-8"), ("x-content-type-options", "nosniff"),
+            ],
+            body: Bytes(text + "\n"))
     }
 }

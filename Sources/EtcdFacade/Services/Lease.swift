@@ -33,20 +33,58 @@ extension Facade {
         guard stream.entries.count < limits.keepAlivesMax else {
             throw EtcdError.tooManyRequests.failure
         }
-        if authState.isEnabled { try checkPermission(.leaseKeepAlive(id), stream.call) }
         metrics.leasesRenewed += 1
         let position = stream.first + UInt64(stream.entries.count)
+        stream.entries.append(.init(lease: id))
+        keepAlive(stream, position)
+    }
+
+    private func keepAlive(_ stream: KeepAliveStream, _ position: UInt64) {
+        let at = Int(position - stream.first), lease = stream.entries[at].lease
+        if authState.isEnabled {
+            do throws(CallFailure) {
+                try checkPermission(.leaseKeepAlive(lease), stream.call)
+            } catch {
+                if stream.entries[at].refusals > 0 { return fail(stream.call, error) }
+                return refresh(stream, position)
+            }
+        }
         let token = pending.add(
             Pending(call: stream.call, kind: .keepAlive(stream, position: position)))
-        stream.entries.append(.init(token: token, answer: nil))
+        stream.entries[at].token = token
         // The stream lives on; each message has the whole time.
         let deadline = node.now.advanced(by: limits.requestTimeout)
-        node.submit(.leaseKeepAlive(id), deadline: deadline, token: token)
+        node.submit(.leaseKeepAlive(lease), deadline: deadline, token: token)
+    }
+
+    /// Permissions are another, or may be: once more under those of now.
+    private func refresh(_ stream: KeepAliveStream, _ position: UInt64) {
+        let at = Int(position - stream.first)
+        stream.entries[at].refusals += 1
+        let token = pending.add(
+            Pending(call: stream.call, kind: .keepAlive(stream, position: position)))
+        stream.entries[at].token = token
+        let deadline = node.now.advanced(by: limits.requestTimeout)
+        node.readIndex(linearizable: true, deadline: deadline, token: token)
+    }
+
+    func onReadIndex(
+        _ answered: Result<ReadIndex, RequestError>, on stream: KeepAliveStream, _ position: UInt64
+    ) {
+        guard calls[stream.call] != nil, position >= stream.first else { return }
+        switch answered {
+        case .failure(let error): fail(stream.call, error.failure)
+        case .success: keepAlive(stream, position)
+        }
     }
 
     func onKeptAlive(_ response: Response, on stream: KeepAliveStream, _ position: UInt64) {
         guard calls[stream.call] != nil, position >= stream.first else { return }
         switch response {
+        case .failed(.authChanged)
+        where stream.entries[Int(position - stream.first)].refusals < KeepAliveStream.refusalsMax:
+            // Not executed: asked under permissions that a leader knew to be old.
+            return refresh(stream, position)
         case .leaseKeptAlive(let id, let ttl, let revision):
             stream.entries[Int(position - stream.first)].answer =
                 ResponseCodec.keepAlive(id, ttlSeconds: ttl, headers.at(revision))
@@ -76,9 +114,14 @@ extension Facade {
 
 final class KeepAliveStream {
     struct Entry {
-        let token: UInt64
+        let lease: LeaseID
+        var token: UInt64 = 0
         var answer: [UInt8]?
+        var refusals = 0
+
+        init(lease: LeaseID) { self.lease = lease }
     }
+    static let refusalsMax = 16
     let call: CallReference
     /// Position of the first entry since the stream began.
     var first: UInt64 = 0

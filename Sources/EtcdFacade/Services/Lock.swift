@@ -50,14 +50,45 @@ extension Facade {
             do throws(CallFailure) {
                 try checkPermission(request, contender.call)
             } catch {
-                return fail(contender.call, error)
+                contender.asked = request
+                if contender.isFresh { return fail(contender.call, error) }
+                return refresh(contender)
             }
         }
+        send(request, of: contender)
+    }
+
+    private func send(_ request: Request, of contender: Contender) {
+        contender.asked = request
         let token = pending.add(Pending(call: contender.call, kind: .contends(contender)))
         contender.token = token
         // Each step has the whole time; the wait in between ends with the client or the lease.
         let deadline = node.now.advanced(by: limits.requestTimeout)
         node.submit(request, deadline: deadline, token: token)
+    }
+
+    /// Permissions are another, or may be: the question is asked again under those of now.
+    private func refresh(_ contender: Contender) {
+        contender.isRefreshing = true
+        contender.isFresh = true
+        let token = pending.add(Pending(call: contender.call, kind: .contends(contender)))
+        contender.token = token
+        let deadline = node.now.advanced(by: limits.requestTimeout)
+        node.readIndex(linearizable: true, deadline: deadline, token: token)
+    }
+
+    private func onRefreshed(_ answered: Result<ReadIndex, RequestError>, _ contender: Contender) {
+        contender.isRefreshing = false
+        if contender.step == .withdrawing {
+            if let request = contender.asked { send(request, of: contender) }
+            return
+        }
+        if contender.isAbandoned { return withdraw(contender) }
+        switch answered {
+        case .failure(let error): fail(contender.call, error.failure.withoutStatus)
+        case .success:
+            if let request = contender.asked { ask(contender, request) }
+        }
     }
 
     /// Asks who is older, as of now: the answer to a contender is never older than the question.
@@ -71,7 +102,13 @@ extension Facade {
 
     func onResponse(_ response: Response, for contender: Contender) {
         contender.token = nil
+        if case .failed(.authChanged) = response, contender.refusals < Contender.refusalsMax {
+            // Not executed: asked under permissions that a leader knew to be old.
+            contender.refusals += 1
+            return refresh(contender)
+        }
         switch (contender.step, response) {
+        case (.withdrawing, _): contender.step = .done
         case (_, .failed(let error)):
             if contender.isAbandoned { return withdraw(contender) }
             fail(contender.call, error.failure.withoutStatus)
@@ -115,6 +152,7 @@ extension Facade {
 
     func onReadIndex(_ answered: Result<ReadIndex, RequestError>, for contender: Contender) {
         contender.token = nil
+        if contender.isRefreshing { return onRefreshed(answered, contender) }
         if authState.isEnabled {
             do throws(CallFailure) {
                 try checkReading(Contests.range(contender.prefix), contender.call)
@@ -159,6 +197,11 @@ extension Facade {
 
     /// The call ends without having got what it wanted: its key must not stand in others' way.
     func abandon(_ contender: Contender) {
+        if contender.isRefreshing, contender.step != .withdrawing {
+            contender.isRefreshing = false
+            if let token = contender.token, pending.take(token) != nil { node.cancel(token: token) }
+            return withdraw(contender)
+        }
         switch contender.step {
         case .granting:
             // A lease that comes nevertheless ends by itself.
@@ -172,16 +215,17 @@ extension Facade {
         case .waiting:
             contests.remove(contender)
             withdraw(contender)
-        case .done: break
+        case .withdrawing, .done: break
         }
     }
 
     private func withdraw(_ contender: Contender) {
-        contender.step = .done
-        guard contender.createRevision > .zero else { return }
-        let token = pending.add(Pending(call: nil, kind: .headerOnly))
-        let deadline = node.now.advanced(by: limits.requestTimeout)
-        node.submit(.transaction(contender.withdrawal), deadline: deadline, token: token)
+        guard contender.createRevision > .zero else {
+            contender.step = .done
+            return
+        }
+        contender.step = .withdrawing
+        send(.transaction(contender.withdrawal), of: contender)
     }
 }
 

@@ -113,9 +113,6 @@ extension Facade {
         switch numbers[1] {
         case 0: told = node.status.alarms.filter { numbers[3] == 0 || $0.kind == kind }
         case 1, 2:
-            guard numbers[1] == 2 || kind != .corrupt else {
-                throw .notYetSupported("raising CORRUPT by hand")
-            }
             if let kind {
                 let alarm = Alarm(memberID: member, kind: kind)
                 if node.setAlarm(alarm, isRaised: numbers[1] == 1) { told = [alarm] }

@@ -66,6 +66,7 @@ enum EtcdError: Error, CaseIterable {
     case unhealthy
     case cancelled
     case deadlineExceeded
+    case corrupt
 
     var status: GRPCStatus {
         switch self {
@@ -88,6 +89,7 @@ enum EtcdError: Error, CaseIterable {
         case .unknownMethod: .unknown
         case .watchCancelled, .cancelled: .cancelled
         case .deadlineExceeded: .deadlineExceeded
+        case .corrupt: .dataLoss
         }
     }
 
@@ -141,6 +143,7 @@ enum EtcdError: Error, CaseIterable {
         case .unhealthy: "etcdserver: unhealthy cluster"
         case .cancelled: "etcdserver: request canceled"
         case .deadlineExceeded: "etcdserver: context deadline exceeded"
+        case .corrupt: "etcdserver: corrupt cluster"
         }
     }
 
@@ -153,7 +156,7 @@ extension RequestError {
         switch self {
         case .noLeader, .timedOut, .stopped, .tooManyRequests: true
         case .compacted, .futureRevision, .keyNotFound, .leaseNotFound, .leaseExists,
-            .leaseTTLTooLarge, .noSpace, .requestTooLarge, .cursorMismatch, .authChanged:
+            .leaseTTLTooLarge, .noSpace, .requestTooLarge, .cursorMismatch, .authChanged, .corrupt:
             false
         }
     }
@@ -174,6 +177,7 @@ extension RequestError {
         case .timedOut: EtcdError.timedOut.failure
         case .stopped: EtcdError.stopped.failure
         case .authChanged: EtcdError.authOldRevision.failure
+        case .corrupt: EtcdError.corrupt.failure
         case .cursorMismatch:
             CallFailure(
                 status: .internal, text: "polder: replication batch does not follow its cursor")

@@ -19,6 +19,8 @@ package struct HostConfiguration: Equatable, Sendable {
         /// OpenSSL's names, for TLS 1.2 and 1.3; nil: OpenSSL's own choice.
         package var ciphers: String?
         package var cipherSuites: String?
+        /// etcd's --auto-tls and --peer-auto-tls: encrypted, and nobody knows to whom.
+        package var isSelfSigned = false
         package init(
             ca: String?, certificate: String, key: String, requiresClientCertificate: Bool = true
         ) {
@@ -98,6 +100,12 @@ package struct HostConfiguration: Equatable, Sendable {
         package var pingInterval = TimeSpan.seconds(5)
         package var keepAliveInterval = TimeSpan.seconds(7200)
         package var keepAliveTimeout = TimeSpan.seconds(20)
+        /// etcd's --election-timeout; what is noticed sooner here stays so.
+        package var electionTimeout = TimeSpan.seconds(1)
+        /// etcd's --warning-apply-duration, --warning-unary-request-duration and --metrics extensive.
+        package var slowApply = TimeSpan.milliseconds(100)
+        package var slowCall = TimeSpan.milliseconds(300)
+        package var measuresCalls = false
         package init() {}
     }
 

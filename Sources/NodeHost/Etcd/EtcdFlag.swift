@@ -84,26 +84,31 @@ struct EtcdFlag: Sendable {
             ("auto-compaction-retention", "0"), ("auto-compaction-mode", "periodic"),
             ("quota-backend-bytes", "0"), ("cipher-suites", ""),
             ("client-cert-allowed-hostname", ""), ("peer-cert-allowed-cn", ""),
-            ("peer-cert-allowed-hostname", ""),
+            ("peer-cert-allowed-hostname", ""), ("metrics", "basic"),
         ])
         + flags(.honoured, .boolean, [
             ("enable-grpc-gateway", "true"), ("client-cert-auth", "false"),
-            ("peer-client-cert-auth", "false"), ("version", "false"),
+            ("peer-client-cert-auth", "false"), ("version", "false"), ("auto-tls", "false"),
+            ("peer-auto-tls", "false"),
         ])
         + flags(.honoured, .number, [
             ("max-txn-ops", "128"), ("max-request-bytes", "1572864"),
             ("max-concurrent-streams", "4294967295"), ("bcrypt-cost", "10"),
-            ("auth-token-ttl", "300"),
+            ("auth-token-ttl", "300"), ("self-signed-cert-validity", "1"),
+            ("heartbeat-interval", "100"), ("election-timeout", "1000"),
         ])
         + flags(.honoured, .duration, [
             ("grpc-keepalive-min-time", "5s"), ("grpc-keepalive-interval", "2h"),
             ("grpc-keepalive-timeout", "20s"), ("watch-progress-notify-interval", "10m"),
             ("experimental-watch-progress-notify-interval", "10m"),
+            ("warning-apply-duration", "100ms"), ("warning-unary-request-duration", "300ms"),
+            ("experimental-warning-apply-duration", "100ms"),
+            ("experimental-warning-unary-request-duration", "300ms"),
         ])
 
     private static let refused: [EtcdFlag] =
         flags(.refused, .boolean, [
-            ("auto-tls", "false"), ("peer-auto-tls", "false"), ("force-new-cluster", "false"),
+            ("force-new-cluster", "false"),
         ])
         + flags(.refused, .text, [
             ("discovery", ""), ("discovery-srv", ""), ("discovery-token", ""),
@@ -124,7 +129,6 @@ struct EtcdFlag: Sendable {
         ])
         + flags(.ignored("there is no such thing here"), .text, [
             ("client-cert-file", ""), ("client-key-file", ""),
-            ("metrics", "basic"),
             ("discovery-fallback", "proxy"), ("discovery-proxy", ""), ("discovery-srv-name", ""),
             ("discovery-cert", ""), ("discovery-key", ""), ("discovery-cacert", ""),
             ("discovery-user", ""), ("discovery-password", ""), ("local-address", ""),
@@ -136,9 +140,8 @@ struct EtcdFlag: Sendable {
             ("experimental-distributed-tracing-instance-id", ""), ("experimental-enable-v2v3", ""),
         ])
         + flags(.ignored("there is no such thing here"), .number, [
-            ("snapshot-count", "10000"), ("heartbeat-interval", "100"), ("election-timeout", "1000"),
-            ("max-snapshots", "5"), ("max-wals", "5"), ("backend-batch-limit", "0"),
-            ("self-signed-cert-validity", "1"), ("snapshot-catchup-entries", "5000"),
+            ("snapshot-count", "10000"), ("max-snapshots", "5"), ("max-wals", "5"), ("backend-batch-limit", "0"),
+            ("snapshot-catchup-entries", "5000"),
             ("max-learners", "1"), ("compaction-batch-limit", "1000"),
             ("bootstrap-defrag-threshold-megabytes", "0"),
             ("distributed-tracing-sampling-rate", "0"), ("proxy-failure-wait", "5000"),
@@ -170,14 +173,11 @@ struct EtcdFlag: Sendable {
         + flags(.ignored("there is no such thing here"), .duration, [
             ("backend-batch-interval", ""), ("raft-read-timeout", "5s"), ("raft-write-timeout", "5s"), ("corrupt-check-time", "0s"),
             ("compact-hash-check-time", "1m"), ("compaction-sleep-interval", "10ms"),
-            ("warning-apply-duration", "100ms"), ("warning-unary-request-duration", "300ms"),
             ("downgrade-check-time", "5s"), ("discovery-dial-timeout", "2s"),
             ("discovery-request-timeout", "5s"), ("discovery-keepalive-time", "2s"),
             ("discovery-keepalive-timeout", "6s"), ("experimental-corrupt-check-time", "0s"),
             ("experimental-compact-hash-check-time", "1m"),
             ("experimental-compaction-sleep-interval", "10ms"),
-            ("experimental-warning-apply-duration", "100ms"),
-            ("experimental-warning-unary-request-duration", "300ms"),
             ("experimental-downgrade-check-time", "5s"),
         ])
 

@@ -5,6 +5,8 @@ package struct EtcdPlan: Equatable, Sendable {
     package var configuration: HostConfiguration
     package var warnings: [EtcdWarning]
     package var members: EtcdMembers
+    /// What --auto-tls and --peer-auto-tls ask for: made before the start, if not there yet.
+    var selfSigned: [SelfSignedFiles]
 
     /// `etcd`'s default is NAME.etcd in the working directory.
     package static func dataDirectory(_ arguments: EtcdArguments) -> String {
@@ -27,12 +29,16 @@ package struct EtcdPlan: Equatable, Sendable {
         configuration = builder.configuration
         warnings = builder.arguments.warnings
         members = builder.members
+        selfSigned = builder.selfSigned
     }
 }
 
 private struct Builder {
     var arguments: EtcdArguments
     var configuration = HostConfiguration()
+    var selfSigned: [SelfSignedFiles] = []
+    /// Of the https URLs to listen on, as they were given.
+    var secureHosts: [String] = []
     var members = EtcdMembers(
         clusterName: "", clusterID: 0, node: NodeID(1), partitions: 8, isPeerSecure: false, members: [])
 
@@ -141,6 +147,9 @@ private struct Builder {
         }
         let plain = try arguments.listenURLs("listen-client-http-urls")
         let metrics = try arguments.listenURLs("listen-metrics-urls")
+        for url in client + plain + metrics where url.isSecure && url.unixPath == nil {
+            if !secureHosts.contains(url.address.host) { secureHosts.append(url.address.host) }
+        }
         configuration.clientAddress = first.listenAddress
         configuration.listeners =
             (client + plain).map {
@@ -190,13 +199,16 @@ private struct Builder {
         guard ["", "TLS1.2", "TLS1.3"].contains(version) else {
             throw arguments.refuse("tls-min-version", "\"\(version)\" is not TLS1.2 or TLS1.3")
         }
-        let client = try files(prefix: "", revocations: "client-crl-file", version)
         let secure = configuration.listeners.filter(\.isSecure)
+        var client = try files(prefix: "", revocations: "client-crl-file", version)
+        if client == nil {
+            client = try selfSigned(prefix: "", for: secureHosts, version)
+        }
         if let listener = secure.first, client == nil {
             throw arguments.refuse(
                 listener.servesOnlyMetrics ? "listen-metrics-urls" : "listen-client-urls",
                 "TLS key/cert must be provided for https://\(listener.address) "
-                    + "(--cert-file and --key-file)")
+                    + "(--cert-file and --key-file, or --auto-tls)")
         }
         if secure.isEmpty, client != nil {
             arguments.warn(
@@ -212,6 +224,10 @@ private struct Builder {
         _ version: String
     ) throws(ConfigurationError) -> HostConfiguration.TLSFiles? {
         var peer = try files(prefix: "peer-", revocations: "peer-crl-file", version)
+        if peer == nil, members.isPeerSecure {
+            let own = try selfSigned(prefix: "peer-", for: [configuration.peerAddress.host], version)
+            if let own { return own }
+        }
         if !members.isPeerSecure {
             if peer != nil {
                 arguments.warn(
@@ -227,7 +243,8 @@ private struct Builder {
         guard peer != nil else {
             throw arguments.refuse(
                 "listen-peer-urls",
-                "TLS key/cert must be provided for https (--peer-cert-file and --peer-key-file)")
+                "TLS key/cert must be provided for https (--peer-cert-file and --peer-key-file, or "
+                    + "--peer-auto-tls)")
         }
         guard peer?.ca != nil else {
             throw arguments.refuse(
@@ -237,8 +254,30 @@ private struct Builder {
         return peer
     }
 
+    /// --auto-tls: nil if it is not asked for, or of no use.
+    private mutating func selfSigned(
+        prefix: String, for hosts: [String], _ version: String
+    ) throws(ConfigurationError) -> HostConfiguration.TLSFiles? {
+        guard arguments.isOn(prefix + "auto-tls"), !hosts.isEmpty else { return nil }
+        let years = arguments.number("self-signed-cert-validity")
+        guard (1...100).contains(years) else {
+            throw arguments.refuse("self-signed-cert-validity", "must be of 1 to 100 years")
+        }
+        let made = SelfSignedFiles(
+            directory: configuration.dataDirectory + "/fixtures/"
+                + (prefix.isEmpty ? "client" : "peer"),
+            hosts: hosts, years: years)
+        selfSigned.append(made)
+        var files = HostConfiguration.TLSFiles(
+            ca: nil, certificate: made.certificate, key: made.key, requiresClientCertificate: false)
+        files.isSelfSigned = true
+        files.isTLS13Required = version == "TLS1.3"
+        try readCiphers(into: &files)
+        return files
+    }
+
     /// etcd asks clients for certificates as soon as it is told an authority for them.
-    private func files(
+    private mutating func files(
         prefix: String, revocations: String, _ version: String
     ) throws(ConfigurationError) -> HostConfiguration.TLSFiles? {
         let certificate = arguments.nonempty(prefix + "cert-file")
@@ -248,6 +287,11 @@ private struct Builder {
             throw arguments.refuse(
                 prefix + (certificate == nil ? "cert-file" : "key-file"),
                 "certificate and key go together")
+        }
+        if arguments.isOn(prefix + "auto-tls") {
+            arguments.warn(
+                "ignoring \(prefix.isEmpty ? "client" : "peer") auto TLS since certs given",
+                ["flag": "--\(prefix)auto-tls"])
         }
         let ca = arguments.nonempty(prefix + "trusted-ca-file")
         let asks = arguments.isOn(prefix + "client-cert-auth")
@@ -326,7 +370,44 @@ private struct Builder {
         else { throw arguments.refuse(chosen, "must be at least 100ms") }
         configuration.limits.watchProgressInterval = interval
         try readKeepAlive()
+        try readTicks()
+        try readWarnings()
         try readSpace()
+    }
+
+    /// Here nothing beats once in --heartbeat-interval; that the two fit together is checked as in etcd.
+    private mutating func readTicks() throws(ConfigurationError) {
+        let beat = arguments.number("heartbeat-interval")
+        let timeout = arguments.number("election-timeout")
+        guard beat > 0 else {
+            throw arguments.refuse("heartbeat-interval", "must be >0 (set to \(beat)ms)")
+        }
+        guard timeout >= beat * 5 else {
+            throw arguments.refuse(
+                "election-timeout",
+                "[\(timeout)ms] should be at least as 5 times as --heartbeat-interval[\(beat)ms]")
+        }
+        guard timeout <= 50_000 else {
+            throw arguments.refuse(
+                "election-timeout", "[\(timeout)ms] is too long, and should be set less than 50000ms")
+        }
+        configuration.limits.electionTimeout = .milliseconds(UInt64(timeout))
+    }
+
+    private mutating func readWarnings() throws(ConfigurationError) {
+        func span(_ flag: String, _ fallback: TimeSpan) -> TimeSpan {
+            let older = "experimental-" + flag
+            return EtcdArguments.duration(arguments.text(arguments.isGiven(flag) ? flag : older))
+                ?? fallback
+        }
+        configuration.limits.slowApply = span("warning-apply-duration", .milliseconds(100))
+        configuration.limits.slowCall = span("warning-unary-request-duration", .milliseconds(300))
+        switch arguments.text("metrics") {
+        case "basic", "": configuration.limits.measuresCalls = false
+        case "extensive": configuration.limits.measuresCalls = true
+        case let other:
+            throw arguments.refuse("metrics", "\"\(other)\" is not basic or extensive")
+        }
     }
 
     private mutating func readKeepAlive() throws(ConfigurationError) {

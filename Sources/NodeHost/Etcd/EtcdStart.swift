@@ -44,6 +44,15 @@ package enum EtcdStart {
                 "\(warning.message)",
                 metadata: warning.metadata.mapValues { Logger.MetadataValue.string($0) })
         }
+        for files in plan.selfSigned {
+            do throws(HostFailure) {
+                guard try files.make() else { continue }
+                logger.notice("self-signed certificate made", metadata: ["file": "\(files.certificate)"])
+            } catch {
+                logger.critical("cannot start", metadata: ["reason": "\(error.message)"])
+                return HostProcess.Outcome(code: error.code, message: error.message)
+            }
+        }
         return HostProcess.run(plan.configuration) {
             guard let keep else { return }
             do throws(SystemError) {

@@ -3,16 +3,19 @@ import Primitives
 
 /// etcd's alarms, of all members of the region. A member raises its own while it has no space and takes
 /// them back by itself; clients raise and take back any by hand, and the later one wins everywhere.
-/// By hand is not for ever: it ends with the last process that remembers it.
+/// What was done by hand is kept in every node's data directory.
 struct AlarmBook {
-    private struct ByHand {
+    private struct ByHand: Equatable {
         var isRaised: Bool
         /// Wall clock of the node that was asked, in microseconds.
         var stamp: UInt64
     }
     private let me: UInt64
-    private var own: [UInt64: Set<Alarm.Kind>] = [:]
-    private var byHand: [Alarm: ByHand] = [:]
+    private var own: [UInt64: Set<Alarm.Kind>] = [:] { didSet { count() } }
+    private var byHand: [Alarm: ByHand] = [:] { didSet { count() } }
+    /// Asked for every request that writes.
+    private(set) var hasNoSpace = false
+    private(set) var isCorrupt = false
     /// Clients can name any member.
     static let byHandMax = 64
 
@@ -27,12 +30,18 @@ struct AlarmBook {
         return found.sorted { ($0.memberID, $0.kind.rawValue) < ($1.memberID, $1.kind.rawValue) }
     }
 
-    var hasNoSpace: Bool {
-        own.contains { $0.value.contains(.noSpace) }
-            || byHand.contains { $0.value.isRaised && $0.key.kind == .noSpace }
+    private mutating func count() {
+        func isRaised(_ kind: Alarm.Kind) -> Bool {
+            own.contains { $0.value.contains(kind) }
+                || byHand.contains { $0.value.isRaised && $0.key.kind == kind }
+        }
+        hasNoSpace = isRaised(.noSpace)
+        isCorrupt = isRaised(.corrupt)
     }
 
-    mutating func setOwn(_ kinds: Set<Alarm.Kind>) { own[me] = kinds }
+    mutating func setOwn(_ kinds: Set<Alarm.Kind>) {
+        if own[me] != kinds { own[me] = kinds }
+    }
 
     /// What another member says of itself holds while we hear from it.
     mutating func forget(_ member: UInt64) { own[member] = nil }
@@ -46,6 +55,48 @@ struct AlarmBook {
         return true
     }
 
+    // MARK: The file
+
+    static let fileName = "alarms"
+    private static let fileTitle = "polder-alarms 1"
+
+    /// What was done by hand: a line each, in order (docs/formats.md).
+    var file: String {
+        var lines = [Self.fileTitle]
+        for (alarm, state) in ordered {
+            lines.append(
+                "\(String(alarm.memberID, radix: 16)) \(alarm.kind.rawValue) "
+                    + "\(state.isRaised ? 1 : 0) \(state.stamp)")
+        }
+        return lines.joined(separator: "\n") + "\n"
+    }
+
+    /// False: it is not such a file, and nothing has changed.
+    mutating func read(file: String) -> Bool {
+        let lines = file.split(separator: "\n")
+        guard lines.first.map(String.init) == Self.fileTitle, lines.count <= Self.byHandMax + 1 else {
+            return false
+        }
+        var found: [Alarm: ByHand] = [:]
+        for line in lines.dropFirst() {
+            let words = line.split(separator: " ")
+            guard words.count == 4, let member = UInt64(words[0], radix: 16),
+                let kind = UInt8(words[1]).flatMap(Alarm.Kind.init(rawValue:)),
+                words[2] == "0" || words[2] == "1", let stamp = UInt64(words[3])
+            else { return false }
+            found[Alarm(memberID: member, kind: kind)] = ByHand(
+                isRaised: words[2] == "1", stamp: stamp)
+        }
+        byHand = found
+        return true
+    }
+
+    private var ordered: [(key: Alarm, value: ByHand)] {
+        byHand.sorted {
+            ($0.key.memberID, $0.key.kind.rawValue) < ($1.key.memberID, $1.key.kind.rawValue)
+        }
+    }
+
     // MARK: Between nodes
 
     var frame: Bytes {
@@ -53,9 +104,7 @@ struct AlarmBook {
         let mine = (own[me] ?? []).map(\.rawValue).sorted()
         writer.varint(UInt64(mine.count))
         for kind in mine { writer.byte(kind) }
-        let others = byHand.sorted {
-            ($0.key.memberID, $0.key.kind.rawValue) < ($1.key.memberID, $1.key.kind.rawValue)
-        }
+        let others = ordered
         writer.varint(UInt64(others.count))
         for (alarm, state) in others {
             writer.varint(alarm.memberID)

@@ -12,6 +12,10 @@ import Transport
 /// What the facade asks of its node. Everything on the loop.
 extension Host: NodeAccess {
     func submit(_ request: Request, deadline: Instant, token: UInt64) {
+        if alarms.isCorrupt, request.changesData {
+            facade?.onResponse(.failed(.corrupt), token: token)
+            return
+        }
         if request.needsSpace, !admitsGrowth(of: request) {
             facade?.onResponse(.failed(.noSpace), token: token)
             return
@@ -182,6 +186,7 @@ extension Host: NodeAccess {
 
     /// etcd's words, in its order: tools wait for them.
     private func announce() {
+        ServiceManager.tell("READY=1")
         for listener in configuration.allListeners where !listener.servesOnlyMetrics {
             logger.notice("ready to serve client requests")
             let metadata: Logger.Metadata = [
@@ -227,6 +232,16 @@ extension Request {
     }
 }
 
+extension Request {
+    /// Refused while data is said to be damaged, as etcd does.
+    fileprivate var changesData: Bool {
+        switch self {
+        case .transaction, .leaseGrant, .leaseRevoke, .compact, .replicate: true
+        case .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .auth: false
+        }
+    }
+}
+
 extension Transaction {
     fileprivate var puts: Bool {
         (success + failure).contains { operation in
@@ -264,7 +279,9 @@ extension HostConfiguration {
         var limits = NodeLimits()
         // A killed process is noticed by its refused connection, at once. Silence is for frozen ones
         // and lost machines; a busy machine's scheduler can make a healthy process wait for 100 ms.
-        limits.detector.silence = .milliseconds(250)
+        // Who asks etcd for more patience than its usual second gets more here too.
+        let patience = self.limits.electionTimeout.milliseconds / 4
+        limits.detector.silence = .milliseconds(max(250, patience))
         return NodeConfiguration(
             region: regionID, node: nodeID, nodes: members.map(\.id).sorted(),
             otherRegions: remoteRegions.map { .init(region: $0.id, nodes: $0.nodes.map(\.id)) },

@@ -14,9 +14,39 @@ extension Host {
     func setAlarm(_ alarm: Alarm, isRaised: Bool) -> Bool {
         let stamp = UInt64(max(0, Clocks.read().wallMicroseconds))
         guard alarms.set(alarm, isRaised: isRaised, stamp: stamp) else { return false }
+        keepAlarms()
         tellAlarms()
         noticeAlarms()
         return true
+    }
+
+    /// What was done by hand outlives the process. Seldom enough to be written at once.
+    func keepAlarms() {
+        let text = alarms.file
+        guard text != alarmsKept else { return }
+        do throws(StorageError) {
+            try directory.replaceFile(AlarmBook.fileName, Array(text.utf8))
+            alarmsKept = text
+        } catch {
+            logger.error("alarms not kept", metadata: ["reason": "\(error)"])
+        }
+    }
+
+    func restoreAlarms() {
+        do throws(StorageError) {
+            guard let bytes = try directory.file(AlarmBook.fileName) else { return }
+            let text = String(decoding: bytes, as: UTF8.self)
+            if alarms.read(file: text) {
+                alarmsKept = text
+                if !alarms.all.isEmpty { noticeAlarms() }
+            } else {
+                logger.error(
+                    "alarms that were raised by hand are forgotten: the file is damaged",
+                    metadata: ["file": "\(AlarmBook.fileName)"])
+            }
+        } catch {
+            logger.error("alarms not read", metadata: ["reason": "\(error)"])
+        }
     }
 
     func tellAlarms() {

@@ -108,6 +108,29 @@ extension Host {
 
     // MARK: Events
 
+    /// In etcd's words: people have alerts for them.
+    static func note(_ slow: SlowCall, _ logger: Logger) {
+        func text(_ span: TimeSpan) -> String { "\(Double(span.nanoseconds / 1_000) / 1_000)ms" }
+        switch slow.kind {
+        case .keys:
+            logger.warning(
+                "apply request took too long",
+                metadata: [
+                    "took": "\(text(slow.took))", "expected-duration": "\(text(slow.expected))",
+                    "method": "\(slow.path)", "response size": "\(slow.answerBytes)",
+                    "ok": "\(slow.isFine)",
+                ])
+        case .any:
+            logger.warning(
+                "request stats",
+                metadata: [
+                    "time spent": "\(text(slow.took))", "expected-duration": "\(text(slow.expected))",
+                    "response type": "\(slow.path)", "response size": "\(slow.answerBytes)",
+                    "ok": "\(slow.isFine)",
+                ])
+        }
+    }
+
     /// Pure modules report; here reports become log lines and counters.
     func onEvent(_ event: NodeEvent) {
         figures.count(event)

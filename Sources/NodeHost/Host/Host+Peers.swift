@@ -92,6 +92,7 @@ extension Host {
             guard isOurRegion else { throw DecodingError("alarms from another region") }
             let from = configuration.memberID(of: peer.node)
             if try alarms.merge(&reader, from: from) { noticeAlarms() }
+            keepAlarms()
         case .greeting:
             versions[peer] = String(try reader.string().prefix(64))
             // Builds before etcd's flags say no more than their version.

@@ -79,6 +79,8 @@ final class Host: @unchecked Sendable {
     var isCompacting = false
     var acceptsWrites = true
     var alarms: AlarmBook
+    /// As in the data directory.
+    var alarmsKept = ""
     var isOverQuota = false
     /// What clients have asked to write since the store's size was last looked at.
     var grownBytes: Int64 = 0
@@ -182,6 +184,10 @@ final class Host: @unchecked Sendable {
         facadeLimits.requestBytesMax = configuration.limits.requestBytesMax
         facadeLimits.transactionOperationsMax = configuration.limits.transactionOperationsMax
         facadeLimits.progressInterval = configuration.limits.watchProgressInterval
+        facadeLimits.slowApply = configuration.limits.slowApply
+        facadeLimits.slowCall = configuration.limits.slowCall
+        facadeLimits.measuresCalls = configuration.limits.measuresCalls
+        facadeLimits.setElectionTimeout(configuration.limits.electionTimeout)
         var versions = ServedVersions()
         versions.polder = PolderVersion.text
         fence = node.authState.fence
@@ -189,9 +195,11 @@ final class Host: @unchecked Sendable {
             node: self, server: server, limits: facadeLimits, versions: versions,
             auth: AuthServices(crypto: passwords, settings: configuration.auth.settings))
         facade.access = HTTPAccess(configuration.access)
+        facade.onSlowCall = { [logger] in Host.note($0, logger) }
         self.facade = facade
         server.handler = ClientDoor(host: self, facade: facade)
         metricsServer.handler = MetricsDoor(server: metricsServer, facade: facade)
+        restoreAlarms()
     }
 
     // MARK: Parts
@@ -204,6 +212,7 @@ final class Host: @unchecked Sendable {
             ca: files.ca, certificate: files.certificate, key: files.key,
             requireClientCertificate: files.requiresClientCertificate, alpn: alpn)
         made.revocations = files.revocations
+        made.verifyServer = !files.isSelfSigned
         if files.isTLS13Required { made.minimumVersion = .tls13 }
         made.allowedNames = files.allowedNames
         made.ciphers = files.ciphers
@@ -244,6 +253,7 @@ final class Host: @unchecked Sendable {
         made.wanDelay = .nanoseconds(Int64(clamping: configuration.wanDelay.nanoseconds))
         made.faultInjection = configuration.faultInjection
         made.namesPeersByHost = configuration.namesPeersByHost
+        made.checksCertificates = configuration.peerTLS?.isSelfSigned != true
         return made
     }
 
@@ -317,6 +327,7 @@ final class Host: @unchecked Sendable {
     /// was acknowledged can be lost: the log holds it all already.
     func stop() -> EventLoopFuture<Void> {
         isStopping = true
+        ServiceManager.tell("STOPPING=1")
         return handOver()
             .flatMap { self.server.shutdown(within: .milliseconds(500)) }
             .flatMap { self.metricsServer.shutdown(within: .milliseconds(100)) }
