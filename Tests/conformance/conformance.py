@@ -151,11 +151,12 @@ class Run:
                 self.known += 1
             else:
                 unknown.append((place, ours, theirs))
-        for place, ours, theirs in unknown[:12]:
+        shown = len(unknown) if self.options.verbose else 12
+        for place, ours, theirs in unknown[:shown]:
             print(f"FAIL  {case.name}  [{label}]  {place}\n"
                   f"        polder {str(ours)[:300]}\n        etcd   {str(theirs)[:300]}", flush=True)
-        if len(unknown) > 12:
-            print(f"      and {len(unknown) - 12} more in {case.name}", flush=True)
+        if len(unknown) > shown:
+            print(f"      and {len(unknown) - shown} more in {case.name}", flush=True)
         if unknown:
             self.failures.append(case.name)
 

@@ -56,6 +56,17 @@ known(NEWER, "Cancelling a downgrade when there is none is no error (3.7), and 3
 known(NEWER, "Answers of `Alarm` have a header, and there is `AuthStatus` (since 3.5).",
       ("cluster.alarm*", "* Alarm"), ("cluster.alarm*", "* Alarm header.*"),
       ("space.quota", "* alarms*"), ("cluster.auth_is_off", "1 AuthStatus *"), etcd="3.4")
+known(NEWER, "Answers of `Alarm` have a header, and there is `AuthStatus` (since 3.5).",
+      ("auth.permissions_are_checked", "* Alarm*"),
+      ("auth.permissions_are_checked", "* AuthStatus {} *"), etcd="3.4")
+known(NEWER, "Calls of Maintenance are refused with the status and the text of all other calls (3.5.1: "
+      "`UNKNOWN`, \"auth: permission denied\").",
+      ("auth.permissions_are_checked", "* HashKV {} *"),
+      ("auth.permissions_are_checked", "* Defragment {} *"))
+known(BETTER, "While authentication is on, nobody gets by it: what a nested transaction does is checked like "
+      "anything else, whoever compacts must be allowed to write everything, and members, alarms and new leases "
+      "are for users only.",
+      ("auth.what_etcd_does_not_check", "*"))
 known(MISSING, "Members of a running cluster are not changed.", ("cluster.member_errors", "*"))
 
 

@@ -89,6 +89,34 @@ def alarm_nospace_by_hand(t):
 
 
 @case(spread=False)
+def alarm_corrupt_by_hand(t):
+    """What etcd refuses while it is told that its data is damaged. Keep-alives and reads go on."""
+    t.call("Put", {"key": "a", "value": "1"}, quiet=True)
+    t.call("LeaseGrant", {"TTL": 60, "ID": 9}, quiet=True)
+    t.call("Alarm", {"action": "ACTIVATE", "alarm": "CORRUPT", "memberID": 7})
+    t.call("Alarm", {"action": "ACTIVATE", "alarm": "CORRUPT", "memberID": 7})
+    t.call("Alarm")
+    t.call("Alarm", {"alarm": "NOSPACE"})
+    status = t.call("Status", quiet=True)
+    t.record("errors of Status", status.get("errors"))
+    t.put("a", "2")
+    t.get("a")
+    t.get("a", serializable=True)
+    t.txn([], [P("b", "1")])
+    t.txn([], [G("a")])
+    t.txn([NO], [P("b", "1")], [])
+    t.delete("a")
+    t.compact(t.r + 1)
+    t.call("LeaseGrant", {"TTL": 60, "ID": 10})
+    t.call("LeaseTimeToLive", {"ID": 9}, quiet=True)
+    t.call("LeaseRevoke", {"ID": 9})
+    t.call("Alarm", {"action": "DEACTIVATE", "alarm": "CORRUPT", "memberID": 7})
+    t.call("Alarm")
+    t.put("a", "3")
+    t.call("LeaseRevoke", {"ID": 9})
+
+
+@case(spread=False)
 def defragment(t):
     t.fill("a")
     t.call("Defragment")
