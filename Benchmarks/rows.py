@@ -331,7 +331,7 @@ def run_idle(bench):
 def run_growth(bench):
     first = {}
 
-    def one(series, label, nodes, *more):
+    def one(series, label, nodes, *more, in_flight=256):
         with bench.servers(nodes, *more, etcd=False) as servers:
             for s in servers:
                 load.fill(s, "grow/", 2000, 256, 64)
@@ -340,7 +340,7 @@ def run_growth(bench):
                 sent, syncs = messages(server), Syncs(server.pids)
                 cpu, _, report = measured(server, lambda: load.run(
                     server, "--prepared", prefix="grow/", keys=2000, size=256, mix="put", rate=0, warm=0,
-                    outstanding=256, connections=64, seconds=bench.options.seconds, timeout=60))
+                    outstanding=in_flight, connections=64, seconds=bench.options.seconds, timeout=60))
                 done = report["answered"]
                 synced = syncs.count()
                 return {"cpuMicros": cpu / done * 1e6, "perSecond": report["perSecond"],
@@ -358,7 +358,8 @@ def run_growth(bench):
         one("partitions", f"put 256 B, 256 in flight, {partitions} partitions", 3,
             "--partitions", str(partitions))
     for nodes in (3, 6, 9):
-        one("nodes", "put 256 B, 256 in flight", nodes)
+        # As much for each node.
+        one("nodes", f"put 256 B, {85 * nodes} in flight", nodes, in_flight=85 * nodes)
 
 
 def run_memory(bench):
@@ -413,7 +414,8 @@ def first_read(server, limit=120):
             channel = grpcio.insecure_channel(
                 f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
             try:
-                channel.unary_unary("/etcdserverpb.KV/Range")(field(1, b"crash/00000001"), timeout=2)
+                # A node that listens already holds the read until it can serve it.
+                channel.unary_unary("/etcdserverpb.KV/Range")(field(1, b"crash/00000001"), timeout=15)
                 return time.time() - start
             except grpcio.RpcError:
                 time.sleep(0.01)

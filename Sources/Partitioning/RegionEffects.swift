@@ -47,6 +47,11 @@ package struct RegionEffects: Sendable {
         package let revision: Revision
         package let rows: [Row]
         package let aborted: Bool
+        package init(revision: Revision, rows: [Row], aborted: Bool) {
+            self.revision = revision
+            self.rows = rows
+            self.aborted = aborted
+        }
     }
 
     package struct LeaseReading: Sendable {
