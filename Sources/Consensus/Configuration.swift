@@ -1,7 +1,7 @@
 package import Primitives
 
 /// Who keeps a group's log: those that vote, and those that only receive it. A node is named once
-/// for all: one that lost its disk comes back under another id (decision 0007), so every replica
+/// for all: one that lost its disk comes back under another id (decision 0010), so every replica
 /// answers for what it has promised.
 package struct Configuration: Hashable, Sendable {
     /// Counts the changes of this group: 0 is what it was founded with.

@@ -30,11 +30,9 @@ extension Group {
         else { return false }
         var next = next
         next.number = configuration.number + 1
-        let number = leadership.nextNumber
-        leadership.nextNumber += 1
         let slot = propose(
             LogEntry(
-                term: promised, number: number, kind: .configuration, payload: next.encoded()),
+                term: promised, number: 0, kind: .configuration, payload: next.encoded()),
             into: &effects)
         leadership.barrier = slot
         return true
@@ -72,10 +70,9 @@ extension Group {
     /// what this leader has proposed counts for the slots behind the change.
     private mutating func askPromise(of i: Int, at now: Instant, into effects: inout Effects) {
         guard peers[i].promiseAskedAt.advanced(by: limits.retryPeriod * 2) <= now else { return }
-        if peers[i].promiseAskedAt == .zero {
-            peers[i].progress = acceptedThrough
-            if candidacy.found.isEmpty { candidacy = Candidacy(after: acceptedThrough) }
-        }
+        // From here on, each time: what it has trimmed meanwhile it cannot answer for.
+        peers[i].progress = acceptedThrough
+        if candidacy.found.isEmpty { candidacy = Candidacy(after: acceptedThrough) }
         peers[i].promiseAskedAt = now
         effects.append(
             .send(

@@ -18,6 +18,8 @@ package struct AppliedPosition: Hashable, Sendable {
     /// happened. An entry counts only on the log that its leader knew (protocol-rules.md S1, S3).
     package mutating func pass(_ entry: LogEntry) -> Bool {
         slot = slot.next
+        // Not among the numbers, which are the proposer's: it counts in its own term only.
+        if entry.kind == .configuration { return entry.term != term }
         if entry.number == 0 {
             if entry.term < term { return true }
             if entry.term > term { (term, number) = (entry.term, 0) }

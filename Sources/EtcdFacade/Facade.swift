@@ -301,7 +301,7 @@ extension Facade: RPCHandler {
             try onAuth(open.method, call, message)
         case .rangeStream: try onRangeStream(call, message)
         case .memberAdd, .memberRemove, .memberUpdate, .memberPromote:
-            throw .notYetSupported("changing members")
+            try onMemberChange(open.method, call, message)
         case .snapshot: try onSnapshot(call)
         case .moveLeader: try onMoveLeader(call, message)
         case .downgrade: try onDowngrade(call, message)
@@ -396,7 +396,7 @@ extension Facade: NodeClient {
                 case .rangeStream(let query): try beginRangeStream(call, query, index)
                 case .leader(let query): try onLeaderIndex(call, query, index)
                 case .put, .delete, .transaction, .compaction, .leaseGrant, .leaseRevoke,
-                    .leaseTimeToLive, .leaseList, .keepAlive, .healthCheck, .headerOnly,
+                    .leaseTimeToLive, .leaseList, .keepAlive, .healthCheck, .headerOnly, .members,
                     .proclaim, .contends, .follows, .refreshed, .watchCreation, .auth, .authRead,
                     .authenticate, .hashing, .moveLeader, .background:
                     invariant(false, "a read index for what reads nothing")

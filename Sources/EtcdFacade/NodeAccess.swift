@@ -128,11 +128,14 @@ package struct NodeStatus: Sendable {
         package var isHealthy: Bool
         /// Polder's version there; empty while unknown.
         package var version: String
+        package var isLearner: Bool
         package init(
             id: UInt64, name: String, clientURLs: [String], peerURLs: [String],
-            node: NodeID = .none, isHealthy: Bool = true, version: String = ""
+            node: NodeID = .none, isHealthy: Bool = true, version: String = "",
+            isLearner: Bool = false
         ) {
             self.id = id
+            self.isLearner = isLearner
             self.node = node
             self.isHealthy = isHealthy
             self.version = version
@@ -224,6 +227,8 @@ package struct NodeStatus: Sendable {
     package var storeBytesInUse: Int64 = 0
     /// Can this node serve linearizable reads right now?
     package var isReady = false
+    /// This node votes for nothing.
+    package var isLearner = false
     package var problems: [String] = []
     /// Of all members of the region, as far as this node has heard.
     package var alarms: [Alarm] = []

@@ -19,6 +19,8 @@ struct Pending {
         case keepAlive(KeepAliveStream, position: UInt64)
         case memberList
         case moveLeader
+        /// A change of the members, or the list as the directory has it.
+        case members(RPCMethod)
         case healthCheck(HTTPHealthCheck)
         /// Transactions whose answer is a header: Unlock, Resign, and (without a call) the withdrawal
         /// of a contender.

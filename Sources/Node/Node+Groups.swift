@@ -17,7 +17,7 @@ extension Node {
     mutating func onMessage(
         _ message: PeerMessage, from peer: NodeID, into effects: inout NodeEffects
     ) {
-        guard configuration.nodes.contains(peer), peer != node else {
+        guard peer != node else {
             effects.events.append(.ignored("message of a stranger", from: peer))
             return
         }
@@ -55,6 +55,7 @@ extension Node {
             let body = EntryBody.begin(epoch: i == 0 ? term : max(epoch, groups[0].term ?? .zero))
             groups[i].step(.begin(payload: body.encoded()), at: now, into: &groupEffects)
         case .leading(let term):
+            membershipAt = now
             effects.events.append(.becameLeader(id, term))
             unproposed[i].removeAll()
             if i == 0 {
@@ -86,7 +87,7 @@ extension Node {
             }
         case .snapshotWanted(let peer): effects.snapshotsWanted.append((id, peer))
         case .configured(let configuration):
-            effects.events.append(.configured(id, configuration))
+            onConfigured(i, configuration, into: &effects)
         case .gone: effects.events.append(.gone(id))
         case .note(let event):
             if i > 0, case .handOverFailed = event { partitions[i - 1].keepLeadership() }
@@ -118,7 +119,8 @@ extension Node {
     // MARK: Handing over
 
     mutating func onHandOver(to wanted: NodeID?) {
-        let others = configuration.nodes.filter { $0 != node && !detector.suspects($0) }
+        let voters = groups[0].configuration.voters
+        let others = voters.filter { $0 != node && !detector.suspects($0) }
         guard handOver == nil, leadsAnything,
             let successor = wanted.map({ others.contains($0) ? $0 : nil }) ?? others.first
         else { return }
@@ -149,7 +151,7 @@ extension Node {
             now.since(heardAt) >= silence, detector.suspects(epoch.node),
             partitions.contains(where: \.isLeading)
         else { return }
-        let hearer = configuration.nodes.first { other in
+        let hearer = knownNodes.first { other in
             other != node && !detector.suspects(other)
                 && hearers[other].map { now.since($0) < silence } ?? false
         }
@@ -167,7 +169,7 @@ extension Node {
         var limits = configuration.limits.sequencer
         limits.timelinePeriod = configuration.limits.timelinePeriod
         sequencer = Sequencer(
-            epoch: term, region: configuration.region, nodes: configuration.nodes,
+            epoch: term, region: configuration.region, nodes: [node] + knownNodes,
             partitions: partitions.count, compactRevision: directory.compactRevision,
             answersFrom: max(now, groups[0].mayAnswerFrom), authVersion: directory.auth.version,
             authFence: directory.auth.fence, limits: limits)
@@ -180,6 +182,7 @@ extension Node {
         effects.events.append(.sequencerClosed(sequencer.epoch))
         self.sequencer = nil
         senders.removeAll()
+        closeMembership()
         for compaction in compactions { region.abandoned.append(compaction.token) }
         compactions.removeAll()
         abandonAuthChanges()
@@ -193,6 +196,7 @@ extension Node {
             authDecided(nonce, error, into: &effects)
             return
         }
+        if case .members = applied { membersChanged(into: &effects) }
         guard case .compacted(let revision) = applied else { return }
         compactRevision = max(compactRevision, revision)
         sequencer?.compacted(revision)
@@ -236,7 +240,9 @@ extension Node {
         // The log may have overtaken it in this very turn.
         guard state.applied > (i == 0 ? directory : partitions[i - 1].state).applied else { return }
         if i == 0 {
+            let list = directory.members.version
             directory = state
+            if state.members.version > list { membersChanged(into: &effects) }
             noticeAuth(into: &effects)
             compactRevision = max(compactRevision, state.compactRevision)
         } else {

@@ -90,7 +90,7 @@ extension Node {
                 if !participants.contains(p) { participants.append(p) }
             }
             return .several(participants)
-        case .compact, .auth: return .directory
+        case .compact, .auth, .members: return .directory
         case .leaseList: return .partition(0)
         }
     }
@@ -223,6 +223,10 @@ extension Node {
                 compact(id, revision, isRetry: tag?.isRetry ?? false)
             }
             if case .auth(let command, let by) = request { change(id, command, by: by) }
+            if case .members(let request) = request {
+                membership(id, request, deadline: deadline)
+                membershipAt = now
+            }
         }
     }
 
@@ -234,7 +238,7 @@ extension Node {
         case .leaseRevoke(let lease), .leaseExpire(let lease):
             spread = partitions[index(map.home(of: lease))].state.leases[lease]?.known ?? []
         case .transaction, .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
-            .replicate, .auth:
+            .members, .replicate, .auth:
             break
         }
         coordinator.start(
@@ -479,7 +483,7 @@ extension Response {
             .leaseKeptAlive(_, _, let r), .leaseTimeToLive(_, _, _, _, let r), .leases(_, let r),
             .compacted(let r), .auth(_, let r):
             r
-        case .replicated, .failed: nil
+        case .replicated, .members, .failed: nil
         }
     }
 }

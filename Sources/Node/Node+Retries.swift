@@ -32,7 +32,8 @@ extension Node {
         guard let waiting = waiting[token], internalTokens[token] == nil else { return nil }
         switch waiting.request {
         case .transaction, .leaseGrant, .leaseRevoke, .compact: break
-        case .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .replicate, .auth:
+        case .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .replicate, .auth,
+            .members:
             return nil
         }
         return RequestTag(
@@ -73,7 +74,7 @@ extension Node {
         case .parked, .executed: return
         }
         if !isCertain {
-            if case .auth = request.request {
+            if request.request.isAskedOnce {
                 // It has no name: a second time could be answered differently.
                 region.answers.append((RequestID(node: node, token: token), .failed(.timedOut)))
                 return
@@ -151,7 +152,7 @@ extension Node {
                 ReadRequest(token: number, group: groups[1].id, range: map.entries[0].range, plan: plan))
         case .leaseRevoke: finish(token, .leaseRevoked(revision: revision), into: &effects)
         case .leaseGrant, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
-            .replicate, .auth:
+            .replicate, .auth, .members:
             finish(token, .failed(.timedOut), into: &effects)
         }
     }
@@ -190,6 +191,19 @@ extension Node {
             finish(rebuild.token, .transaction(result, revision: rebuild.revision), into: &effects)
         } catch {
             finish(rebuild.token, .failed(.timedOut), into: &effects)
+        }
+    }
+}
+
+extension Request {
+    /// Without a name, and not the same when it is done twice.
+    fileprivate var isAskedOnce: Bool {
+        switch self {
+        case .auth, .members(.add), .members(.remove), .members(.update), .members(.promote): true
+        case .members(.list), .members(.publish), .members(.admit), .transaction, .leaseGrant,
+            .leaseRevoke, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
+            .replicate:
+            false
         }
     }
 }

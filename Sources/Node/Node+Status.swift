@@ -1,4 +1,4 @@
-import Consensus
+package import Consensus
 import GeoReplication
 package import Partitioning
 package import Primitives
@@ -12,6 +12,7 @@ extension Node {
         package let term: Term
         package let decided: Slot
         package let applied: Slot
+        package let replicas: [NodeID]
     }
 
     package struct LinkStatus: Sendable, Equatable {
@@ -27,7 +28,8 @@ extension Node {
             return PartitionStatus(
                 id: partitions[i].id, range: partitions[i].range,
                 leader: leader == .none ? nil : leader, term: partitions[i].state.appliedTerm,
-                decided: groups[i + 1].decided, applied: partitions[i].state.applied)
+                decided: groups[i + 1].decided, applied: partitions[i].state.applied,
+                replicas: groups[i + 1].configuration.members)
         }
     }
 
@@ -72,6 +74,9 @@ extension Node {
     package var oldestOpenRevision: (revision: Revision, partitions: [PartitionID])? {
         sequencer?.oldestOpen
     }
+
+    /// Of each group, the directory's first, as far as this node has applied its log.
+    package var configurations: [Configuration] { groups.map(\.configuration) }
 
     /// Replicas' states, for checkers.
     package var partitionStates: [PartitionState] { partitions.map(\.state) }

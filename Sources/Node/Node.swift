@@ -94,6 +94,13 @@ package struct Node: Sendable {
     var hearers: [NodeID: Instant] = [:]
     var strandedAt = Instant.zero
 
+    /// The others: watched, and told of the timeline. See Node+Membership.
+    var knownNodes: [NodeID] = []
+    var membershipAt = Instant.zero
+    var memberRequests: Deque<(id: RequestID, request: MembersRequest, deadline: Instant)> = []
+    var memberChange: MembersChange?
+    var memberWaits: [MembersChange] = []
+
     var senders: [RegionID: Sender] = [:]
     var receivers: [RegionID: Receiver] = [:]
     var linkPeers: [RegionID: [NodeID]] = [:]
@@ -233,6 +240,7 @@ package struct Node: Sendable {
             node: configuration.node, peers: configuration.nodes.filter { $0 != configuration.node },
             limits: configuration.limits.detector, at: now)
         compactRevision = directory.compactRevision
+        knownNodes = configuration.nodes.filter { $0 != configuration.node }
         merge = TimelineMerge(
             emitted: heard, lostThrough: highest, rowsMax: configuration.limits.mergeRowsMax)
     }
@@ -244,7 +252,8 @@ package struct Node: Sendable {
         Group(
             id: id, node: configuration.node,
             configuration: try decode(state.configuration)
-                ?? Configuration(voters: configuration.nodes),
+                ?? (configuration.isFounder
+                    ? Configuration(voters: configuration.nodes) : .unknown),
             restored: log ?? RestoredLog(),
             applied: AppliedPosition(
                 slot: state.applied, term: state.appliedTerm, number: state.appliedNumber),
@@ -270,13 +279,17 @@ package struct Node: Sendable {
         case .message(let from, let message):
             detect(.heard(from), into: &effects)
             onMessage(message, from: from, into: &effects)
-        case .connected(let peer):
-            detect(.connected(peer), into: &effects)
-            // What was sent while there was no connection went nowhere.
-            giveUp(at: peer)
-        case .disconnected(let peer, let lost):
-            detect(.disconnected(peer, lost: lost), into: &effects)
-            lostTouch(with: peer, into: &effects)
+        case .connected(let seat):
+            for peer in incarnations(of: seat) {
+                detect(.connected(peer), into: &effects)
+                // What was sent while there was no connection went nowhere.
+                giveUp(at: peer)
+            }
+        case .disconnected(let seat, let lost):
+            for peer in incarnations(of: seat) {
+                detect(.disconnected(peer, lost: lost), into: &effects)
+                lostTouch(with: peer, into: &effects)
+            }
         case .durable(let ticket): onDurable(ticket, into: &effects)
         case .read(let token, let answer): onRead(token, answer, into: &effects)
         case .request(let request, let token, let deadline, let fence):
@@ -315,6 +328,7 @@ package struct Node: Sendable {
         drain(into: &effects)
         askReads(into: &effects)
         wakeRequests(into: &effects)
+        wakeMembership(into: &effects)
         wakeLinks(into: &effects)
         region.nextWake = .never
         var rounds = 0
@@ -363,7 +377,7 @@ package struct Node: Sendable {
         // By index: iterating would copy every group.
         for i in groups.indices { next = min(next, groups[i].nextWake) }
         for wake in partitionWake { next = min(next, wake) }
-        next = min(next, askReadsAt, parkedUntil)
+        next = min(next, askReadsAt, parkedUntil, membershipAt)
         for h in held { next = min(next, h.until) }
         if let handOver { next = min(next, handOver.drainUntil) }
         if !waiting.isEmpty || !remote.isEmpty || readsPending { next = min(next, sweepAt) }

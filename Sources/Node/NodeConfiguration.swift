@@ -8,9 +8,14 @@ package struct NodeConfiguration: Sendable {
     package var keyspace: KeyspaceID
     package var region: RegionID
     package var node: NodeID
-    /// All nodes of the region, this one included, in order of preference for leadership. Every one
-    /// is a voter of every group.
+    /// The nodes of the region, this one included, as far as they are known at the start; the
+    /// directory knows better. In order of preference for leadership.
     package var nodes: [NodeID]
+    /// `nodes` have founded the region and are the first voters of every group. Otherwise the groups'
+    /// logs say who votes.
+    package var isFounder = true
+    /// What the first leader of the directory writes into its log; empty: no list is kept.
+    package var founding = RegionMembers()
     /// The nodes of the other regions.
     package var otherRegions: [OtherRegion]
     package var partitions: Int

@@ -7,6 +7,7 @@ package import Primitives
 package enum NodeInput: Sendable {
     /// From a node of this region.
     case message(from: NodeID, PeerMessage)
+    /// By its seat: the host does not know which incarnation sits there.
     case connected(NodeID)
     /// `lost`: reset, and reconnecting was refused: the process is gone.
     case disconnected(NodeID, lost: Bool)
@@ -136,6 +137,7 @@ package enum NodeEvent: Equatable, Sendable {
     case configured(GroupID, Configuration)
     /// The others go on without this node.
     case gone(GroupID)
+    case membersChanged(RegionMembers)
     case link(RegionID, LinkEvent)
     case ignored(String, from: NodeID)
 }

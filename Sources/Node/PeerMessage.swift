@@ -14,13 +14,16 @@ package enum PeerMessage: Hashable, Sendable {
 
 /// A frame holds what one node has for another after one turn.
 package enum PeerFrame {
-    static let version: UInt8 = 1
+    static let version: UInt8 = 2
 
     package static func encode(
-        _ messages: [PeerMessage], keyspace: KeyspaceID, into writer: inout ByteWriter
+        _ messages: [PeerMessage], keyspace: KeyspaceID, from: NodeID, to: NodeID, into writer: inout ByteWriter
     ) {
         writer.byte(version)
         writer.id(keyspace)
+        // Between incarnations, not seats: what was meant for another is not for us.
+        writer.id(from)
+        writer.id(to)
         writer.varint(messages.count)
         for message in messages {
             switch message {
@@ -39,11 +42,19 @@ package enum PeerFrame {
         }
     }
 
-    package static func decode(_ frame: Bytes) throws(DecodingError) -> (KeyspaceID, [PeerMessage]) {
+    package struct Decoded {
+        package let keyspace: KeyspaceID
+        package let from: NodeID
+        package let to: NodeID
+        package let messages: [PeerMessage]
+    }
+
+    package static func decode(_ frame: Bytes) throws(DecodingError) -> Decoded {
         var reader = ByteReader(frame)
         let version = try reader.byte()
         guard version == Self.version else { throw DecodingError("frame version \(version)") }
-        let keyspace: KeyspaceID = try reader.id()
+        let keyspace: KeyspaceID = try reader.id(), from: NodeID = try reader.id()
+        let to: NodeID = try reader.id()
         let count = try reader.count()
         var messages: [PeerMessage] = []
         messages.reserveCapacity(count)
@@ -57,6 +68,6 @@ package enum PeerFrame {
             }
         }
         try reader.expectEnd()
-        return (keyspace, messages)
+        return Decoded(keyspace: keyspace, from: from, to: to, messages: messages)
     }
 }

@@ -125,7 +125,8 @@ package struct Coordinator: Sendable {
         case .replicate(let batch):
             found.insert(Self.cursorHome(map))
             for row in batch.changes { found.insert(map.partition(of: row.key)) }
-        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact, .auth: break
+        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
+            .members, .auth: break
         }
         return found.sorted()
     }
@@ -193,7 +194,8 @@ package struct Coordinator: Sendable {
                 // Batches of one stream follow one another: the cursor is what they write.
                 request.footprint.exclusiveLeases = [Self.cursorLatch(batch.origin)]
             }
-        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact, .auth: break
+        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
+            .members, .auth: break
         }
         return request
     }
@@ -375,7 +377,8 @@ package struct Coordinator: Sendable {
                 $0.cursor = .init(region: batch.origin, revision: batch.through)
                 $0.conflicts = resolved.conflicts
             }
-        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact, .auth: break
+        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
+            .members, .auth: break
         }
         t.parts = parts
         t.phase = parts.isEmpty ? .confirming : .allocating
@@ -500,7 +503,8 @@ package struct Coordinator: Sendable {
         case .transaction: return .transaction(t.evaluation.result, revision: revision)
         case .leaseRevoke, .leaseExpire: return .leaseRevoked(revision: revision)
         case .replicate(let batch): return .replicated(cursor: batch.through)
-        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact, .auth:
+        case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
+            .members, .auth:
             return .failed(.timedOut)
         }
     }

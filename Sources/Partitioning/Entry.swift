@@ -93,6 +93,8 @@ package enum EntryBody: Hashable, Sendable {
     case compact(Revision)
     /// Directory: a change of users, roles or permissions. `nonce` lets whoever proposed it know it again.
     case auth(nonce: UInt64, by: Bytes?, AuthCommand)
+    /// Directory: the region's members. Counts only if it follows the version before it.
+    case members(RegionMembers)
 
     /// `request`: a client's, which this entry carries out.
     package func encoded(for request: RequestMark? = nil) -> Bytes {
@@ -203,6 +205,9 @@ extension ByteWriter {
                 signed(checkpoint.lease.rawValue)
                 signed(checkpoint.remainingSeconds ?? -1)
             }
+        case .members(let list):
+            byte(64)
+            members(list)
         }
     }
 }
@@ -256,6 +261,7 @@ extension ByteReader {
                     LeaseCheckpoint(lease: lease, remainingSeconds: seconds < 0 ? nil : seconds))
             }
             return .leaseCheckpoints(list)
+        case 64: return .members(try members())
         case let tag: throw DecodingError("entry \(tag)")
         }
     }

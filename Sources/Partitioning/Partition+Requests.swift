@@ -39,7 +39,7 @@ extension Partition {
         case .leaseKeepAlive(let lease): footprint.sharedLeases = [lease]
         case .leaseRevoke(let lease), .leaseExpire(let lease): footprint.exclusiveLeases = [lease]
         case .leaseGrant, .leaseTimeToLive: break
-        case .leaseList, .compact, .replicate, .auth:
+        case .leaseList, .compact, .members, .replicate, .auth:
             invariant(false, "\(request) is not for one partition")
         }
         let token = nextItem
@@ -421,7 +421,7 @@ extension Partition {
                             revision: frontier)
                     ))
             }
-        case .leaseList, .compact, .replicate, .auth: break
+        case .leaseList, .compact, .members, .replicate, .auth: break
         }
         lead.items[token] = nil
     }

@@ -8,6 +8,7 @@ extension PartitionState {
 
     static let scalarsKey = Bytes("s")
     static let configurationKey = Bytes("m")
+    static let membersKey = Bytes("d")
 
     static func key(prepared revision: Revision) -> Bytes { numbered("p", UInt64(revision.rawValue)) }
     static func key(lease: LeaseID) -> Bytes { numbered("l", UInt64(bitPattern: lease.rawValue)) }
@@ -67,6 +68,7 @@ extension PartitionState {
             var value = ByteReader(record.value)
             switch record.key[0] {
             case UInt8(ascii: "s"): try restoreScalars(&value)
+            case UInt8(ascii: "d"): restore(members: try value.members())
             case UInt8(ascii: "m"): restore(configuration: record.value)
             case UInt8(ascii: "p"): try restore(prepared: PreparedRecord(&value))
             case UInt8(ascii: "l"):

@@ -51,6 +51,8 @@ package struct PartitionState: Sendable {
     package private(set) var configuration: Bytes?
     /// The directory's only.
     package private(set) var auth = AuthState()
+    /// Directory only.
+    package private(set) var members = RegionMembers()
     private var scalarsChanged = false
     /// Whose request the entry applied last carries out. Not part of the state.
     package private(set) var lastRequest: RequestMark?
@@ -107,6 +109,7 @@ package struct PartitionState: Sendable {
         case compacted(Revision)
         /// nil: done; the state's version tells whether it changed anything.
         case auth(nonce: UInt64, AuthError?)
+        case members(RegionMembers)
     }
 
     /// Applies the entry at `slot`; the changes of the store go to `changes`, rows first.
@@ -119,7 +122,7 @@ package struct PartitionState: Sendable {
         lastRequest = nil
         if skipped { return .nothing }
         appliedTerm = entry.term
-        appliedNumber = entry.number
+        if entry.kind != .configuration { appliedNumber = entry.number }
         switch entry.kind {
         case .filler: return .nothing
         case .configuration:
@@ -180,6 +183,14 @@ package struct PartitionState: Sendable {
                 setLease(checkpoint.lease, lease, into: &changes)
             }
             return .leaseCheckpoints(list)
+        case .members(let list):
+            guard list.version == members.version + 1 else { return .nothing }
+            members = list
+            var writer = ByteWriter(capacity: 512)
+            writer.members(list)
+            changes.append(
+                .putRecord(group, key: Self.membersKey, value: Bytes(writer.bytes)))
+            return .members(list)
         case .compact(let revision):
             compactRevision = max(compactRevision, revision)
             return .compacted(revision)
@@ -411,6 +422,7 @@ package struct PartitionState: Sendable {
         }
     }
 
+    mutating func restore(members list: RegionMembers) { members = list }
     mutating func restore(configuration payload: Bytes) { configuration = payload }
     mutating func restore(prepared record: PreparedRecord) { prepared.append(record) }
     mutating func restore(lease: LeaseID, _ value: Lease) { leases[lease] = value }

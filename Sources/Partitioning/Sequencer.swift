@@ -7,7 +7,8 @@ package import Primitives
 package struct Sequencer: Sendable {
     package let epoch: Epoch
     let region: RegionID
-    let nodes: [NodeID]
+    /// Who hears the timeline.
+    private(set) var nodes: [NodeID]
     let limits: Limits
 
     package struct Limits: Sendable {
@@ -88,6 +89,8 @@ package struct Sequencer: Sendable {
         let from: NodeID
         let message: RegionMessage
     }
+
+    package mutating func setNodes(_ nodes: [NodeID]) { self.nodes = nodes }
 
     package init(
         epoch: Epoch, region: RegionID, nodes: [NodeID], partitions: Int, compactRevision: Revision,

@@ -46,6 +46,20 @@ public struct NodeID: Identifier {
     public static let none = NodeID(rawValue: 0)
 }
 
+/// The low byte is the seat, the high byte counts the data directories that have had it: a node that
+/// lost its disk is another node, for it does not know what it has promised (protocol-rules.md S15).
+extension NodeID {
+    @inlinable public init(seat: NodeID, incarnation: UInt16) {
+        self.init(rawValue: seat.rawValue & 0xFF | incarnation << 8)
+    }
+    @inlinable public var seat: NodeID { NodeID(rawValue: rawValue & 0xFF) }
+    @inlinable public var incarnation: UInt16 { rawValue >> 8 }
+    /// Nil: a seat is filled again 255 times, then the member needs another.
+    @inlinable public var nextIncarnation: NodeID? {
+        incarnation < 255 ? NodeID(seat: seat, incarnation: incarnation + 1) : nil
+    }
+}
+
 public struct RegionID: Identifier {
     public let rawValue: UInt16
     @inlinable public init(rawValue: UInt16) { self.rawValue = rawValue }

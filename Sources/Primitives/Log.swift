@@ -8,7 +8,8 @@ public struct LogEntry: Hashable, Sendable {
         /// First entry of a leadership; its payload belongs to the partition (it names the epoch).
         case begin = 1
         case normal = 2
-        /// A new configuration of the group. Its payload is consensus's own.
+        /// A new configuration of the group. Its payload is consensus's own, its number 0: the numbers
+        /// are those of the proposer's entries.
         case configuration = 3
     }
     public let term: Term

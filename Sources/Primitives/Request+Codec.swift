@@ -32,6 +32,9 @@ extension ByteWriter {
         case .compact(let revision):
             byte(7)
             id(revision)
+        case .members(let request):
+            byte(64)
+            membersRequest(request)
         case .replicate(let batch):
             byte(8)
             replicationBatch(batch)
@@ -153,6 +156,10 @@ extension ByteWriter {
             varint(leases.count)
             for l in leases { signed(l.rawValue) }
             id(revision)
+        case .members(let list, let subject):
+            byte(64)
+            members(list)
+            fixed64(subject)
         case .compacted(let revision):
             byte(7)
             id(revision)
@@ -210,6 +217,7 @@ extension ByteReader {
         case 5: return .leaseTimeToLive(LeaseID(try signed()), wantsKeys: try bool())
         case 6: return .leaseList
         case 7: return .compact(try id())
+        case 64: return .members(try membersRequest())
         case 8: return .replicate(try replicationBatch())
         case 10:
             let by = try bool() ? try bytes() : nil
@@ -329,6 +337,7 @@ extension ByteReader {
                 throw DecodingError("request error")
             }
             return .failed(error)
+        case 64: return .members(try members(), subject: try fixed64())
         case let tag: throw DecodingError("response \(tag)")
         }
     }

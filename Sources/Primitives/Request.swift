@@ -9,6 +9,7 @@ public enum Request: Hashable, Sendable {
     case leaseTimeToLive(LeaseID, wantsKeys: Bool)
     case leaseList
     case compact(Revision)
+    case members(MembersRequest)
     /// A batch of another region's timeline (geo.md): applied as one transaction with its cursor.
     case replicate(ReplicationBatch)
     /// A change of users, roles or permissions. `by`: who asks, if authentication is on.
@@ -27,6 +28,8 @@ public enum Response: Hashable, Sendable {
         LeaseID, grantedSeconds: Int64, remainingSeconds: Int64, keys: [Bytes], revision: Revision)
     case leases([LeaseID], revision: Revision)
     case compacted(revision: Revision)
+    /// The list, and whom the request was about.
+    case members(RegionMembers, subject: UInt64)
     case replicated(cursor: Revision)
     /// nil: done. The revision is the keys': it has not changed.
     case auth(AuthError?, revision: Revision)
@@ -56,6 +59,15 @@ public enum RequestError: UInt8, Error, Hashable, Sendable, CaseIterable {
     case authChanged
     /// A client has raised the alarm that data is damaged: nothing is written until it is taken back.
     case corrupt
+    case memberNotFound = 64
+    case memberURLsInvalid
+    case peerURLExists
+    case memberNotLearner
+    case learnerNotReady
+    case tooManyLearners
+    case notEnoughStarted
+    /// A new data directory claims the place of a node that is heard of.
+    case memberAlive
 }
 
 /// A stretch `(from, through]` of one region's timeline.

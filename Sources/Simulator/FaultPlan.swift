@@ -40,6 +40,8 @@ struct FaultPlan {
         case regionCut
         case slowNode
         case compaction
+        /// A node dies with its disk and comes back empty, while the others can do without it.
+        case wipe
 
         /// Happens at moments; the others hold for the whole run.
         var isMomentary: Bool {
@@ -47,7 +49,7 @@ struct FaultPlan {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
                 .connectionReset, .groupCut, .takeover, .duel, .restartedVoter, .lateAnswers,
                 .handOver, .linkCut,
-                .clockJump, .regionCut:
+                .clockJump, .regionCut, .wipe:
                 true
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
                 .compaction:

@@ -99,6 +99,10 @@ struct ErrorChecker {
             if case .request(.leaseGrant) = operation.call { return true }
             return false
         case .cursorMismatch, .authChanged, .corrupt: return false
+        // Of the members: no client asks.
+        case .memberNotFound, .memberURLsInvalid, .peerURLExists, .memberNotLearner, .learnerNotReady,
+            .tooManyLearners, .notEnoughStarted, .memberAlive:
+            return false
         }
     }
 }

@@ -39,7 +39,7 @@ struct Pair: Hashable, Comparable {
 
 struct Packet {
     enum Payload {
-        case peer([PeerMessage])
+        case peer([PeerMessage], from: NodeID, to: NodeID)
         case link(LinkMessage)
         case snapshot(SimulatedStore.Snapshot)
     }

@@ -126,11 +126,13 @@ package struct ParserFuzzer {
     private static func parse(_ target: Target, _ input: Bytes) throws {
         switch target {
         case .peerFrame:
-            let (keyspace, messages) = try PeerFrame.decode(input)
-            try same(messages) {
+            let frame = try PeerFrame.decode(input)
+            try same(frame.messages) {
                 var writer = ByteWriter()
-                PeerFrame.encode(messages, keyspace: keyspace, into: &writer)
-                return try PeerFrame.decode(Bytes(writer.bytes)).1
+                PeerFrame.encode(
+                    frame.messages, keyspace: frame.keyspace, from: frame.from, to: frame.to,
+                    into: &writer)
+                return try PeerFrame.decode(Bytes(writer.bytes)).messages
             }
         case .linkMessage:
             let message = try LinkMessage(decoding: input)

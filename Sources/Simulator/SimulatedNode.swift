@@ -6,6 +6,8 @@ import Primitives
 /// process.
 final class SimulatedNode {
     let address: NodeAddress
+    /// On its disk, too.
+    var identity: Identity
     var clock: NodeClock
     var log = SimulatedLog()
     var store = SimulatedStore()
@@ -37,6 +39,8 @@ final class SimulatedNode {
     init(address: NodeAddress, clock: NodeClock) {
         self.address = address
         self.clock = clock
+        identity = Identity(
+            token: UInt64(address.node.rawValue), node: address.node, peers: [], isFounder: true)
     }
 
     func start(_ core: Node) {
@@ -89,6 +93,24 @@ final class SimulatedNode {
         store = flushed
         digests = flushedDigests
         effects = NodeEffects()
+    }
+
+    struct Identity {
+        var token: UInt64
+        /// `.none`: not admitted yet.
+        var node: NodeID
+        var peers: [NodeID]
+        var isFounder: Bool
+    }
+
+    /// The disk is gone. What comes back is nobody yet.
+    func wipe(token: UInt64) {
+        log = SimulatedLog()
+        store = SimulatedStore()
+        flushed = SimulatedStore()
+        digests = [:]
+        flushedDigests = [:]
+        identity = Identity(token: token, node: .none, peers: [], isFounder: false)
     }
 
     func restored() -> RestoredNode {

@@ -62,6 +62,7 @@ package enum Simulation {
         package var rebuilt = 0
         package var faults = 0
         package var crashes = 0
+        package var wipes = 0
         package var leaderships = 0
         package var epochs = 0
         package var voids = 0
@@ -120,7 +121,8 @@ package enum Simulation {
                 + "\(simulated.milliseconds / 1_000) s, \(counts.answered) answers, \(counts.unknown) unknown "
                 + "(\(counts.unanswered) at living nodes), \(counts.failed) errors, \(counts.rebuilt) rebuilt, "
                 + "\(counts.revisions) revisions, \(counts.voids) void, "
-                + "\(counts.faults) faults, \(counts.crashes) crashes, \(counts.leaderships) leaderships, "
+                + "\(counts.faults) faults, \(counts.crashes) crashes, \(counts.wipes) disks lost, "
+                + "\(counts.leaderships) leaderships, "
                 + "\(counts.epochs) epochs, \(counts.conflicts) conflicts, \(counts.snapshots) snapshots, "
                 + "\(counts.messages) messages, \(counts.events) events"
         }

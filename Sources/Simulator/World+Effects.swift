@@ -46,7 +46,13 @@ extension World {
         }
         if crashes(address, at: 3) { return }
         emit(effects, at: address)
-        for (token, response) in effects.responses { finish(token, .response(response), at: address) }
+        for (token, response) in effects.responses {
+            if token & Self.admissions != 0 {
+                onAdmission(response, token: token, at: address)
+            } else {
+                finish(token, .response(response), at: address)
+            }
+        }
         for (token, answer) in effects.readIndexes { serve(token, answer, at: address) }
         for read in effects.reads { schedule(read, at: address) }
         for read in effects.changeReads { answer(read, at: address) }
@@ -164,7 +170,7 @@ extension World {
 
     private func sendSnapshot(of group: GroupID, from address: NodeAddress, to node: NodeID) {
         guard let source = nodes[address] else { return }
-        let to = NodeAddress(region: address.region, node: node)
+        let to = NodeAddress(region: address.region, node: node.seat)
         // The directory has records, no rows.
         var snapshot = source.store.snapshot(
             of: group, hashes: hashes(of: group) ?? HashRange(first: 0, last: 0),
@@ -197,11 +203,14 @@ extension World {
     private func send(_ sends: [(to: NodeID, message: PeerMessage)], from address: NodeAddress) {
         if sends.isEmpty { return }
         for other in addresses where other.region == address.region && other != address {
-            let messages = sends.filter { $0.to == other.node }.map(\.message)
-                .filter { !isCut($0, address, other) }
-            if messages.isEmpty { continue }
-            watch(messages, from: address)
-            transmit(.peer(coded(messages)), from: address, to: other)
+            let there = sends.filter { $0.to.seat == other.node && !isCut($0.message, address, other) }
+            for to in Set(there.map(\.to)).sorted() {
+                let messages = there.filter { $0.to == to }.map(\.message)
+                watch(messages, from: address)
+                transmit(
+                    .peer(coded(messages), from: nodes[address]?.identity.node ?? .none, to: to),
+                    from: address, to: other)
+            }
         }
     }
 
@@ -211,9 +220,10 @@ extension World {
         frames += 1
         guard frames % Self.framesPerCoding == 0 else { return messages }
         var writer = ByteWriter(capacity: 256)
-        PeerFrame.encode(messages, keyspace: .standard, into: &writer)
+        PeerFrame.encode(
+            messages, keyspace: .standard, from: NodeID(1), to: NodeID(2), into: &writer)
         do {
-            let (_, decoded) = try PeerFrame.decode(Bytes(writer.bytes))
+            let decoded = try PeerFrame.decode(Bytes(writer.bytes)).messages
             if decoded != messages { fail(Violation("messages survive their encoding", "\(messages)")) }
             trace.add(Bytes(writer.bytes))
             sample(.peerFrame, Bytes(writer.bytes))
@@ -370,7 +380,7 @@ extension World {
         case .revisionVoid: counts.voids += 1
         case .answerRebuilt: counts.rebuilt += 1
         case .consensus, .lostLeadership, .sequencerClosed, .suspected, .trusted,
-            .snapshotInstalled, .configured, .gone, .link, .ignored:
+            .snapshotInstalled, .configured, .gone, .membersChanged, .link, .ignored:
             break
         }
     }

@@ -31,6 +31,9 @@ extension World {
             for other in addresses where other.region == address.region {
                 kill(other, silent: true, restartAfter: span(20, 800))
             }
+        case .wipe:
+            let silent = luck.chance(1, in: 2), restart = span(20, 1_500)
+            if canLoseDisk(in: address.region) { wipe(address, silent: silent, restartAfter: restart) }
         case .freeze: freeze(address, for: span(10, 1_200))
         case .partition:
             let healAfter = span(50, 1_500)
@@ -120,19 +123,19 @@ extension World {
     private func victim(_ luck: inout SplitMix) -> NodeAddress {
         let region = luck.pick(regions), other = luck.pick(addresses)
         if luck.chance(1, in: 2), let epoch = newestEpoch[region] {
-            return NodeAddress(region: region, node: epoch.node)
+            return NodeAddress(region: region, node: epoch.node.seat)
         }
         return other
     }
 
     private func leader(of partition: PartitionID, in region: RegionID) -> NodeAddress? {
         if partition == .directory {
-            return newestEpoch[region].map { NodeAddress(region: region, node: $0.node) }
+            return newestEpoch[region].map { NodeAddress(region: region, node: $0.node.seat) }
         }
         for address in addresses where address.region == region {
             guard let status = nodes[address]?.core?.partitionStatus else { continue }
             if let node = status[Int(partition.rawValue) - 1].leader {
-                return NodeAddress(region: region, node: node)
+                return NodeAddress(region: region, node: node.seat)
             }
         }
         return nil

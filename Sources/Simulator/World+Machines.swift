@@ -1,3 +1,4 @@
+import Consensus
 import Node
 import Primitives
 
@@ -7,15 +8,9 @@ extension World {
 
     func boot(_ address: NodeAddress) {
         guard let node = nodes[address], !node.isUp else { return }
+        guard node.identity.node != .none else { return askToTakePart(address) }
         node.life += 1
-        let configuration = NodeConfiguration(
-            region: address.region, node: address.node,
-            nodes: (1...nodesPerRegion).map { NodeID(UInt16($0)) },
-            otherRegions: regions.filter { $0 != address.region }.map { region in
-                .init(region: region, nodes: (1...nodesPerRegion).map { NodeID(UInt16($0)) })
-            },
-            partitions: map.entries.count, boot: Mutation.bootReused.isOn ? 1 : random.next(),
-            limits: NodeLimits(pace: pace))
+        let configuration = configuration(of: node)
         let reading = node.clock.reading(at: queue.now)
         if let stream = node.stream { streams.append(stream) }
         node.stream = WatchStream(address: address, life: node.life)
@@ -32,6 +27,85 @@ extension World {
             queue.schedule(
                 .connect(Pair(address, other)), after: .microseconds(200 + random.below(2_000)))
         }
+    }
+
+    private func configuration(of node: SimulatedNode) -> NodeConfiguration {
+        let seats = (1...nodesPerRegion).map { NodeID(UInt16($0)) }
+        let identity = node.identity
+        var configuration = NodeConfiguration(
+            region: node.address.region, node: identity.node,
+            nodes: identity.isFounder ? seats : identity.peers,
+            otherRegions: regions.filter { $0 != node.address.region }.map {
+                .init(region: $0, nodes: seats)
+            },
+            partitions: map.entries.count, boot: Mutation.bootReused.isOn ? 1 : random.next(),
+            limits: NodeLimits(pace: pace))
+        configuration.isFounder = identity.isFounder
+        configuration.founding = RegionMembers(
+            members: seats.map {
+                .init(
+                    id: UInt64($0.rawValue), node: $0, token: UInt64($0.rawValue), name: "n\($0)",
+                    peerURLs: ["http://n\($0)"])
+            }, used: seats)
+        return configuration
+    }
+
+    // MARK: Disks that are lost
+
+    static let admissions: UInt64 = 1 << 61
+
+    /// All of its region are there and vote in every group: one of them may go for good.
+    func canLoseDisk(in region: RegionID) -> Bool {
+        let own = addresses.filter { $0.region == region }.compactMap { nodes[$0] }
+        let cores = own.compactMap(\.core)
+        guard own.count >= 3, cores.count == own.count else { return false }
+        let all = Set(own.map(\.identity.node))
+        return cores.allSatisfy { core in
+            Set(core.members.voters) == all
+                && core.configurations.allSatisfy { Set($0.voters) == all && $0.learners.isEmpty }
+        }
+    }
+
+    func wipe(_ address: NodeAddress, silent: Bool, restartAfter: TimeSpan) {
+        guard let node = nodes[address], node.isUp else { return }
+        kill(address, silent: silent, restartAfter: restartAfter)
+        say("\(address) has lost its disk")
+        counts.wipes += 1
+        node.wipe(token: random.next() | 1)
+    }
+
+    /// Asks one of the others, again and again, until the directory has given it a name.
+    private func askToTakePart(_ address: NodeAddress) {
+        guard let node = nodes[address] else { return }
+        let asker = RegionMembers.Asker(
+            token: node.identity.token, seat: address.node, name: "", peerURLs: [])
+        let others = addresses.filter {
+            $0.region == address.region && $0 != address && nodes[$0]?.isUp == true
+                && !network.isBlocked(from: address, to: $0)
+        }
+        if !others.isEmpty {
+            queue.schedule(
+                .ask(random.pick(others), asker), after: .microseconds(100 + random.below(2_000)))
+        }
+        queue.schedule(.boot(address), after: paced(40 + random.below(60)))
+    }
+
+    func onAdmission(_ response: Response, token: UInt64, at address: NodeAddress) {
+        guard case .members(let list, _) = response else { return }
+        let seat = NodeID(rawValue: UInt16(truncatingIfNeeded: token & 0xFF))
+        let asker = NodeAddress(region: address.region, node: seat)
+        guard !network.isBlocked(from: address, to: asker) else { return }
+        queue.schedule(.admitted(asker, list), after: .microseconds(100 + random.below(2_000)))
+    }
+
+    func admitted(_ list: RegionMembers, at address: NodeAddress) {
+        guard let node = nodes[address], node.identity.node == .none,
+            let me = list.members.first(where: { $0.token == node.identity.token })
+        else { return }
+        say("\(address) takes part as \(me.node)")
+        node.identity.node = me.node
+        node.identity.peers = list.nodes
+        boot(address)
     }
 
     /// Killed: its peers see resets, if they can be reached at all. `silent`: the machine went with it.

@@ -1,3 +1,4 @@
+import Consensus
 import Node
 import Primitives
 
@@ -22,6 +23,8 @@ extension World {
         wait(paced(2_500))
         stopClients()
         wait(atMost: patience + paced(300)) { !isAnythingUnderWay }
+        guard violations.isEmpty else { return }
+        waitForVoters()
         guard violations.isEmpty else { return }
         probe()
         guard violations.isEmpty else { return }
@@ -54,6 +57,20 @@ extension World {
             }
         }
         return found
+    }
+
+    /// Who has lost its disk votes again in every group, under its new name.
+    private func waitForVoters() {
+        guard counts.wipes > 0 else { return }
+        let all = { [self] in regions.allSatisfy { nodesPerRegion < 3 || canLoseDisk(in: $0) } }
+        wait(atMost: paced(10_000), until: all)
+        if violations.isEmpty, !all() {
+            let found = addresses.map { address in
+                "\(address) \(nodes[address]?.identity.node ?? .none): "
+                    + "\(nodes[address]?.core?.configurations.map { "\($0.voters)+\($0.learners)" } ?? [])"
+            }
+            fail(Violation("a healthy region has all its voters", found.joined(separator: "; ")))
+        }
     }
 
     /// Every node takes writes of every partition, and reads.

@@ -24,6 +24,9 @@ final class World {
         case clientNext(Int)
         case clientTimeout(Int, operation: Int)
         case readerNext(NodeAddress)
+        /// A node with an empty disk asks to take part, and is answered.
+        case ask(NodeAddress, RegionMembers.Asker)
+        case admitted(NodeAddress, RegionMembers)
     }
 
     /// A later part of a fault.
@@ -220,6 +223,13 @@ final class World {
         case .clientNext(let client): clientNext(client)
         case .clientTimeout(let client, let operation): clientTimeout(client, operation)
         case .readerNext(let address): readerNext(address)
+        case .ask(let address, let asker):
+            deliver(
+                .request(
+                    .members(.admit(asker)), token: Self.admissions | UInt64(asker.seat.rawValue),
+                    deadline: nodes[address]?.clock.reading(at: queue.now).instant
+                        .advanced(by: paced(3_000)) ?? .never), to: address)
+        case .admitted(let address, let list): admitted(list, at: address)
         }
     }
 
@@ -249,10 +259,12 @@ final class World {
         trace.add(UInt64(packet.to.place))
         counts.messages += 1
         switch packet.payload {
-        case .peer(let messages):
-            for message in messages {
-                deliver(.message(from: packet.from.node, message), to: packet.to)
+        case .peer(let messages, let from, let to):
+            // As the host does: what was meant for another incarnation is no more than a sign of life.
+            guard nodes[packet.to]?.identity.node == to else {
+                return deliver(.message(from: from, .heartbeat), to: packet.to)
             }
+            for message in messages { deliver(.message(from: from, message), to: packet.to) }
         case .link(let message):
             deliver(.linkMessage(packet.from.region, packet.from.node, message), to: packet.to)
         case .snapshot(let snapshot): install(snapshot, at: packet.to)

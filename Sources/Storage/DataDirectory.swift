@@ -3,7 +3,7 @@ import Primitives
 
 /// A node's directory: one process at a time, one node for ever.
 package final class DataDirectory {
-    package static let formatVersion = 1
+    package static let formatVersion = 2
     static let identityName = "identity", lockName = "lock"
 
     package let path: String
@@ -23,6 +23,7 @@ package final class DataDirectory {
         do throws(StorageError) {
             if let found = try Self.identity(at: path) {
                 try check(found, identity, path)
+                if found != identity { try Posix.replaceFile(path, identityName, encode(identity)) }
             } else {
                 // Data without an identity is somebody else's, or half of a copy: never adopted.
                 for name in ["wal", "store"] where Posix.exists(path + "/" + name) {
@@ -119,7 +120,10 @@ package final class DataDirectory {
         try refuse("cluster", hex(found.cluster), hex(wanted.cluster))
         try refuse(
             "region", "\(found.regionName) (\(found.region))", "\(wanted.regionName) (\(wanted.region))")
-        try refuse("node", "\(found.node)", "\(wanted.node)")
+        try refuse("node", "\(found.node.seat)", "\(wanted.node.seat)")
+        guard found.isNew || found.node == wanted.node else {
+            throw .foreign("\(path) belongs to another incarnation of node \(wanted.node.seat)")
+        }
     }
 
     private static func hex(_ number: UInt64) -> String {
@@ -128,12 +132,16 @@ package final class DataDirectory {
     }
 
     static func encode(_ identity: NodeIdentity) -> [UInt8] {
+        let founders = identity.founders.map { "\($0.seat):\(hex($0.token))" }
         let lines = """
             polder-data-directory \(formatVersion)
             cluster \(hex(identity.cluster))
             region-id \(identity.region)
             region \(identity.regionName)
             node \(identity.node)
+            state \(identity.isNew ? "new" : "member")
+            token \(hex(identity.token))
+            founders \(founders.isEmpty ? "-" : founders.joined(separator: " "))
 
             """
         return Array(lines.utf8)
@@ -158,8 +166,19 @@ package final class DataDirectory {
         guard let cluster = UInt64(try value(1, "cluster"), radix: 16),
             let region = UInt16(try value(2, "region-id")), let node = UInt16(try value(4, "node"))
         else { throw .damaged(file: file, offset: 0, reason: "not a number where one belongs") }
-        return NodeIdentity(
+        var identity = NodeIdentity(
             cluster: cluster, region: RegionID(region), regionName: try value(3, "region"),
             node: NodeID(node))
+        guard version >= 2 else { return identity }
+        identity.isNew = try value(5, "state") == "new"
+        identity.token = UInt64(try value(6, "token"), radix: 16) ?? 0
+        for pair in try value(7, "founders").split(separator: " ") where pair != "-" {
+            let sides = pair.split(separator: ":")
+            guard sides.count == 2, let seat = UInt16(sides[0]),
+                let token = UInt64(sides[1], radix: 16)
+            else { throw .damaged(file: file, offset: 0, reason: "founders: \(pair)") }
+            identity.founders.append(.init(seat: NodeID(seat), token: token))
+        }
+        return identity
     }
 }

@@ -34,6 +34,22 @@ package struct NodeIdentity: Hashable, Sendable {
     package var region: RegionID
     package var regionName: String
     package var node: NodeID
+    /// Not admitted yet: `node` is a seat, or nobody. Such a directory holds no log and no promises.
+    package var isNew = false
+    /// Drawn when the directory was made; 0: before version 2.
+    package var token: UInt64 = 0
+    /// Those with whom it founded its region; empty: it was admitted to one.
+    package var founders: [Founder] = []
+
+    package struct Founder: Hashable, Sendable {
+        package var seat: NodeID
+        package var token: UInt64
+        package init(seat: NodeID, token: UInt64) {
+            self.seat = seat
+            self.token = token
+        }
+    }
+
     package init(cluster: UInt64, region: RegionID, regionName: String, node: NodeID) {
         self.cluster = cluster
         self.region = region

@@ -32,6 +32,9 @@ struct FrameHeader: Equatable {
         /// From the dialler, and back.
         case ping = 5
         case pong = 6
+        /// From somebody who is not a peer yet: one question, one answer, and the end.
+        case question = 7
+        case answer = 8
     }
 
     var kind: Kind

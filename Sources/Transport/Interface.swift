@@ -86,11 +86,14 @@ package protocol PeerTransportDelegate: AnyObject {
     /// All that one read of a socket brought has been delivered: a good moment for a turn.
     func onFramesDelivered()
     func onNote(_ note: TransportNote)
+    /// Somebody asks who need not be a peer. `answer` with nil: none.
+    func onQuestion(_ question: Bytes, answer: @escaping (Bytes?) -> Void)
 }
 
 extension PeerTransportDelegate {
     package func onFramesDelivered() {}
     package func onNote(_ note: TransportNote) {}
+    package func onQuestion(_ question: Bytes, answer: @escaping (Bytes?) -> Void) { answer(nil) }
 }
 
 /// For the log and the counters; nothing depends on them.

@@ -11,6 +11,8 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
     enum Side: Equatable {
         case dialled(PeerID)
         case accepted
+        /// One question, one answer: see `PeerTransport.ask`.
+        case asking
     }
 
     let side: Side
@@ -24,6 +26,8 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
     /// We turned it away, and said so.
     private(set) var wasRefused = false
     private var hasSaidHello = false
+    private var hasAsked = false
+    var question: (bytes: Bytes, answer: EventLoopPromise<Bytes>)?
     private var hasDelivered = false
     private var failure: String?
 
@@ -47,6 +51,7 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
         switch side {
         case .dialled(let peer): transport.isBlocked(peer)
         case .accepted: peer.map(transport.isBlocked) ?? false
+        case .asking: false
         }
     }
     var isGreeted: Bool { peer != nil }
@@ -124,9 +129,15 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
 
     private func greet() {
         // Asked for twice if the handler came between the connect and its event.
-        guard case .dialled(let peer) = side, !hasSaidHello else { return }
+        guard !hasSaidHello else { return }
+        switch side {
+        case .accepted: return
+        case .dialled(let peer): write(.hello, transport.hello(to: peer).encoded())
+        case .asking:
+            decoder.lengthMax = FrameHeader.payloadMax
+            write(.question, question?.bytes ?? .empty)
+        }
         hasSaidHello = true
-        write(.hello, transport.hello(to: peer).encoded())
     }
 
     private func onFrame(_ frame: Frame) throws(FrameError) {
@@ -148,6 +159,18 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
             if !transport.isBlocked(peer) { write(.pong, .empty) }
         case (.pong, .dialled) where isGreeted:
             break
+        case (.question, .accepted) where !isGreeted && !hasAsked:
+            hasAsked = true
+            wasRefused = true
+            transport.question(frame.payload.compact()) { [weak self] answer in
+                guard let self, !isClosed else { return }
+                if let answer { write(.answer, answer) }
+                close(reason: "answered")
+            }
+        case (.answer, .asking):
+            question?.answer.succeed(frame.payload.compact())
+            question = nil
+            close(reason: "answered")
         default:
             throw FrameError("\(frame.kind) out of place")
         }

@@ -153,6 +153,44 @@ package final class PeerTransport: @unchecked Sendable {
 
     package var statistics: [PeerID: PeerStatistics] { links.mapValues(\.statistics) }
 
+    // MARK: Questions
+
+    /// Asks whoever listens there, peer or not, member or not; both sides still check certificates.
+    package func ask(
+        _ question: Bytes, of address: PeerAddress, as peer: PeerID
+    ) -> EventLoopFuture<Bytes> {
+        loop.preconditionInEventLoop()
+        let promise = loop.makePromise(of: Bytes.self)
+        let connection = PeerConnection(side: .asking, transport: self)
+        connection.question = (question, promise)
+        let name = configuration.namesPeersByHost ? address.host : certificateName(of: peer)
+        ClientBootstrap(group: loop).connectTimeout(.seconds(1))
+            .connect(host: address.host, port: address.port)
+            .assumeIsolated().whenComplete { result in
+                do {
+                    let channel = try result.get()
+                    try self.configure(channel)
+                    let pipeline = channel.pipeline.syncOperations
+                    if let tls = self.configuration.tls {
+                        try pipeline.addHandler(
+                            TLSHandler(
+                                context: tls, role: .client(expectedName: name),
+                                handshakeTimeout: self.greetingTimeout))
+                    }
+                    try pipeline.addHandler(connection)
+                } catch {
+                    self.ended(connection, reason: PeerLink.text(error))
+                }
+            }
+        loop.scheduleTask(in: .seconds(4)) { connection.abort(reason: "no answer") }
+        return promise.futureResult
+    }
+
+    func question(_ question: Bytes, answer: @escaping (Bytes?) -> Void) {
+        guard let delegate, !isStopped else { return answer(nil) }
+        delegate.onQuestion(question, answer: answer)
+    }
+
     // MARK: For the connections
 
     func hello(to peer: PeerID) -> Hello {
@@ -230,6 +268,9 @@ package final class PeerTransport: @unchecked Sendable {
         switch connection.side {
         case .dialled(let peer):
             links[peer]?.ended(connection, reason: reason)
+        case .asking:
+            connection.question?.answer.fail(FrameError(reason))
+            connection.question = nil
         case .accepted:
             accepted[ObjectIdentifier(connection)] = nil
             if !connection.isGreeted, !connection.wasRefused {

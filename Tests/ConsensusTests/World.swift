@@ -542,7 +542,7 @@ final class World {
         machines[i].store.position.slot = slot
         guard !skipped else { return }
         machines[i].store.position.term = entry.term
-        machines[i].store.position.number = entry.number
+        if entry.kind != .configuration { machines[i].store.position.number = entry.number }
         if entry.kind == .normal { machines[i].store.lastID = Self.ids(entry).own }
         if entry.kind == .configuration, let next = try? Configuration(decoding: entry.payload) {
             machines[i].store.configuration = next
@@ -561,7 +561,12 @@ final class World {
         if entry.number > 0, entry.term != global.term || entry.number != global.number + 1 {
             fail("slot \(slot): number \(entry.number) of \(entry.term) after \(global)")
         }
-        global = AppliedPosition(slot: slot, term: entry.term, number: entry.number)
+        if entry.kind == .configuration, entry.term != global.term {
+            fail("slot \(slot): a configuration of \(entry.term) after \(global)")
+        }
+        global = AppliedPosition(
+            slot: slot, term: entry.term,
+            number: entry.kind == .configuration ? global.number : entry.number)
         if entry.kind == .normal {
             let ids = Self.ids(entry)
             if ids.previous != globalID {

@@ -175,11 +175,62 @@ import Testing
         #expect(list.members[0].peerUrls == ["http://127.0.0.1:2380"])
         #expect(list.header.clusterID == 0xC1)
         #expect(list.header.revision == 0)
-        #expect(client.node.linearizableReads == 1)
+        #expect(client.node.requests == [.members(.list)])
         client.node.nextFailure = .noLeader
         #expect(
             client.failure(.memberList, Etcdserverpb_MemberListRequest())?.text
                 == "etcdserver: no leader")
+    }
+
+    @Test func `members are added, updated, promoted and removed with etcd's answers`() throws {
+        let client = Client()
+        let added: Etcdserverpb_MemberAddResponse = try client.call(
+            .memberAdd,
+            Etcdserverpb_MemberAddRequest.with {
+                $0.peerUrls = ["http://10.0.0.9:2380"]
+                $0.isLearner = true
+            })
+        #expect(added.member.isLearner && added.member.name.isEmpty && added.members.count == 3)
+        #expect(added.members.contains { $0.id == added.member.id })
+        func failure(_ method: RPCMethod, id: UInt64 = 0, urls: [String] = [], learner: Bool = false)
+            -> String?
+        {
+            switch method {
+            case .memberAdd:
+                client.failure(method, Etcdserverpb_MemberAddRequest.with {
+                    $0.peerUrls = urls
+                    $0.isLearner = learner
+                })?.text
+            case .memberUpdate:
+                client.failure(method, Etcdserverpb_MemberUpdateRequest.with {
+                    $0.id = id
+                    $0.peerUrls = urls
+                })?.text
+            default:
+                client.failure(method, Etcdserverpb_MemberRemoveRequest.with { $0.id = id })?.text
+            }
+        }
+        #expect(
+            failure(.memberAdd, urls: ["http://10.0.0.9:2380"])
+                == "etcdserver: Peer URLs already exists")
+        #expect(
+            failure(.memberAdd, urls: ["http://10.0.0.8:2380"], learner: true)
+                == "etcdserver: too many learner members in cluster")
+        #expect(failure(.memberAdd, urls: ["nothing"]) == "etcdserver: given member URLs are invalid")
+        #expect(failure(.memberRemove, id: 7) == "etcdserver: member not found")
+        #expect(failure(.memberPromote, id: 0xA1) == "etcdserver: can only promote a learner member")
+        #expect(
+            failure(.memberPromote, id: added.member.id)
+                == "etcdserver: can only promote a learner member which is in sync with leader")
+        let removed: Etcdserverpb_MemberRemoveResponse = try client.call(
+            .memberRemove, Etcdserverpb_MemberRemoveRequest.with { $0.id = added.member.id })
+        #expect(removed.members.map(\.id) == [0xA1, 0xA2])
+        // The first that is added has not started: a second would leave no majority.
+        let _: Etcdserverpb_MemberAddResponse = try client.call(
+            .memberAdd, Etcdserverpb_MemberAddRequest.with { $0.peerUrls = ["http://10.0.0.7:1"] })
+        #expect(
+            failure(.memberAdd, urls: ["http://10.0.0.5:1"])
+                == "etcdserver: re-configuration failed due to not enough started members")
     }
 
     @Test func `gRPC health says serving, once or as a stream`() throws {

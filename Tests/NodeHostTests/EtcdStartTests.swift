@@ -280,8 +280,7 @@ import Testing
             "etcd: --initial-cluster: couldn't find local name \"default\" in the initial cluster "
                 + "configuration"),
         (["--initial-cluster-state", "existing"],
-            "etcd: --initial-cluster-state: the data directory is new, and joining a running cluster "
-                + "is not supported yet"),
+            "etcd: --initial-cluster: names no member of the cluster that is to be joined"),
         (["--cert-file", "c"], "etcd: --key-file: certificate and key go together"),
         (["--log-level", "loud"], "etcd: --log-level: unrecognized level: \"loud\""),
     ])

@@ -439,23 +439,63 @@ struct History {
         var other = identity
         other.node = NodeID(9)
         #expect(throws: StorageError.self) { try DataDirectory.open(path, identity: other) }
-        try Scratch.write(Array("polder-data-directory 2\n".utf8), path + "/identity")
+        try Scratch.write(Array("polder-data-directory 3\n".utf8), path + "/identity")
         #expect {
             try DataDirectory.open(path, identity: identity)
-        } throws: { "\($0)".contains("format 2") }
+        } throws: { "\($0)".contains("format 3") }
     }
 
-    @Test func `the identity file reads like this`() {
+    @Test func `the identity file reads like this`() throws {
+        var whole = identity
+        whole.token = 0xAB
+        whole.founders = [.init(seat: NodeID(1), token: 0xCD), .init(seat: NodeID(2), token: 0xAB)]
+        let text = String(decoding: DataDirectory.encode(whole), as: UTF8.self)
         #expect(
-            String(decoding: DataDirectory.encode(identity), as: UTF8.self)
-                == """
-                polder-data-directory 1
+            text == """
+                polder-data-directory 2
                 cluster 00000000000000c1
                 region-id 1
                 region eu
                 node 2
+                state member
+                token 00000000000000ab
+                founders 1:00000000000000cd 2:00000000000000ab
 
                 """)
+        #expect(try DataDirectory.decode(text, "identity") == whole)
+        var joined = identity
+        joined.isNew = true
+        joined.node = NodeID(259)
+        let other = String(decoding: DataDirectory.encode(joined), as: UTF8.self)
+        #expect(try DataDirectory.decode(other, "identity") == joined)
+    }
+
+    @Test func `an identity file of version 1 is read, and written again`() throws {
+        let dir = Scratch()
+        let old = """
+            polder-data-directory 1
+            cluster 00000000000000c1
+            region-id 1
+            region eu
+            node 2
+
+            """
+        try Scratch.write(Array(old.utf8), dir.path + "/identity")
+        #expect(try DataDirectory.identity(at: dir.path) == identity)
+        try DataDirectory.open(dir.path, identity: identity).close()
+        #expect(try DataDirectory.identity(at: dir.path) == identity)
+    }
+
+    @Test func `a directory that is not admitted yet takes the name that it is given, once`() throws {
+        let dir = Scratch(), path = dir.path + "/data"
+        var new = identity
+        new.isNew = true
+        try DataDirectory.open(path, identity: new).close()
+        var admitted = identity
+        admitted.node = NodeID(seat: identity.node, incarnation: 3)
+        try DataDirectory.open(path, identity: admitted).close()
+        #expect(try DataDirectory.identity(at: path) == admitted)
+        #expect(throws: StorageError.self) { try DataDirectory.open(path, identity: identity) }
     }
 
     @Test func `data without an identity is not adopted`() throws {

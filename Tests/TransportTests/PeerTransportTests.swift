@@ -16,6 +16,29 @@ struct PeerTransportTests {
     }
 
     @Test(arguments: [false, true])
+    func `Who is no peer may ask, and is answered once`(secure: Bool) async throws {
+        let keys = secure ? try Keys() : nil
+        try await withBench { bench in
+            let member = try await bench.start(peer(1), tls: keys?.context("r1-n1"))
+            let stranger = try await bench.start(
+                peer(0), cluster: 0, tls: keys?.context("r1-n9"))
+            let big = Self.number(7, size: 100_000)
+            try await bench.on { member.answerTo = { $0 == Bytes("who?") ? big : nil } }
+            let address = PeerAddress(host: "127.0.0.1", port: member.port)
+            let answer = try await bench.loop.flatSubmit {
+                stranger.transport.ask(Bytes("who?"), of: address, as: peer(1))
+            }.get()
+            #expect(answer == big)
+            await #expect(throws: (any Error).self) {
+                try await bench.loop.flatSubmit {
+                    stranger.transport.ask(Bytes("what?"), of: address, as: peer(1))
+                }.get()
+            }
+            try await bench.on { #expect(member.notes.isEmpty && member.events.isEmpty) }
+        }
+    }
+
+    @Test(arguments: [false, true])
     func `Three nodes exchange frames in order, big ones too`(secure: Bool) async throws {
         let keys = secure ? try Keys() : nil
         try await withBench { bench in

@@ -38,6 +38,10 @@ final class TestNode: PeerTransportDelegate, @unchecked Sendable {
     }
     func onFramesDelivered() { deliveries += 1 }
     func onNote(_ note: TransportNote) { notes.append(note) }
+    var answerTo: ((Bytes) -> Bytes?)?
+    func onQuestion(_ question: Bytes, answer: @escaping (Bytes?) -> Void) {
+        answer(answerTo?(question))
+    }
 }
 
 /// Nodes on the loopback interface, on one loop of their own.

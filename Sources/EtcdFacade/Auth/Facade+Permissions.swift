@@ -129,8 +129,8 @@ extension Facade {
         // History goes for everybody.
         case .compact: try require(grants.mayWrite(.everything))
         // The answers of these are looked at.
-        case .leaseTimeToLive, .leaseList, .leaseGrant: break
-        case .auth, .replicate: try require(false)
+        case .leaseTimeToLive, .leaseList, .leaseGrant, .members(.list): break
+        case .auth, .replicate, .members: try require(false)
         }
     }
 
@@ -151,7 +151,7 @@ extension Facade {
                 for key in node.keys(of: lease) { try require(grants.mayRead(KeyRange(key: key))) }
             }
         case .transaction, .leaseGranted, .leaseRevoked, .leaseKeptAlive, .compacted, .replicated,
-            .auth, .failed:
+            .auth, .members, .failed:
             break
         }
     }
@@ -167,7 +167,7 @@ extension Facade {
         case .put, .delete, .transaction, .compaction, .leaseGrant, .leaseRevoke,
             .leaseTimeToLive, .leaseList, .keepAlive, .memberList, .healthCheck, .refreshed,
             .watchCreation, .auth, .authRead, .authenticate, .hashing, .background, .headerOnly,
-            .proclaim, .contends, .follows, .moveLeader:
+            .proclaim, .contends, .follows, .moveLeader, .members:
             break
         }
     }

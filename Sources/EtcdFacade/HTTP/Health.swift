@@ -101,8 +101,8 @@ extension Facade {
         case .dataCorruption:
             node.status.alarms.contains { $0.kind == .corrupt }
                 ? "alarm activated: \(Alarm.Kind.corrupt.etcdName)" : nil
-        // A learner does not serve clients yet.
-        case .nonLearner, .linearizableRead: nil
+        case .nonLearner: node.status.isLearner ? "node is a learner" : nil
+        case .linearizableRead: nil
         case .serializableRead: localProblem()
         }
     }

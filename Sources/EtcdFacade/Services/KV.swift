@@ -87,6 +87,8 @@ extension Facade {
         case (.auth, .auth(_, let revision)): return MessageBuilder(headers.at(revision)).bytes
         case (.leaseList, .leases(let ids, let revision)):
             return LeaseResponse.leases(ids, headers.at(revision))
+        case (.members(let method), .members(let list, let subject)):
+            return members(list, subject: subject, for: method)
         default: return nil
         }
     }

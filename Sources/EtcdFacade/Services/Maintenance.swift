@@ -29,6 +29,7 @@ extension Facade {
             builder.field(8, "memberID:\(alarm.memberID) alarm:\(alarm.kind.etcdName) ")
         }
         builder.field(9, status.storeBytesInUse)
+        if status.isLearner { builder.field(10, UInt64(1)) }
         builder.field(11, versions.storage)
         builder.field(12, status.quotaBytes)
         // downgradeInfo: none under way.
@@ -86,7 +87,7 @@ extension Facade {
         guard status.sequencer != nil, status.sequencerMemberID == status.memberID else {
             throw EtcdError.notLeader.failure
         }
-        guard let member = status.members.first(where: { $0.id == target }) else {
+        guard let member = status.members.first(where: { $0.id == target && !$0.isLearner }) else {
             throw EtcdError.badLeaderTransferee.failure
         }
         if target == status.memberID {

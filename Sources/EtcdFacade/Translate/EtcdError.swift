@@ -53,6 +53,12 @@ enum EtcdError: Error, CaseIterable {
     case invalidAuthManagement
     case authOldRevision
     case memberNotFound
+    case memberURLsInvalid
+    case peerURLExists
+    case memberNotLearner
+    case learnerNotReady
+    case tooManyLearners
+    case notEnoughStarted
     case notLeader
     case badLeaderTransferee
     case downgradeVersionFormat
@@ -73,14 +79,15 @@ enum EtcdError: Error, CaseIterable {
         case .emptyKey, .keyNotFound, .valueProvided, .leaseProvided, .tooManyOperations,
             .duplicateKey, .invalidClientAPIVersion, .invalidSortOption, .requestTooLarge,
             .userEmpty, .roleEmpty, .authFailed, .permissionNotGiven, .invalidAuthManagement,
-            .authOldRevision, .downgradeVersionFormat, .downgradeVersionInvalid:
+            .authOldRevision, .memberURLsInvalid, .downgradeVersionFormat, .downgradeVersionInvalid:
             .invalidArgument
         case .compacted, .futureRevision, .leaseTTLTooLarge: .outOfRange
         case .noSpace, .tooManyRequests: .resourceExhausted
         case .leaseNotFound, .memberNotFound: .notFound
         case .leaseExists, .authNotEnabled, .notLeader, .badLeaderTransferee, .rootUserNotExist,
             .rootRoleNotExist, .userAlreadyExist, .userNotFound, .roleAlreadyExist, .roleNotFound,
-            .roleNotGranted, .permissionNotGranted:
+            .roleNotGranted, .permissionNotGranted, .peerURLExists, .memberNotLearner,
+            .learnerNotReady, .tooManyLearners, .notEnoughStarted:
             .failedPrecondition
         case .permissionDenied: .permissionDenied
         case .invalidAuthToken: .unauthenticated
@@ -130,6 +137,14 @@ enum EtcdError: Error, CaseIterable {
         case .invalidAuthManagement: "etcdserver: invalid auth management"
         case .authOldRevision: "etcdserver: revision of auth store is old"
         case .memberNotFound: "etcdserver: member not found"
+        case .memberURLsInvalid: "etcdserver: given member URLs are invalid"
+        case .peerURLExists: "etcdserver: Peer URLs already exists"
+        case .memberNotLearner: "etcdserver: can only promote a learner member"
+        case .learnerNotReady:
+            "etcdserver: can only promote a learner member which is in sync with leader"
+        case .tooManyLearners: "etcdserver: too many learner members in cluster"
+        case .notEnoughStarted:
+            "etcdserver: re-configuration failed due to not enough started members"
         case .notLeader: "etcdserver: not leader"
         case .badLeaderTransferee: "etcdserver: bad leader transferee"
         case .downgradeVersionFormat: "etcdserver: wrong downgrade target version format"
@@ -156,7 +171,9 @@ extension RequestError {
         switch self {
         case .noLeader, .timedOut, .stopped, .tooManyRequests: true
         case .compacted, .futureRevision, .keyNotFound, .leaseNotFound, .leaseExists,
-            .leaseTTLTooLarge, .noSpace, .requestTooLarge, .cursorMismatch, .authChanged, .corrupt:
+            .leaseTTLTooLarge, .noSpace, .requestTooLarge, .cursorMismatch, .authChanged, .corrupt,
+            .memberNotFound, .memberURLsInvalid, .peerURLExists, .memberNotLearner, .learnerNotReady,
+            .tooManyLearners, .notEnoughStarted, .memberAlive:
             false
         }
     }
@@ -178,6 +195,16 @@ extension RequestError {
         case .stopped: EtcdError.stopped.failure
         case .authChanged: EtcdError.authOldRevision.failure
         case .corrupt: EtcdError.corrupt.failure
+        case .memberNotFound: EtcdError.memberNotFound.failure
+        case .memberURLsInvalid: EtcdError.memberURLsInvalid.failure
+        case .peerURLExists: EtcdError.peerURLExists.failure
+        case .memberNotLearner: EtcdError.memberNotLearner.failure
+        case .learnerNotReady: EtcdError.learnerNotReady.failure
+        case .tooManyLearners: EtcdError.tooManyLearners.failure
+        case .notEnoughStarted: EtcdError.notEnoughStarted.failure
+        case .memberAlive:
+            CallFailure(
+                status: .failedPrecondition, text: "polder: a node with this identity is running")
         case .cursorMismatch:
             CallFailure(
                 status: .internal, text: "polder: replication batch does not follow its cursor")

@@ -136,6 +136,9 @@ package struct HostConfiguration: Equatable, Sendable {
     /// All addresses for clients, if there are several (etcd's flags only). Empty: `clientAddress`.
     package var listeners: [Listener] = []
     package var members: [Member] = []
+    /// `members` are only whom to ask: this node has been added to a region that exists, and learns
+    /// there which it is (etcd's flags: --initial-cluster-state existing).
+    package var isJoining = false
     package var remoteRegions: [RemoteRegion] = []
     package var partitions = 8
     package var clientTLS: TLSFiles?

@@ -27,6 +27,18 @@ package struct EtcdMembers: Equatable, Sendable {
 
     var me: Member? { members.first { $0.id == node } }
 
+    /// Who joined has learnt from the region what it is.
+    func taking(_ configuration: HostConfiguration) -> EtcdMembers {
+        var whole = self
+        whole.clusterID = configuration.clusterID
+        whole.node = configuration.nodeID
+        whole.partitions = configuration.partitions
+        whole.members = configuration.members.map {
+            Member(id: $0.id, name: $0.name, peer: $0.peer)
+        }
+        return whole
+    }
+
     // MARK: The file
 
     var yaml: String {

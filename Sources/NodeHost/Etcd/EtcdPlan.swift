@@ -56,9 +56,12 @@ private struct Builder {
             members = restored
             noteIgnored(restored)
         } else if state == "existing" {
-            throw arguments.refuse(
-                "initial-cluster-state",
-                "the data directory is new, and joining a running cluster is not supported yet")
+            members = try newMembers()
+            guard members.members.count > 1 else {
+                throw arguments.refuse(
+                    "initial-cluster", "names no member of the cluster that is to be joined")
+            }
+            configuration.isJoining = true
         } else {
             members = try newMembers()
         }

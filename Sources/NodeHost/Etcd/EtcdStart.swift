@@ -53,10 +53,10 @@ package enum EtcdStart {
                 return HostProcess.Outcome(code: error.code, message: error.message)
             }
         }
-        return HostProcess.run(plan.configuration) {
+        return HostProcess.run(plan.configuration) { configuration in
             guard let keep else { return }
             do throws(SystemError) {
-                try Files.writeAtomically(plan.members.yaml, to: keep)
+                try Files.writeAtomically(plan.members.taking(configuration).yaml, to: keep)
             } catch {
                 throw HostFailure(code: 6, "\(error)")
             }

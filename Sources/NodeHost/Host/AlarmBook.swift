@@ -10,7 +10,7 @@ struct AlarmBook {
         /// Wall clock of the node that was asked, in microseconds.
         var stamp: UInt64
     }
-    private let me: UInt64
+    private var me: UInt64
     private var own: [UInt64: Set<Alarm.Kind>] = [:] { didSet { count() } }
     private var byHand: [Alarm: ByHand] = [:] { didSet { count() } }
     /// Asked for every request that writes.
@@ -37,6 +37,13 @@ struct AlarmBook {
         }
         hasNoSpace = isRaised(.noSpace)
         isCorrupt = isRaised(.corrupt)
+    }
+
+    /// Who joined a region learns only there what it is called.
+    mutating func rename(_ member: UInt64) {
+        guard member != me else { return }
+        own[member] = own.removeValue(forKey: me)
+        me = member
     }
 
     mutating func setOwn(_ kinds: Set<Alarm.Kind>) {

@@ -97,17 +97,18 @@ extension Host: NodeAccess {
         let now = Clocks.read()
         var status = NodeStatus()
         status.clusterID = configuration.clusterID
-        status.memberID = configuration.memberID(of: configuration.nodeID)
+        status.memberID = memberID(of: identity.node)
         status.name = configuration.nodeName
         status.region = configuration.regionName
-        status.members = configuration.members.map { member(of: $0) }
+        status.members = memberStatus
+        status.isLearner = listed(identity.node)?.isLearner ?? false
         status.partitions = node.partitionStatus.map {
             NodeStatus.Partition(
                 id: $0.id, range: $0.range, leader: $0.leader, term: $0.term, decided: $0.decided,
-                applied: $0.applied, replicas: configuration.members.map(\.id))
+                applied: $0.applied, replicas: $0.replicas)
         }
         status.sequencer = node.sequencerNode(at: now.instant)
-        status.sequencerMemberID = status.sequencer.map { configuration.memberID(of: $0) } ?? 0
+        status.sequencerMemberID = status.sequencer.map { memberID(of: $0) } ?? 0
         status.epochRound = node.sequencerEpoch.round
         status.revision = node.revision
         status.compactRevision = node.compactedThrough
@@ -138,7 +139,12 @@ extension Host: NodeAccess {
         return status
     }
 
-    func member(of member: HostConfiguration.Member) -> NodeStatus.Member {
+    var memberStatus: [NodeStatus.Member] {
+        members.version == 0
+            ? configuration.members.map { member(of: $0) } : members.members.map { member(of: $0) }
+    }
+
+    private func member(of member: HostConfiguration.Member) -> NodeStatus.Member {
         let isMe = member.id == configuration.nodeID
         let peer = PeerID(region: configuration.regionID, node: member.id)
         let scheme = configuration.peerTLS == nil ? "http" : "https"
@@ -148,6 +154,19 @@ extension Host: NodeAccess {
             peerURLs: ["\(scheme)://\(member.peer)"],
             node: member.id, isHealthy: isMe || !node.suspects(member.id),
             version: isMe ? PolderVersion.text : versions[peer] ?? "")
+    }
+
+    private func member(of member: RegionMembers.Member) -> NodeStatus.Member {
+        let isMe = member.node == identity.node
+        let peer = PeerID(region: configuration.regionID, node: member.node.seat)
+        return NodeStatus.Member(
+            id: member.id, name: member.name,
+            clientURLs: member.clientURLs.isEmpty && member.isStarted
+                ? advertised[peer] ?? [] : member.clientURLs,
+            peerURLs: member.peerURLs, node: member.node,
+            isHealthy: isMe || (member.isStarted && !node.suspects(member.node)),
+            version: isMe ? PolderVersion.text : versions[peer] ?? "",
+            isLearner: member.isLearner)
     }
 
     private func problems(_ status: NodeStatus) -> [String] {
@@ -226,7 +245,7 @@ extension Request {
         case .transaction(let transaction): transaction.puts
         case .leaseGrant, .replicate: true
         case .leaseRevoke, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
-            .auth:
+            .auth, .members:
             false
         }
     }
@@ -237,7 +256,7 @@ extension Request {
     fileprivate var changesData: Bool {
         switch self {
         case .transaction, .leaseGrant, .leaseRevoke, .compact, .replicate: true
-        case .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .auth: false
+        case .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .auth, .members: false
         }
     }
 }
@@ -275,25 +294,49 @@ extension ConflictPolicy {
 }
 
 extension HostConfiguration {
-    func node(boot: UInt64) -> NodeConfiguration {
+    func node(boot: UInt64, identity: NodeIdentity) -> NodeConfiguration {
         var limits = NodeLimits()
         // A killed process is noticed by its refused connection, at once. Silence is for frozen ones
         // and lost machines; a busy machine's scheduler can make a healthy process wait for 100 ms.
         // Who asks etcd for more patience than its usual second gets more here too.
         let patience = self.limits.electionTimeout.milliseconds / 4
         limits.detector.silence = .milliseconds(max(250, patience))
-        return NodeConfiguration(
-            region: regionID, node: nodeID, nodes: members.map(\.id).sorted(),
+        // A directory of before version 2 knows no founders: the configuration's members are.
+        let isFounder =
+            identity.token == 0
+            || identity.founders.contains { $0.seat == identity.node && $0.token == identity.token }
+        let seats = identity.founders.isEmpty ? members.map(\.id) : identity.founders.map(\.seat)
+        var others = members.map(\.id).filter { $0 != identity.node.seat }
+        if isFounder { others = seats.filter { $0 != identity.node } }
+        var configuration = NodeConfiguration(
+            region: regionID, node: identity.node, nodes: (others + [identity.node]).sorted(),
             otherRegions: remoteRegions.map { .init(region: $0.id, nodes: $0.nodes.map(\.id)) },
             partitions: partitions, boot: boot, limits: limits)
+        configuration.isFounder = isFounder
+        if isFounder {
+            configuration.founding = RegionMembers(
+                members: members.filter { seats.contains($0.id) }.map { member in
+                    RegionMembers.Member(
+                        id: memberID(of: member.id), node: member.id,
+                        token: identity.founders.first { $0.seat == member.id }?.token ?? 1,
+                        name: member.name, peerURLs: [peerURL(of: member)],
+                        clientURLs: member.clientURLs)
+                }, used: seats.sorted())
+        }
+        return configuration
     }
 
     var peers: [PeerID: PeerAddress] {
-        var found: [PeerID: PeerAddress] = [:]
+        var found = remotePeers
         for member in members where member.id != nodeID {
             found[PeerID(region: regionID, node: member.id)] = PeerAddress(
                 host: member.peer.host, port: member.peer.port)
         }
+        return found
+    }
+
+    var remotePeers: [PeerID: PeerAddress] {
+        var found: [PeerID: PeerAddress] = [:]
         for region in remoteRegions {
             for node in region.nodes {
                 found[PeerID(region: region.id, node: node.id)] = PeerAddress(

@@ -51,8 +51,8 @@ extension Host {
 
     func tellAlarms() {
         let frame = alarms.frame
-        for member in configuration.members where member.id != configuration.nodeID {
-            transport.send(frame, to: PeerID(region: configuration.regionID, node: member.id))
+        for peer in dialled.keys.sorted() where peer.region == configuration.regionID {
+            transport.send(frame, to: peer)
         }
         transport.flush()
     }
@@ -116,7 +116,7 @@ extension Host {
         guard !isStopped, !isStopping, !end.hasFailed else { return }
         let clock = Clocks.instant()
         // One node of the region is enough: the sequencer's.
-        let isLeader = node.sequencerNode(at: clock) == configuration.nodeID
+        let isLeader = node.sequencerNode(at: clock) == identity.node
         let due = autoCompactor?.step(at: clock, revision: node.revision, isPaused: !isLeader)
         guard let due else { return }
         logger.info("starting auto compaction", metadata: ["revision": "\(due)"])
@@ -157,7 +157,7 @@ extension Request {
         case .replicate(let batch):
             batch.changes.reduce(0) { $0 + Int64($1.key.count + $1.value.count) }
         case .leaseGrant, .leaseRevoke, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList,
-            .compact, .auth:
+            .compact, .auth, .members:
             0
         }
     }

@@ -9,7 +9,7 @@ extension Host {
 
     /// Before the node stops serving: whoever asks it is answered by the new leaders meanwhile.
     func handOver() -> EventLoopFuture<Void> {
-        guard configuration.members.count > 1, node.leadsAnything else {
+        guard memberStatus.count > 1, node.leadsAnything else {
             return loop.makeSucceededVoidFuture()
         }
         let done = loop.makePromise(of: Void.self)

@@ -161,7 +161,11 @@ extension Host {
                     "group": "\(group)", "number": "\(configuration.number)",
                     "voters": "\(configuration.voters)", "learners": "\(configuration.learners)",
                 ])
-        case .gone(let group): logger.warning("removed", metadata: ["group": "\(group)"])
+            leaveIfRemoved()
+        case .gone(let group):
+            logger.warning("removed", metadata: ["group": "\(group)"])
+            leaveIfRemoved()
+        case .membersChanged(let list): onMembers(list)
         case .link(let region, let what):
             logger.debug("link", metadata: ["region": "\(region)", "event": "\(what)"])
         case .consensus(let group, let what):
@@ -190,7 +194,8 @@ struct HostFigures {
         switch event {
         case .revisionVoid: voidRevisions += 1
         case .becameLeader, .lostLeadership, .sequencerOpened, .sequencerClosed, .suspected, .trusted,
-            .answerRebuilt, .snapshotInstalled, .configured, .gone, .link, .consensus, .ignored:
+            .answerRebuilt, .snapshotInstalled, .configured, .gone, .membersChanged, .link, .consensus,
+            .ignored:
             break
         }
     }

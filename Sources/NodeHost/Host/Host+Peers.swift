@@ -14,6 +14,10 @@ final class PeerDelegate: PeerTransportDelegate {
     func onDisconnected(_ peer: PeerID, lost: Bool) { host?.onDisconnected(peer, lost: lost) }
     func onFrame(_ peer: PeerID, _ frame: Bytes) { host?.onFrame(peer, frame) }
     func onNote(_ note: TransportNote) { host?.onNote(note) }
+    func onQuestion(_ question: Bytes, answer: @escaping (Bytes?) -> Void) {
+        guard let host else { return answer(nil) }
+        host.onQuestion(question, answer: answer)
+    }
 }
 
 extension Host {
@@ -39,7 +43,7 @@ extension Host {
         logger.info("disconnected", metadata: ["peer": "\(peer)", "lost": "\(lost)"])
         courier.onDisconnected(peer)
         if peer.region == configuration.regionID {
-            alarms.forget(configuration.memberID(of: peer.node))
+            alarms.forget(memberID(of: peer.node))
         }
         if peer.region == configuration.regionID {
             enqueue(.disconnected(peer.node, lost: lost))
@@ -71,9 +75,17 @@ extension Host {
         switch kind {
         case .messages:
             guard isOurRegion else { throw DecodingError("messages from another region") }
-            let (keyspace, messages) = try PeerFrame.decode(try reader.raw(reader.remaining))
-            guard keyspace == .standard else { throw DecodingError("keyspace \(keyspace)") }
-            for message in messages { enqueue(.message(from: peer.node, message)) }
+            let frame = try PeerFrame.decode(try reader.raw(reader.remaining))
+            guard frame.keyspace == .standard else {
+                throw DecodingError("keyspace \(frame.keyspace)")
+            }
+            guard frame.from.seat == peer.node else { throw DecodingError("from \(frame.from)") }
+            guard frame.to == identity.node else {
+                // Meant for another incarnation: a sign of life, and no more.
+                enqueue(.message(from: frame.from, .heartbeat))
+                return
+            }
+            for message in frame.messages { enqueue(.message(from: frame.from, message)) }
         case .link:
             guard !isOurRegion else { throw DecodingError("a link's message from our region") }
             let message = try reader.linkMessage()
@@ -90,7 +102,7 @@ extension Host {
             transport.flush()
         case .alarms:
             guard isOurRegion else { throw DecodingError("alarms from another region") }
-            let from = configuration.memberID(of: peer.node)
+            let from = memberID(of: peer.node)
             if try alarms.merge(&reader, from: from) { noticeAlarms() }
             keepAlarms()
         case .greeting:
@@ -126,10 +138,12 @@ extension Host {
         }
         for to in outgoingOrder {
             var writer = HostFrame.begin(.messages, capacity: 1024)
-            PeerFrame.encode(outgoing[Int(to.rawValue)], keyspace: .standard, into: &writer)
+            PeerFrame.encode(
+                outgoing[Int(to.rawValue)], keyspace: .standard, from: identity.node, to: to,
+                into: &writer)
             outgoing[Int(to.rawValue)].removeAll(keepingCapacity: true)
             transport.send(
-                Bytes(writer.bytes), to: PeerID(region: configuration.regionID, node: to))
+                Bytes(writer.bytes), to: PeerID(region: configuration.regionID, node: to.seat))
         }
         outgoingOrder.removeAll(keepingCapacity: true)
         for send in effects.linkSends {

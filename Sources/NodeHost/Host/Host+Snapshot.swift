@@ -18,7 +18,7 @@ extension Host {
         let revision = node.revision
         // What was compacted is gone for clients, whether or not the store has got there.
         let compacted = min(max(store.floor(of: .standard), node.compactedThrough), revision)
-        let members = configuration.members.map { member(of: $0) }.map {
+        let members = memberStatus.map {
             EtcdState.Member(
                 id: $0.id, name: $0.name, peerURLs: $0.peerURLs, clientURLs: $0.clientURLs)
         }

@@ -125,7 +125,7 @@ extension Host {
         answerClients()
         try readStore()
         for wanted in effects.snapshotsWanted {
-            let peer = PeerID(region: configuration.regionID, node: wanted.by)
+            let peer = PeerID(region: configuration.regionID, node: wanted.by.seat)
             try courier.sendSnapshot(of: wanted.group, to: peer, at: now)
         }
         if let floor = effects.floor { try beginCompaction(floor) }
@@ -137,7 +137,9 @@ extension Host {
             fence = auth.fence
             facade?.onAuthChanged(auth)
         }
-        for (token, response) in effects.responses { facade?.onResponse(response, token: token) }
+        for (token, response) in effects.responses where !takeOwnAnswer(response, token: token) {
+            facade?.onResponse(response, token: token)
+        }
         for (token, answer) in effects.readIndexes where !answerLeaseList(answer, token: token) {
             let index = answer.map {
                 ReadIndex(revision: $0.revision, compactRevision: $0.compactRevision)

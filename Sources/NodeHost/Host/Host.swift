@@ -100,13 +100,21 @@ final class Host: @unchecked Sendable {
     var figures = HostFigures()
     /// What the other nodes of the cluster say that they run.
     var versions: [PeerID: String] = [:]
+    // Members: see Host+Members.
+    let identity: NodeIdentity
+    var hostCalls: [UInt64: (Response) -> Void] = [:]
+    var nextHostCall: UInt64 = 1 << 62
+    var isPublishing = false
+    var dialled: [PeerID: PeerAddress] = [:]
     /// Where they say that clients find them: asked only if the configuration does not know.
     var advertised: [PeerID: [String]] = [:]
 
     init(
-        _ configuration: HostConfiguration, loop: any EventLoop, logger: Logger, end: HostEnd
+        _ configuration: HostConfiguration, identity: NodeIdentity, loop: any EventLoop,
+        logger: Logger, end: HostEnd
     ) throws(HostFailure) {
         self.configuration = configuration
+        self.identity = identity
         self.loop = loop
         self.logger = logger
         self.end = end
@@ -123,9 +131,6 @@ final class Host: @unchecked Sendable {
             throw HostFailure(code: 3, "auth token: \(error)")
         }
 
-        let identity = NodeIdentity(
-            cluster: configuration.clusterID, region: configuration.regionID,
-            regionName: configuration.regionName, node: configuration.nodeID)
         let restored: RestoredNode
         do throws(StorageError) {
             directory = try DataDirectory.open(configuration.dataDirectory, identity: identity)
@@ -168,7 +173,8 @@ final class Host: @unchecked Sendable {
         metricsServer = RPCServer(loop: loop, limits: limits)
         do throws(DecodingError) {
             node = try Node(
-                configuration: configuration.node(boot: boot), restored: restored, at: Clocks.read())
+                configuration: configuration.node(boot: boot, identity: identity),
+                restored: restored, at: Clocks.read())
         } catch {
             throw HostFailure(code: 5, "damaged records in the store: \(error.what)")
         }
@@ -241,6 +247,20 @@ final class Host: @unchecked Sendable {
         return RestoredNode(logs: logs, records: records)
     }
 
+    /// For the time before there is a node.
+    static func entranceTransport(
+        _ configuration: HostConfiguration, loop: any EventLoop
+    ) throws(HostFailure) -> EntranceTransport {
+        let delegate = EntranceDelegate()
+        let tls = try Host.tls(configuration.peerTLS, alpn: [])
+        return EntranceTransport(
+            transport: PeerTransport(
+                configuration: Host.transport(
+                    configuration, boot: UInt64.random(in: 1...UInt64.max), tls: tls),
+                loop: loop, delegate: delegate),
+            delegate: delegate)
+    }
+
     private static func transport(
         _ configuration: HostConfiguration, boot: UInt64, tls: TLSContext?
     ) -> TransportConfiguration {
@@ -260,7 +280,9 @@ final class Host: @unchecked Sendable {
     // MARK: Life
 
     func start() -> EventLoopFuture<Void> {
-        transport.setPeers(configuration.peers)
+        leaveIfRemoved()
+        alarms.rename(memberID(of: identity.node))
+        updatePeers()
         return transport.start().flatMapErrorThrowing { error in
             throw HostFailure(
                 code: 3,

@@ -15,7 +15,7 @@ package enum HostProcess {
 
     /// Returns when the node has stopped, or cannot go on.
     package static func run(
-        _ configuration: HostConfiguration, onStarted: () throws -> Void = {}
+        _ configuration: HostConfiguration, onStarted: (HostConfiguration) throws -> Void = { _ in }
     ) -> Outcome {
         let logger = configuration.makeLogger()
         guard let signals = Signals.make() else {
@@ -26,12 +26,19 @@ package enum HostProcess {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
         let host: Host
+        var configuration = configuration
         do {
+            guard
+                let identity = try Entrance.identity(
+                    of: &configuration, loop: loop, logger: logger,
+                    isStopped: { Signals.stops(signals) })
+            else { return Outcome(code: 0, message: "") }
+            let whole = configuration
             host = try loop.submit {
-                try Host(configuration, loop: loop, logger: logger, end: end)
+                try Host(whole, identity: identity, loop: loop, logger: logger, end: end)
             }.wait()
             try loop.flatSubmit { host.start() }.wait()
-            try onStarted()
+            try onStarted(whole)
         } catch {
             let failure = error as? HostFailure ?? HostFailure(code: 3, "\(error)")
             logger.critical("cannot start", metadata: ["reason": "\(failure.message)"])
@@ -60,6 +67,14 @@ package enum HostProcess {
         static func make() -> Int32? {
             let descriptor = polder_receive_signals([SIGINT, SIGTERM, SIGHUP], 3)
             return descriptor >= 0 ? descriptor : nil
+        }
+
+        /// Waits a little; true: the process is to end.
+        static func stops(_ signals: Int32) -> Bool {
+            var ready = [pollfd(fd: signals, events: Int16(POLLIN), revents: 0)]
+            _ = poll(&ready, 1, 20)
+            let number = polder_take_signal(signals)
+            return number == SIGINT || number == SIGTERM
         }
     }
 }

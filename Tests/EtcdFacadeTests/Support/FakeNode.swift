@@ -63,6 +63,14 @@ final class FakeNode: NodeAccess {
 
     // MARK: Requests
 
+    lazy var members = RegionMembers(
+        version: 1,
+        members: picture.members.enumerated().map { i, member in
+            .init(
+                id: member.id, node: NodeID(UInt16(i + 1)), token: 1, name: member.name,
+                peerURLs: member.peerURLs, clientURLs: member.clientURLs)
+        }, used: picture.members.indices.map { NodeID(UInt16($0 + 1)) })
+
     func submit(_ request: Request, deadline: Instant, token: UInt64) {
         deadlines.append(deadline)
         requests.append(request)
@@ -184,6 +192,21 @@ final class FakeNode: NodeAccess {
             guard to <= revision else { return .failed(.futureRevision) }
             picture.compactRevision = to
             return .compacted(revision: revision)
+        case .members(let request):
+            do throws(RequestError) {
+                var subject: UInt64 = 0
+                switch request {
+                case .list, .publish, .admit: break
+                case .add(let urls, let isLearner):
+                    subject = try members.add(peerURLs: urls, isLearner: isLearner)
+                case .remove(let id): try members.remove(id)
+                case .update(let id, let urls): try members.update(id, peerURLs: urls)
+                case .promote(let id): try members.promote(id) { _ in true }
+                }
+                return .members(members, subject: subject)
+            } catch {
+                return .failed(error)
+            }
         case .replicate: return .failed(.cursorMismatch)
         case .auth(let command, let by):
             var changed: [AuthState.Change] = []

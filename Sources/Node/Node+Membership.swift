@@ -1,0 +1,282 @@
+import Consensus
+import DequeModule
+import Partitioning
+package import Primitives
+
+// The region's members: the list that the directory's log holds, and the groups that follow it
+// (protocol-rules.md S15). The list says who shall take part; each group's leader brings its group
+// there, one change at a time. Nothing else is kept, so that a crash at any point is taken up again
+// by whoever leads next.
+extension Node {
+    /// A change of the list that the log has not decided yet, or whose groups have not followed.
+    struct MembersChange: Sendable {
+        let id: RequestID?
+        let subject: UInt64
+        let version: UInt64
+        /// Answered when all groups have followed.
+        let waits: Bool
+        let deadline: Instant
+    }
+
+    package var members: RegionMembers { directory.members }
+
+    // MARK: At the directory's leader
+
+    mutating func membership(_ id: RequestID, _ request: MembersRequest, deadline: Instant) {
+        guard sequencer != nil else {
+            region.redirects.append(id)
+            return
+        }
+        guard memberRequests.count < 1024 else {
+            region.answers.append((id, .failed(.tooManyRequests)))
+            return
+        }
+        memberRequests.append((id, request, deadline))
+    }
+
+    /// In the order in which they came; each is checked against the list that those before it made.
+    mutating func serveMembers(into effects: inout NodeEffects) {
+        guard sequencer != nil, groups[0].isLeading else { return }
+        if directory.members.version == 0, memberChange == nil, !configuration.founding.members.isEmpty {
+            var first = configuration.founding
+            first.version = 1
+            propose(first, for: nil, subject: 0, deadline: .never)
+        }
+        while let (id, request, deadline) = memberRequests.first {
+            if deadline <= now {
+                memberRequests.removeFirst()
+                region.answers.append((id, .failed(.timedOut)))
+                continue
+            }
+            // Without the lease another may lead and have changed it.
+            guard memberChange == nil, groups[0].leaseHolds(at: now) else { break }
+            memberRequests.removeFirst()
+            var next = directory.members, subject: UInt64 = 0
+            do throws(RequestError) {
+                subject = try change(&next, request)
+            } catch {
+                region.answers.append((id, .failed(error)))
+                continue
+            }
+            if next.version == directory.members.version {
+                region.answers.append((id, .members(next, subject: subject)))
+            } else {
+                propose(next, for: (id, request), subject: subject, deadline: deadline)
+            }
+        }
+        answerFollowed()
+        if !memberRequests.isEmpty || memberChange != nil || !memberWaits.isEmpty {
+            membershipAt = min(membershipAt, now.advanced(by: .milliseconds(20)))
+        }
+        drain(into: &effects)
+    }
+
+    private mutating func change(
+        _ list: inout RegionMembers, _ request: MembersRequest
+    ) throws(RequestError) -> UInt64 {
+        switch request {
+        case .list: return 0
+        case .add(let urls, let isLearner): return try list.add(peerURLs: urls, isLearner: isLearner)
+        case .remove(let id):
+            try list.remove(id)
+            return id
+        case .update(let id, let urls):
+            try list.update(id, peerURLs: urls)
+            return id
+        case .promote(let id):
+            try list.promote(id) { isInSync($0) }
+            return id
+        case .publish(let node, let name, let urls):
+            list.publish(node, name: name, clientURLs: urls)
+            return 0
+        case .admit(let asker):
+            try list.admit(asker) { $0 == node || !detector.suspects($0) && knownNodes.contains($0) }
+            return list.members.first { $0.token == asker.token }?.id ?? 0
+        }
+    }
+
+    private func isInSync(_ learner: NodeID) -> Bool {
+        groups.allSatisfy { group in
+            group.configuration.contains(learner)
+                && (group.term == nil || group.isInSync(learner))
+        }
+    }
+
+    private mutating func propose(
+        _ next: RegionMembers, for request: (id: RequestID, what: MembersRequest)?, subject: UInt64,
+        deadline: Instant
+    ) {
+        var waits = false
+        if case .remove = request?.what { waits = true }
+        if case .promote = request?.what { waits = true }
+        memberChange = MembersChange(
+            id: request?.id, subject: subject, version: next.version, waits: waits,
+            deadline: deadline)
+        region.proposals.append((.directory, EntryBody.members(next).encoded()))
+    }
+
+    /// The directory's log has a new list.
+    mutating func membersChanged(into effects: inout NodeEffects) {
+        let list = directory.members
+        effects.events.append(.membersChanged(list))
+        membershipAt = now
+        if let change = memberChange, change.version <= list.version {
+            memberChange = nil
+            if change.waits {
+                memberWaits.append(change)
+            } else if let id = change.id {
+                region.answers.append((id, .members(list, subject: change.subject)))
+            }
+        }
+        refreshNodes(into: &effects)
+    }
+
+    /// Whoever removes a member may switch its machine off when he is answered: every group must do
+    /// without it by then. The list itself stands, so that a late answer is still a success.
+    private mutating func answerFollowed() {
+        guard !memberWaits.isEmpty else { return }
+        let followed = groups.indices.allSatisfy { hasFollowed($0) }
+        let now = now, list = directory.members
+        for wait in memberWaits
+        where followed || wait.deadline <= now.advanced(by: .milliseconds(500)) {
+            if let id = wait.id {
+                region.answers.append((id, .members(list, subject: wait.subject)))
+            }
+        }
+        memberWaits.removeAll { followed || $0.deadline <= now.advanced(by: .milliseconds(500)) }
+    }
+
+    private func hasFollowed(_ i: Int) -> Bool {
+        let list = directory.members, current = groups[i].configuration
+        return Set(current.voters) == Set(list.voters) && Set(current.learners) == Set(list.learners)
+    }
+
+    /// This node leads the directory no more: the next leader knows the list, not who asked.
+    mutating func closeMembership() {
+        for (id, _, _) in memberRequests { region.redirects.append(id) }
+        memberRequests.removeAll()
+        for change in memberWaits {
+            guard let id = change.id else { continue }
+            region.answers.append(
+                (id, .members(directory.members, subject: change.subject)))
+        }
+        memberWaits.removeAll()
+        if let id = memberChange?.id { region.abandoned.append(id) }
+        memberChange = nil
+    }
+
+    // MARK: At each group's leader
+
+    mutating func wakeMembership(into effects: inout NodeEffects) {
+        guard now >= membershipAt else { return }
+        membershipAt = .never
+        for i in groups.indices where groups[i].isLeading {
+            if !follow(i, into: &effects) {
+                membershipAt = min(membershipAt, now.advanced(by: .milliseconds(50)))
+            }
+        }
+        serveMembers(into: &effects)
+    }
+
+    /// One change of the group towards the list. True: there is none to make.
+    private mutating func follow(_ i: Int, into effects: inout NodeEffects) -> Bool {
+        let list = directory.members, current = groups[i].configuration
+        // An older list than the one that the group has begun to follow is no list.
+        guard list.version > 0, list.version >= current.version, !list.voters.isEmpty,
+            !hasFollowed(i)
+        else { return true }
+        for next in steps(from: current, to: list) {
+            if !next.voters.contains(node) {
+                handOver(i, to: next.voters.filter { list.voters.contains($0) }, into: &effects)
+                return false
+            }
+            touched.insert(i)
+            let isTaken = groups[i].propose(next, at: now, into: &groupEffects)
+            perform(i, into: &effects)
+            if isTaken { break }
+        }
+        return false
+    }
+
+    /// What may come next, the best first: whoever is missing receives the log; a learner votes, in
+    /// the place of its own earlier incarnation if there is one; who is not wanted goes.
+    private func steps(from current: Configuration, to list: RegionMembers) -> [Configuration] {
+        var base = current
+        base.version = list.version
+        let wanted = list.voters, all = list.nodes
+        var next = base
+        next.learners = current.learners.filter(all.contains)
+        next.learners += all.filter { !current.contains($0) }
+        if next.learners != current.learners { return [next] }
+        var steps: [Configuration] = []
+        for learner in current.learners where wanted.contains(learner) {
+            var next = base
+            next.learners.removeAll { $0 == learner }
+            next.voters.removeAll { $0.seat == learner.seat }
+            next.voters.append(learner)
+            next.voters.sort { $0.seat < $1.seat }
+            steps.append(next)
+        }
+        for voter in current.voters where !wanted.contains(voter) {
+            if current.learners.contains(where: { $0.seat == voter.seat && wanted.contains($0) }) {
+                continue
+            }
+            var next = base
+            next.voters.removeAll { $0 == voter }
+            if !next.voters.isEmpty { steps.append(next) }
+        }
+        return steps
+    }
+
+    private mutating func handOver(
+        _ i: Int, to candidates: [NodeID], into effects: inout NodeEffects
+    ) {
+        guard let successor = candidates.first(where: { groups[i].isInSync($0) }) else { return }
+        stepGroup(i, .transfer(to: successor), into: &effects)
+    }
+
+    // MARK: Who is there
+
+    /// Everybody in the list or in some group: watched, told of the timeline, and taken seriously.
+    mutating func refreshNodes(into effects: inout NodeEffects) {
+        var all = Set(directory.members.nodes)
+        for group in groups { all.formUnion(group.configuration.members) }
+        if !all.contains(node) || directory.members.version == 0 {
+            all.formUnion(configuration.nodes)
+        }
+        all.remove(node)
+        let nodes = all.sorted()
+        guard nodes != knownNodes else { return }
+        knownNodes = nodes
+        detector.setPeers(nodes, at: now)
+        let everybody = [node] + nodes
+        sequencer?.setNodes(everybody)
+    }
+
+    mutating func onConfigured(
+        _ i: Int, _ next: Configuration, into effects: inout NodeEffects
+    ) {
+        effects.events.append(.configured(groups[i].id, next))
+        membershipAt = now
+        refreshNodes(into: &effects)
+        for peer in next.members where detector.suspects(peer) {
+            groups[i].step(.suspect(peer), at: now, into: &groupEffects)
+        }
+    }
+
+    /// Out of the list, or another sits there, and no group counts on this node any more: it may stop.
+    /// Not before: until a group has followed the list its voters are needed.
+    package var isRemoved: Bool {
+        let list = directory.members
+        let hasLeft = list.version > 0 && !list.members.contains { $0.node == node }
+            && list.used.contains { $0.seat == node.seat && $0.incarnation >= node.incarnation }
+        return groups.allSatisfy { group in
+            group.isGone || (hasLeft && !group.configuration.contains(node))
+        }
+    }
+
+    /// The host knows its peers by their seats.
+    func incarnations(of seat: NodeID) -> [NodeID] {
+        knownNodes.filter { $0.seat == seat.seat }
+    }
+}

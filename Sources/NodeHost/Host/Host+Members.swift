@@ -1,0 +1,132 @@
+import EtcdFacade
+import Logging
+import NIOCore
+import Node
+import Primitives
+import Storage
+import Transport
+
+// The region's members, as far as the shell has to do with them: whom to dial, what to tell of
+// ourselves, who may come in.
+extension Host {
+    var members: RegionMembers { node.members }
+
+    func listed(_ id: NodeID) -> RegionMembers.Member? {
+        members.members.first { $0.node.seat == id.seat }
+    }
+
+    func memberID(of id: NodeID) -> UInt64 {
+        listed(id)?.id ?? configuration.memberID(of: id.seat)
+    }
+
+    // MARK: Questions to the directory
+
+    /// Calls of the host itself have tokens of their own.
+    func askDirectory(
+        _ request: MembersRequest, within: TimeSpan, then: @escaping (Response) -> Void
+    ) {
+        let token = nextHostCall
+        nextHostCall += 1
+        hostCalls[token] = then
+        enqueue(
+            .request(
+                .members(request), token: token, deadline: Clocks.instant().advanced(by: within)))
+    }
+
+    /// True: the answer was for the host.
+    func takeOwnAnswer(_ response: Response, token: UInt64) -> Bool {
+        guard !hostCalls.isEmpty, let then = hostCalls.removeValue(forKey: token) else { return false }
+        then(response)
+        return true
+    }
+
+    // MARK: The list
+
+    func onMembers(_ list: RegionMembers) {
+        logger.info(
+            "members",
+            metadata: [
+                "version": "\(list.version)", "voters": "\(list.voters)",
+                "learners": "\(list.learners)",
+            ])
+        leaveIfRemoved()
+        alarms.rename(memberID(of: identity.node))
+        updatePeers()
+        // Who has left may still have to hear it.
+        loop.scheduleTask(in: .seconds(10)) { self.updatePeers(dropping: true) }
+        publish()
+    }
+
+    /// etcd's member goes, too, when it hears that it was removed.
+    func leaveIfRemoved() {
+        guard node.isRemoved else { return }
+        end.fail(
+            HostFailure(
+                code: 3,
+                "this node has been removed from its region, or another has taken its place; "
+                    + "its data directory is of no more use"))
+    }
+
+    func updatePeers(dropping: Bool = false) {
+        guard !isStopped, !end.hasFailed else { return }
+        var found = members.version == 0 ? configuration.peers : configuration.remotePeers
+        for member in members.members where member.node.seat != identity.node.seat {
+            guard let address = member.peerURLs.lazy.compactMap({ try? EtcdURL($0).address }).first else {
+                continue
+            }
+            found[PeerID(region: configuration.regionID, node: member.node.seat)] = PeerAddress(
+                host: address.host, port: address.port)
+        }
+        if !dropping {
+            for (peer, address) in dialled where found[peer] == nil { found[peer] = address }
+        }
+        guard found != dialled else { return }
+        dialled = found
+        transport.setPeers(found)
+    }
+
+    /// What etcd calls publishing: the list shows our name and where clients find us.
+    func publish() {
+        guard !isPublishing, let own = members.members.first(where: { $0.node == identity.node })
+        else { return }
+        let urls = configuration.me?.clientURLs ?? []
+        let name = configuration.nodeName.isEmpty ? own.name : configuration.nodeName
+        guard own.name != name || (!urls.isEmpty && own.clientURLs != urls) else { return }
+        isPublishing = true
+        askDirectory(.publish(identity.node, name: name, clientURLs: urls), within: .seconds(5)) { _ in
+            self.isPublishing = false
+        }
+    }
+
+    // MARK: Who wants to come in
+
+    func onQuestion(_ question: Bytes, answer: @escaping (Bytes?) -> Void) {
+        var reader = ByteReader(question)
+        guard case .ask(let asker)? = try? Admission.Message(&reader) else { return answer(nil) }
+        func say(_ message: Admission.Message) {
+            var writer = ByteWriter(capacity: 512)
+            message.encode(into: &writer)
+            answer(Bytes(writer.bytes))
+        }
+        let founders = identity.founders.map { Admission.Founder(seat: $0.seat, token: $0.token) }
+        if let known = Admission.answer(to: asker, founders: founders) { return say(known) }
+        logger.notice(
+            "a new data directory asks to take part",
+            metadata: ["seat": "\(asker.seat)", "name": "\(asker.name)"])
+        askDirectory(.admit(asker), within: .seconds(3)) { response in
+            switch response {
+            case .members(let list, _):
+                say(
+                    .admitted(
+                        list,
+                        .init(
+                            cluster: self.configuration.clusterID,
+                            partitions: self.configuration.partitions)))
+            case .failed(let error): say(.refused(error))
+            case .transaction, .leaseGranted, .leaseRevoked, .leaseKeptAlive, .leaseTimeToLive,
+                .leases, .compacted, .replicated, .auth:
+                answer(nil)
+            }
+        }
+    }
+}

@@ -1,0 +1,312 @@
+/// Who belongs to a region: the list that etcd's Cluster service shows, part of the directory's
+/// replicated state. The groups follow it one change at a time (docs/protocol.md, "Membership").
+public struct RegionMembers: Hashable, Sendable {
+    public struct Member: Hashable, Sendable {
+        /// etcd's member id: stays when a lost disk is replaced.
+        public var id: UInt64
+        /// The incarnation that takes part now.
+        public var node: NodeID
+        /// Which data directory that is: drawn when the directory was made. 0: the member has been
+        /// added and not started.
+        public var token: UInt64
+        public var name: String
+        public var peerURLs: [String]
+        public var clientURLs: [String]
+        public var isLearner: Bool
+        public init(
+            id: UInt64, node: NodeID, token: UInt64, name: String, peerURLs: [String],
+            clientURLs: [String] = [], isLearner: Bool = false
+        ) {
+            self.id = id
+            self.node = node
+            self.token = token
+            self.name = name
+            self.peerURLs = peerURLs
+            self.clientURLs = clientURLs
+            self.isLearner = isLearner
+        }
+        public var isStarted: Bool { token != 0 }
+    }
+
+    /// Rises by one with each change; 0: nobody has written the list yet.
+    public var version: UInt64
+    /// In order of seats.
+    public var members: [Member]
+    /// The last incarnation of each seat ever taken, in order: no node's name is used twice.
+    public var used: [NodeID]
+
+    public init(version: UInt64 = 0, members: [Member] = [], used: [NodeID] = []) {
+        self.version = version
+        self.members = members
+        self.used = used
+    }
+
+    /// More voters than this cost more than they protect (decision 0004).
+    public static let votersMax = 9
+
+    public var voters: [NodeID] { members.filter { $0.isStarted && !$0.isLearner }.map(\.node) }
+    public var learners: [NodeID] { members.filter { $0.isStarted && $0.isLearner }.map(\.node) }
+    public var nodes: [NodeID] { members.filter(\.isStarted).map(\.node) }
+
+    public func member(_ id: UInt64) -> Int? { members.firstIndex { $0.id == id } }
+
+    // MARK: Names of nodes
+
+    /// A seat that nobody has had; after 255 of them the lowest that is free again.
+    private func freeNode() -> NodeID? {
+        let highest = used.map(\.seat.rawValue).max() ?? 0
+        if highest < 255 { return NodeID(seat: NodeID(highest + 1), incarnation: 0) }
+        let free = used.first { last in !members.contains { $0.node.seat == last.seat } }
+        return free?.nextIncarnation
+    }
+
+    private mutating func use(_ node: NodeID) {
+        used.removeAll { $0.seat == node.seat }
+        used.append(node)
+        used.sort { $0.seat < $1.seat }
+    }
+
+    // MARK: Changes, with etcd's checks in etcd's order
+
+    public mutating func add(
+        peerURLs: [String], isLearner: Bool, learnersMax: Int = 1
+    ) throws(RequestError) -> UInt64 {
+        guard !peerURLs.isEmpty else { throw .memberURLsInvalid }
+        try checkURLs(peerURLs, besides: nil)
+        if isLearner {
+            guard members.count(where: \.isLearner) < learnersMax else { throw .tooManyLearners }
+        } else {
+            try checkStarted(adding: 1, besides: nil)
+        }
+        guard members.count(where: { !$0.isLearner }) < RegionMembers.votersMax,
+            let node = freeNode()
+        else { throw .tooManyRequests }
+        var mix = SplitMix(
+            seed: (members.first?.id ?? 0) ^ version << 16 ^ UInt64(node.rawValue))
+        var id = mix.next()
+        while id == 0 || member(id) != nil { id = mix.next() }
+        use(node)
+        members.append(
+            Member(
+                id: id, node: node, token: 0, name: "", peerURLs: peerURLs, isLearner: isLearner))
+        members.sort { $0.node.seat < $1.node.seat }
+        version += 1
+        return id
+    }
+
+    public mutating func remove(_ id: UInt64) throws(RequestError) {
+        guard let i = member(id) else { throw .memberNotFound }
+        if !members[i].isLearner { try checkStarted(adding: 0, besides: i) }
+        members.remove(at: i)
+        version += 1
+    }
+
+    public mutating func update(_ id: UInt64, peerURLs: [String]) throws(RequestError) {
+        guard !peerURLs.isEmpty else { throw .memberURLsInvalid }
+        guard let i = member(id) else { throw .memberNotFound }
+        try checkURLs(peerURLs, besides: i)
+        guard members[i].peerURLs != peerURLs else { return }
+        members[i].peerURLs = peerURLs
+        version += 1
+    }
+
+    /// `isInSync`: the caller has looked.
+    public mutating func promote(_ id: UInt64, isInSync: (NodeID) -> Bool) throws(RequestError) {
+        guard let i = member(id) else { throw .memberNotFound }
+        guard members[i].isLearner else { throw .memberNotLearner }
+        guard members[i].isStarted, isInSync(members[i].node) else { throw .learnerNotReady }
+        try checkStarted(adding: 1, besides: nil)
+        members[i].isLearner = false
+        version += 1
+    }
+
+    /// What a started member says of itself.
+    public mutating func publish(_ node: NodeID, name: String, clientURLs: [String]) {
+        guard let i = members.firstIndex(where: { $0.node == node }),
+            members[i].name != name || members[i].clientURLs != clientURLs
+        else { return }
+        members[i].name = name
+        members[i].clientURLs = clientURLs
+        version += 1
+    }
+
+    /// A data directory that nobody knows asks to take part: the first of a member that was added, or
+    /// a new one where the old is lost. `isAlive`: the old incarnation is heard of, and stays.
+    public mutating func admit(
+        _ asker: Asker, isAlive: (NodeID) -> Bool
+    ) throws(RequestError) {
+        guard asker.token != 0 else { throw .memberNotFound }
+        if members.contains(where: { $0.token == asker.token }) { return }
+        guard let i = place(of: asker) else { throw .memberNotFound }
+        if members[i].isStarted {
+            guard !isAlive(members[i].node), let next = members[i].node.nextIncarnation else {
+                throw .memberAlive
+            }
+            members[i].node = next
+            use(next)
+        }
+        members[i].token = asker.token
+        if !asker.name.isEmpty { members[i].name = asker.name }
+        version += 1
+    }
+
+    /// By the seat, if it knows one; otherwise as etcd does, by its peer URLs, or by its name.
+    private func place(of asker: Asker) -> Int? {
+        if asker.seat != .none {
+            return members.firstIndex { $0.node.seat == asker.seat }
+        }
+        let urls = Set(asker.peerURLs)
+        return members.firstIndex { !urls.isEmpty && Set($0.peerURLs) == urls }
+            ?? members.firstIndex { !$0.name.isEmpty && $0.name == asker.name }
+    }
+
+    private func checkURLs(_ urls: [String], besides own: Int?) throws(RequestError) {
+        for (i, member) in members.enumerated() where i != own {
+            if member.peerURLs.contains(where: urls.contains) { throw .peerURLExists }
+        }
+    }
+
+    /// etcd's strict reconfiguration check: a majority of the voters after the change has started.
+    private func checkStarted(adding: Int, besides gone: Int?) throws(RequestError) {
+        var voters = adding, started = 0
+        for (i, member) in members.enumerated() where i != gone && !member.isLearner {
+            voters += 1
+            if member.isStarted { started += 1 }
+        }
+        // The second member of a region of one comes before it can have started.
+        if adding == 1, started == 1, voters == 2 { return }
+        guard started >= voters / 2 + 1 else { throw .notEnoughStarted }
+    }
+
+    /// A process with an empty data directory.
+    public struct Asker: Hashable, Sendable {
+        public var token: UInt64
+        /// `.none`: it does not know.
+        public var seat: NodeID
+        public var name: String
+        public var peerURLs: [String]
+        public init(token: UInt64, seat: NodeID, name: String, peerURLs: [String]) {
+            self.token = token
+            self.seat = seat
+            self.name = name
+            self.peerURLs = peerURLs
+        }
+    }
+}
+
+/// What is asked of the directory about the members.
+public enum MembersRequest: Hashable, Sendable {
+    /// Linearizable.
+    case list
+    case add(peerURLs: [String], isLearner: Bool)
+    case remove(UInt64)
+    case update(UInt64, peerURLs: [String])
+    case promote(UInt64)
+    case publish(NodeID, name: String, clientURLs: [String])
+    case admit(RegionMembers.Asker)
+}
+
+// MARK: Encoding, version 1
+
+extension ByteWriter {
+    public mutating func strings(_ list: [String]) {
+        varint(list.count)
+        for text in list { bytes(Bytes(text)) }
+    }
+
+    public mutating func members(_ list: RegionMembers) {
+        byte(1)
+        varint(list.version)
+        varint(list.members.count)
+        for member in list.members {
+            fixed64(member.id)
+            id(member.node)
+            fixed64(member.token)
+            bytes(Bytes(member.name))
+            strings(member.peerURLs)
+            strings(member.clientURLs)
+            bool(member.isLearner)
+        }
+        varint(list.used.count)
+        for node in list.used { id(node) }
+    }
+
+    public mutating func asker(_ asker: RegionMembers.Asker) {
+        fixed64(asker.token)
+        id(asker.seat)
+        bytes(Bytes(asker.name))
+        strings(asker.peerURLs)
+    }
+
+    public mutating func membersRequest(_ request: MembersRequest) {
+        switch request {
+        case .list: byte(1)
+        case .add(let urls, let isLearner):
+            byte(2)
+            strings(urls)
+            bool(isLearner)
+        case .remove(let id):
+            byte(3)
+            fixed64(id)
+        case .update(let id, let urls):
+            byte(4)
+            fixed64(id)
+            strings(urls)
+        case .promote(let id):
+            byte(5)
+            fixed64(id)
+        case .publish(let node, let name, let urls):
+            byte(6)
+            id(node)
+            bytes(Bytes(name))
+            strings(urls)
+        case .admit(let asker):
+            byte(7)
+            self.asker(asker)
+        }
+    }
+}
+
+extension ByteReader {
+    public mutating func text() throws(DecodingError) -> String {
+        String(decoding: try bytes().array, as: UTF8.self)
+    }
+
+    public mutating func strings() throws(DecodingError) -> [String] {
+        var list: [String] = []
+        for _ in 0..<(try count()) { list.append(try text()) }
+        return list
+    }
+
+    public mutating func members() throws(DecodingError) -> RegionMembers {
+        let format = try byte()
+        guard format == 1 else { throw DecodingError("members version \(format)") }
+        var list = RegionMembers(version: try varint())
+        for _ in 0..<(try count(atLeast: 20)) {
+            list.members.append(
+                .init(
+                    id: try fixed64(), node: try id(), token: try fixed64(), name: try text(),
+                    peerURLs: try strings(), clientURLs: try strings(), isLearner: try bool()))
+        }
+        for _ in 0..<(try count()) { list.used.append(try id()) }
+        return list
+    }
+
+    public mutating func asker() throws(DecodingError) -> RegionMembers.Asker {
+        .init(
+            token: try fixed64(), seat: try id(), name: try text(), peerURLs: try strings())
+    }
+
+    public mutating func membersRequest() throws(DecodingError) -> MembersRequest {
+        switch try byte() {
+        case 1: return .list
+        case 2: return .add(peerURLs: try strings(), isLearner: try bool())
+        case 3: return .remove(try fixed64())
+        case 4: return .update(try fixed64(), peerURLs: try strings())
+        case 5: return .promote(try fixed64())
+        case 6: return .publish(try id(), name: try text(), clientURLs: try strings())
+        case 7: return .admit(try asker())
+        case let tag: throw DecodingError("members request \(tag)")
+        }
+    }
+}
