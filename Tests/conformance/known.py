@@ -5,17 +5,15 @@ the version that differs; empty: all of them.
 """
 from harness import Known
 
-NEWER, BETTER, OWN, MISSING = (
+NEWER, BETTER, OWN = (
     "As a newer etcd answers",
     "Better than etcd, on purpose",
     "Polder's own way",
-    "Not yet",
 )
 SECTIONS = {
     NEWER: "Polder answers as etcd 3.7; the reference servers of the tests are older.",
     BETTER: "What is a known defect of etcd is not repeated.",
     OWN: "Follows from how Polder is built; no client that we know of depends on it.",
-    MISSING: "Refused with a clear error.",
 }
 KNOWN = []
 
@@ -67,7 +65,6 @@ known(BETTER, "While authentication is on, nobody gets by it: what a nested tran
       "anything else, whoever compacts must be allowed to write everything, and members, alarms and new leases "
       "are for users only.",
       ("auth.what_etcd_does_not_check", "*"))
-known(MISSING, "Members of a running cluster are not changed.", ("cluster.member_errors", "*"))
 
 
 def page():

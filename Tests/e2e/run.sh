@@ -1,7 +1,8 @@
 #!/bin/sh
 # Real clients against real clusters: Tests/e2e/run.sh [POLDER] [--only WORD]
-# Then, unless --only says otherwise, the essential share of Tests/conformance beside real etcd, and a
-# while of the kube-apiserver's model, if there are an etcd and Python's grpcio.
+# Then, unless --only says otherwise, members that come and go (members.py), the essential share of
+# Tests/conformance beside real etcd, and a while of the kube-apiserver's model, if there are an etcd and
+# Python's grpcio.
 set -eu
 polder=${1:-.build/release/polder}
 [ $# -gt 0 ] && shift
@@ -18,8 +19,11 @@ done
 here=$(dirname "$0")
 failed=0
 case "${*:-}" in
-*conformance*) ;;
+*conformance* | *members*) ;;
 *) python3 "$here/e2e.py" --polder "$polder" "$@" || failed=1 ;;
+esac
+case "${*:-}" in
+"" | *members*) python3 "$here/members.py" "$polder" || failed=1 ;;
 esac
 case "${*:-}" in
 "" | *conformance*) ;;
