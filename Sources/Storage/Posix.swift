@@ -65,6 +65,25 @@ enum Posix {
         return bytes
     }
 
+    /// As much of it as there is.
+    static func read(
+        _ count: Int, from fd: Int32, at offset: Int, path: String
+    ) throws(StorageError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        var done = 0
+        while done < count {
+            let n = bytes.withUnsafeMutableBytes {
+                pread(fd, $0.baseAddress?.advanced(by: done), count - done, off_t(offset + done))
+            }
+            if n < 0 && errno == EINTR { continue }
+            guard n >= 0 else { throw failure("cannot read", path) }
+            if n == 0 { break }
+            done += n
+        }
+        bytes.removeLast(count - done)
+        return bytes
+    }
+
     static func write(
         _ bytes: [UInt8], to fd: Int32, at offset: Int, path: String
     ) throws(StorageError) {

@@ -272,7 +272,7 @@ struct History {
         store.close()
     }
 
-    private func storedRows(_ store: Store) throws -> Set<Row> {
+    func storedRows(_ store: Store) throws -> Set<Row> {
         var rows: Set<Row> = []
         try store.scan(StoreFormat.rowsStart(ks)) { key, value in
             var user: [UInt8] = []

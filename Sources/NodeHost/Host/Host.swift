@@ -105,6 +105,7 @@ final class Host: @unchecked Sendable {
     var hostCalls: [UInt64: (Response) -> Void] = [:]
     var nextHostCall: UInt64 = 1 << 62
     var isPublishing = false
+    var hasPublished = false
     var dialled: [PeerID: PeerAddress] = [:]
     /// Where they say that clients find them: asked only if the configuration does not know.
     var advertised: [PeerID: [String]] = [:]
@@ -139,14 +140,18 @@ final class Host: @unchecked Sendable {
                 directory: directory.logPath, identity: identity, handlers: relay.handlers)
             log = opened.log
             store = try Store.open(directory.storePath, options: Host.options(configuration.limits))
+            for group in try StagedSnapshot.resume(store, in: directory.path) {
+                logger.notice(
+                    "installed a snapshot whose installation had been cut short",
+                    metadata: ["group": "\(group)"])
+            }
             restored = try Host.restore(store, logs: opened.groups, partitions: configuration.partitions)
             self.relay = relay
         } catch {
             throw HostFailure(error)
         }
-        // Such a group has no state, and its log is cut: it must not vote, and there is no other way
-        // to take part yet. Takes a crash in the middle of an installation that is larger than a
-        // memtable.
+        // Such a group has no state, and its log is cut: it must not vote. Only if somebody has removed
+        // what was staged.
         guard store.incompleteImports.isEmpty else {
             let groups = store.incompleteImports.map { "\($0)" }.joined(separator: ", ")
             throw HostFailure(
@@ -180,7 +185,7 @@ final class Host: @unchecked Sendable {
         }
         let transport = transport
         courier = SnapshotCourier(
-            store: store, logger: logger, hashes: { peers.host?.hashes(of: $0) },
+            store: store, directory: directory.path, logger: logger, hashes: { peers.host?.hashes(of: $0) },
             send: { _ = transport.send($1, to: $0) },
             install: { peers.host?.onSnapshotInstalled($0) })
 

@@ -5,8 +5,9 @@ import Transport
 
 /// Sends and receives snapshots of partitions for replicas that are too far behind for the log.
 ///
-/// A received snapshot is collected whole and then installed in one go, between two turns: the replica
-/// may catch up by other ways meanwhile, and never reads a half-replaced partition.
+/// A received snapshot is collected whole, on the disk, and then installed in one go, between two turns:
+/// the replica may catch up by other ways meanwhile, and never reads a half-replaced partition. If the
+/// process ends in the middle, the next start installs it before anything else (`StagedSnapshot`).
 final class SnapshotCourier {
     private struct Sending {
         let group: GroupID
@@ -20,19 +21,17 @@ final class SnapshotCourier {
         let from: PeerID
         let number: UInt64
         let applied: Slot
-        var chunks: [Bytes] = []
-        var bytes = 0
+        let staged: StagedSnapshot
         var progressAt: Instant
     }
 
     static let chunkBytes = 256 << 10
     /// Chunks on their way to one peer.
     static let window: UInt64 = 8
-    /// Of one snapshot in memory.
-    static let receivedBytesMax = 4 << 30
     static let patience = TimeSpan.seconds(10)
 
     private let store: Store
+    private let directory: String
     private let logger: Logger
     private let send: (PeerID, Bytes) -> Void
     private let install: (GroupID) -> Void
@@ -44,10 +43,11 @@ final class SnapshotCourier {
     private var nextNumber: UInt64 = 1
 
     init(
-        store: Store, logger: Logger, hashes: @escaping (GroupID) -> HashRange?,
+        store: Store, directory: String, logger: Logger, hashes: @escaping (GroupID) -> HashRange?,
         send: @escaping (PeerID, Bytes) -> Void, install: @escaping (GroupID) -> Void
     ) {
         self.store = store
+        self.directory = directory
         self.logger = logger
         self.hashes = hashes
         self.send = send
@@ -121,13 +121,31 @@ final class SnapshotCourier {
             send(peer, SnapshotMessage.refused(group, number: number).encoded())
             return
         }
-        guard store.appliedSlot(of: group) < applied, hashes(group) != nil else {
+        guard store.appliedSlot(of: group) < applied, let hashes = hashes(group),
+            let staged = stage(group, hashes)
+        else {
             send(peer, SnapshotMessage.refused(group, number: number).encoded())
             return
         }
         receiving[group] = Receiving(
-            from: peer, number: number, applied: applied, progressAt: now)
+            from: peer, number: number, applied: applied, staged: staged, progressAt: now)
         send(peer, SnapshotMessage.next(group, number: number, next: 0).encoded())
+    }
+
+    private func stage(_ group: GroupID, _ hashes: HashRange) -> StagedSnapshot? {
+        receiving.removeValue(forKey: group)?.staged.discard()
+        do throws(StorageError) {
+            return try StagedSnapshot(of: group, hashes: hashes, in: directory)
+        } catch {
+            notice(error, group)
+            return nil
+        }
+    }
+
+    /// Nothing of the store has been touched: the others will offer it again.
+    private func notice(_ error: StorageError, _ group: GroupID) {
+        logger.warning(
+            "a snapshot cannot be received", metadata: ["group": "\(group)", "reason": "\(error)"])
     }
 
     private func onChunk(
@@ -135,17 +153,18 @@ final class SnapshotCourier {
         at now: Instant
     ) {
         guard var current = receiving[group], current.from == peer, current.number == number,
-            UInt64(current.chunks.count) == index
+            current.staged.chunks == index
         else { return }
-        // The frame is a window on a read buffer: keep only what is ours.
-        current.chunks.append(bytes.compact())
-        current.bytes += bytes.count
-        current.progressAt = now
-        if current.bytes > SnapshotCourier.receivedBytesMax {
+        do throws(StorageError) {
+            try current.staged.add(bytes)
+        } catch {
+            notice(error, group)
             receiving[group] = nil
+            current.staged.discard()
             send(peer, SnapshotMessage.refused(group, number: number).encoded())
             return
         }
+        current.progressAt = now
         receiving[group] = current
         send(peer, SnapshotMessage.next(group, number: number, next: index + 1).encoded())
     }
@@ -154,22 +173,19 @@ final class SnapshotCourier {
         _ group: GroupID, _ number: UInt64, chunks: UInt64, from peer: PeerID
     ) throws(StorageError) {
         guard let current = receiving[group], current.from == peer, current.number == number,
-            UInt64(current.chunks.count) == chunks
+            current.staged.chunks == chunks
         else { return }
         receiving[group] = nil
-        guard store.appliedSlot(of: group) < current.applied, let hashes = hashes(group) else {
-            return
+        // It may have caught up by other ways.
+        guard store.appliedSlot(of: group) < current.applied else {
+            return current.staged.discard()
         }
-        let target = try store.importSnapshot(of: group, hashes: hashes)
-        while try !target.clear(budget: 10_000) {}
-        for chunk in current.chunks { try target.add(chunk) }
-        let applied = try target.finish()
-        _ = try store.flush()
+        let applied = try current.staged.install(into: store)
         logger.notice(
             "installed a snapshot",
             metadata: [
                 "group": "\(group)", "from": "\(peer)", "applied": "\(applied)",
-                "bytes": "\(current.bytes)",
+                "bytes": "\(current.staged.bytes)",
             ])
         install(group)
     }
@@ -198,12 +214,16 @@ final class SnapshotCourier {
     func onDisconnected(_ peer: PeerID) {
         sending.removeValue(forKey: peer)?.export.close()
         waiting[peer] = nil
-        for (group, current) in receiving where current.from == peer { receiving[group] = nil }
+        for (group, current) in receiving where current.from == peer {
+            current.staged.discard()
+            receiving[group] = nil
+        }
     }
 
     func close() {
         for current in sending.values { current.export.close() }
         sending = [:]
+        for current in receiving.values { current.staged.discard() }
         receiving = [:]
     }
 }
