@@ -21,6 +21,8 @@ package struct Group: Sendable {
 
     /// By which the slots above the decided one count (S15). See Group+Membership.
     package internal(set) var configuration: Configuration
+    /// Stands for election after all others: its node is to lead nothing while they can.
+    package var isReluctant = false
     /// Others have told us that we are not among them any more.
     package internal(set) var isGone = false
 
@@ -333,6 +335,7 @@ package struct Group: Sendable {
 
     /// Place in the order in which candidates go first, among those not suspected.
     var rank: UInt64 {
+        if isReluctant { return UInt64(configuration.voters.count) }
         var rank: UInt64 = 0
         for other in configuration.voters {
             if other == node { break }

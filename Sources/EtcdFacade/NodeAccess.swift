@@ -129,13 +129,15 @@ package struct NodeStatus: Sendable {
         /// Polder's version there; empty while unknown.
         package var version: String
         package var isLearner: Bool
+        package var isDrained: Bool
         package init(
             id: UInt64, name: String, clientURLs: [String], peerURLs: [String],
             node: NodeID = .none, isHealthy: Bool = true, version: String = "",
-            isLearner: Bool = false
+            isLearner: Bool = false, isDrained: Bool = false
         ) {
             self.id = id
             self.isLearner = isLearner
+            self.isDrained = isDrained
             self.node = node
             self.isHealthy = isHealthy
             self.version = version

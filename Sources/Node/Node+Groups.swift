@@ -119,11 +119,16 @@ extension Node {
     // MARK: Handing over
 
     mutating func onHandOver(to wanted: NodeID?) {
-        let voters = groups[0].configuration.voters
-        let others = voters.filter { $0 != node && !detector.suspects($0) }
-        guard handOver == nil, leadsAnything,
-            let successor = wanted.map({ others.contains($0) ? $0 : nil }) ?? others.first
-        else { return }
+        guard handOver == nil, leadsAnything else { return }
+        var successor = wanted
+        if let wanted {
+            guard wanted != node, groups[0].configuration.voters.contains(wanted),
+                !detector.suspects(wanted)
+            else { return }
+        } else {
+            successor = self.successor(besides: false)
+        }
+        guard let successor else { return }
         handOver = HandOver(to: successor, drainUntil: now.advanced(by: .milliseconds(50)))
         for i in partitions.indices { partitions[i].yieldLeadership(into: &region) }
     }

@@ -86,6 +86,9 @@ extension Node {
         case .promote(let id):
             try list.promote(id) { isInSync($0) }
             return id
+        case .drain(let id, let isDrained):
+            try list.drain(id, isDrained)
+            return id
         case .publish(let node, let name, let urls):
             list.publish(node, name: name, clientURLs: urls)
             return 0
@@ -119,6 +122,8 @@ extension Node {
     mutating func membersChanged(into effects: inout NodeEffects) {
         let list = directory.members
         effects.events.append(.membersChanged(list))
+        let isReluctant = list.version > 0 && !list.mayLead(node)
+        for i in groups.indices { groups[i].isReluctant = isReluctant }
         membershipAt = now
         if let change = memberChange, change.version <= list.version {
             memberChange = nil
@@ -170,6 +175,7 @@ extension Node {
     mutating func wakeMembership(into effects: inout NodeEffects) {
         guard now >= membershipAt else { return }
         membershipAt = .never
+        leaveLeaderships()
         for i in groups.indices where groups[i].isLeading {
             if !follow(i, into: &effects) {
                 membershipAt = min(membershipAt, now.advanced(by: .milliseconds(50)))
@@ -186,10 +192,8 @@ extension Node {
             !hasFollowed(i)
         else { return true }
         for next in steps(from: current, to: list) {
-            if !next.voters.contains(node) {
-                handOver(i, to: next.voters.filter { list.voters.contains($0) }, into: &effects)
-                return false
-            }
+            // First its leaderships go: see leaveLeaderships.
+            if !next.voters.contains(node) { return false }
             touched.insert(i)
             let isTaken = groups[i].propose(next, at: now, into: &groupEffects)
             perform(i, into: &effects)
@@ -228,11 +232,30 @@ extension Node {
         return steps
     }
 
-    private mutating func handOver(
-        _ i: Int, to candidates: [NodeID], into effects: inout NodeEffects
-    ) {
-        guard let successor = candidates.first(where: { groups[i].isInSync($0) }) else { return }
-        stepGroup(i, .transfer(to: successor), into: &effects)
+    // MARK: Who leads
+
+    /// Drained, or on its way out: what this node leads goes to others while they can, and again if it
+    /// comes back. Where nobody can, it goes on: a drained leader is better than none.
+    private mutating func leaveLeaderships() {
+        let list = directory.members
+        guard list.version > 0, !list.mayLead(node), leadsAnything else { return }
+        membershipAt = min(membershipAt, now.advanced(by: .milliseconds(50)))
+        guard handOver == nil, now >= leavesAt, let successor = successor(besides: true) else { return }
+        // It may fail: not again at once, for what is yielded is sent back and forth.
+        leavesAt = now.advanced(by: .milliseconds(500))
+        onHandOver(to: successor)
+    }
+
+    /// Who takes over best: wanted as a leader, and holding what this node leads.
+    /// `besides`: nobody who is not wanted.
+    func successor(besides isChoosy: Bool) -> NodeID? {
+        let list = directory.members
+        let others = groups[0].configuration.voters.filter { $0 != node && !detector.suspects($0) }
+        let wanted = others.filter { list.version == 0 || list.mayLead($0) }
+        let ready = wanted.filter { other in
+            groups.allSatisfy { $0.term == nil || $0.isInSync(other) }
+        }
+        return ready.first ?? wanted.first ?? (isChoosy ? nil : others.first)
     }
 
     // MARK: Who is there

@@ -200,7 +200,7 @@ extension Request {
     fileprivate var isAskedOnce: Bool {
         switch self {
         case .auth, .members(.add), .members(.remove), .members(.update), .members(.promote): true
-        case .members(.list), .members(.publish), .members(.admit), .transaction, .leaseGrant,
+        case .members(.list), .members(.publish), .members(.admit), .members(.drain), .transaction, .leaseGrant,
             .leaseRevoke, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
             .replicate:
             false

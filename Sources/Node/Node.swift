@@ -97,6 +97,8 @@ package struct Node: Sendable {
     /// The others: watched, and told of the timeline. See Node+Membership.
     var knownNodes: [NodeID] = []
     var membershipAt = Instant.zero
+    /// Not before this does a node that is to lead nothing try again to get rid of what it leads.
+    var leavesAt = Instant.zero
     var memberRequests: Deque<(id: RequestID, request: MembersRequest, deadline: Instant)> = []
     var memberChange: MembersChange?
     var memberWaits: [MembersChange] = []

@@ -13,9 +13,11 @@ public struct RegionMembers: Hashable, Sendable {
         public var peerURLs: [String]
         public var clientURLs: [String]
         public var isLearner: Bool
+        /// It leads nothing if others can; until it starts again, or an operator says so.
+        public var isDrained: Bool
         public init(
             id: UInt64, node: NodeID, token: UInt64, name: String, peerURLs: [String],
-            clientURLs: [String] = [], isLearner: Bool = false
+            clientURLs: [String] = [], isLearner: Bool = false, isDrained: Bool = false
         ) {
             self.id = id
             self.node = node
@@ -24,6 +26,7 @@ public struct RegionMembers: Hashable, Sendable {
             self.peerURLs = peerURLs
             self.clientURLs = clientURLs
             self.isLearner = isLearner
+            self.isDrained = isDrained
         }
         public var isStarted: Bool { token != 0 }
     }
@@ -47,6 +50,11 @@ public struct RegionMembers: Hashable, Sendable {
     public var voters: [NodeID] { members.filter { $0.isStarted && !$0.isLearner }.map(\.node) }
     public var learners: [NodeID] { members.filter { $0.isStarted && $0.isLearner }.map(\.node) }
     public var nodes: [NodeID] { members.filter(\.isStarted).map(\.node) }
+
+    /// Whether leaderships are to be with it.
+    public func mayLead(_ node: NodeID) -> Bool {
+        members.contains { $0.node == node && !$0.isLearner && !$0.isDrained }
+    }
 
     public func member(_ id: UInt64) -> Int? { members.firstIndex { $0.id == id } }
 
@@ -120,13 +128,25 @@ public struct RegionMembers: Hashable, Sendable {
         version += 1
     }
 
-    /// What a started member says of itself.
+    /// Not the last of them: leaderships must be somewhere.
+    public mutating func drain(_ id: UInt64, _ isDrained: Bool) throws(RequestError) {
+        guard let i = member(id) else { throw .memberNotFound }
+        guard members[i].isDrained != isDrained else { return }
+        members[i].isDrained = isDrained
+        guard members.contains(where: { $0.isStarted && mayLead($0.node) }) else {
+            throw .notEnoughStarted
+        }
+        version += 1
+    }
+
+    /// What a started member says of itself. Who was drained before takes part again.
     public mutating func publish(_ node: NodeID, name: String, clientURLs: [String]) {
         guard let i = members.firstIndex(where: { $0.node == node }),
-            members[i].name != name || members[i].clientURLs != clientURLs
+            members[i].name != name || members[i].clientURLs != clientURLs || members[i].isDrained
         else { return }
         members[i].name = name
         members[i].clientURLs = clientURLs
+        members[i].isDrained = false
         version += 1
     }
 
@@ -202,6 +222,7 @@ public enum MembersRequest: Hashable, Sendable {
     case remove(UInt64)
     case update(UInt64, peerURLs: [String])
     case promote(UInt64)
+    case drain(UInt64, Bool)
     case publish(NodeID, name: String, clientURLs: [String])
     case admit(RegionMembers.Asker)
 }
@@ -225,7 +246,7 @@ extension ByteWriter {
             bytes(Bytes(member.name))
             strings(member.peerURLs)
             strings(member.clientURLs)
-            bool(member.isLearner)
+            byte((member.isLearner ? 1 : 0) | (member.isDrained ? 2 : 0))
         }
         varint(list.used.count)
         for node in list.used { id(node) }
@@ -255,6 +276,10 @@ extension ByteWriter {
         case .promote(let id):
             byte(5)
             fixed64(id)
+        case .drain(let id, let isDrained):
+            byte(8)
+            fixed64(id)
+            bool(isDrained)
         case .publish(let node, let name, let urls):
             byte(6)
             id(node)
@@ -283,10 +308,14 @@ extension ByteReader {
         guard format == 1 else { throw DecodingError("members version \(format)") }
         var list = RegionMembers(version: try varint())
         for _ in 0..<(try count(atLeast: 20)) {
-            list.members.append(
-                .init(
-                    id: try fixed64(), node: try id(), token: try fixed64(), name: try text(),
-                    peerURLs: try strings(), clientURLs: try strings(), isLearner: try bool()))
+            var member = RegionMembers.Member(
+                id: try fixed64(), node: try id(), token: try fixed64(), name: try text(),
+                peerURLs: try strings(), clientURLs: try strings())
+            let flags = try byte()
+            guard flags < 4 else { throw DecodingError("member flags \(flags)") }
+            member.isLearner = flags & 1 != 0
+            member.isDrained = flags & 2 != 0
+            list.members.append(member)
         }
         for _ in 0..<(try count()) { list.used.append(try id()) }
         return list
@@ -306,6 +335,7 @@ extension ByteReader {
         case 5: return .promote(try fixed64())
         case 6: return .publish(try id(), name: try text(), clientURLs: try strings())
         case 7: return .admit(try asker())
+        case 8: return .drain(try fixed64(), try bool())
         case let tag: throw DecodingError("members request \(tag)")
         }
     }

@@ -7,8 +7,11 @@ import Primitives
 struct NodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "node",
-        abstract: "Lists, adds, promotes and removes the members of a region.",
-        subcommands: [ListCommand.self, AddCommand.self, PromoteCommand.self, RemoveCommand.self])
+        abstract: "Lists, adds, promotes, drains and removes the members of a region.",
+        subcommands: [
+            ListCommand.self, AddCommand.self, PromoteCommand.self, DrainCommand.self,
+            UndrainCommand.self, RemoveCommand.self,
+        ])
 
     struct Member: Codable {
         let ID: String
@@ -21,10 +24,33 @@ struct NodeCommand: ParsableCommand {
         var state: String {
             (name ?? "").isEmpty ? "not started" : isLearner == true ? "learner" : "voter"
         }
+        func state(_ nodes: [Status.Node]) -> String {
+            let node = nodes.first { $0.id == hexadecimal }
+            return node?.drained == true ? state + ", drained" : state
+        }
     }
     struct Answer: Codable {
         let member: Member?
         let members: [Member]?
+    }
+    /// Of /polder/status, which etcd does not have.
+    struct Status: Decodable {
+        struct Node: Decodable {
+            let name: String
+            let id: String
+            let drained: Bool?
+            let sequencer: Bool?
+        }
+        struct Region: Decodable { let nodes: [Node] }
+        struct Partition: Decodable { let leader: String? }
+        let regions: [Region]
+        let partitions: [Partition]
+
+        /// How many leaderships it has, the directory's included.
+        func leaderships(of id: String) -> Int {
+            guard let node = regions.first?.nodes.first(where: { $0.id == id }) else { return 0 }
+            return partitions.count { $0.leader == node.name } + (node.sequencer == true ? 1 : 0)
+        }
     }
     private struct Refusal: Decodable {
         let message: String?
@@ -60,6 +86,37 @@ struct NodeCommand: ParsableCommand {
         try ask(client, "list", ["linearizable": true]).members ?? []
     }
 
+    static func status(_ client: ClientOptions) throws -> Status? {
+        let resolved = try client.resolve()
+        for endpoint in resolved.endpoints {
+            guard let answer = try? resolved.fetch.get("/polder/status", from: endpoint),
+                answer.status == 200
+            else { continue }
+            return try? JSONDecoder().decode(Status.self, from: Data(answer.body.utf8))
+        }
+        return nil
+    }
+
+    static func drain(_ client: ClientOptions, _ member: Member, _ isDrained: Bool) throws {
+        let resolved = try client.resolve()
+        var troubles: [String] = []
+        for endpoint in resolved.endpoints {
+            do {
+                let answer = try resolved.fetch.post(
+                    "/polder/members/drain?id=\(member.hexadecimal)&drained=\(isDrained)", body: "",
+                    to: endpoint, timeout: .seconds(15))
+                if answer.status == 200 { return }
+                let reason = answer.body.split(separator: "\n").first.map(String.init)
+                    ?? "HTTP status \(answer.status)"
+                if (400..<500).contains(answer.status) { throw Outcome(code: 1, message: reason) }
+                troubles.append("\(endpoint): \(reason)")
+            } catch let error as HTTPFetch.Failure {
+                troubles.append("\(error)")
+            }
+        }
+        throw Outcome.inTheWay((["nobody answers"] + troubles).joined(separator: "\n  "))
+    }
+
     /// By name, or by id as etcdctl prints it.
     static func find(_ client: ClientOptions, _ name: String) throws -> Member {
         let members = try list(client)
@@ -92,12 +149,13 @@ struct NodeCommand: ParsableCommand {
                 print(String(decoding: try encoder.encode(members), as: UTF8.self))
                 return
             }
+            let nodes = try NodeCommand.status(client)?.regions.first?.nodes ?? []
             print(
                 StatusTable.table(
                     ["NAME", "ID", "STATE", "PEER", "CLIENT"],
                     members.map {
                         [
-                            $0.name ?? "", $0.hexadecimal, $0.state,
+                            $0.name ?? "", $0.hexadecimal, $0.state(nodes),
                             ($0.peerURLs ?? []).joined(separator: " "),
                             ($0.clientURLs ?? []).joined(separator: " "),
                         ]
@@ -142,6 +200,56 @@ struct NodeCommand: ParsableCommand {
             let member = try NodeCommand.find(client, name)
             _ = try NodeCommand.ask(client, "promote", ["ID": member.ID])
             print("\(name) votes")
+        }
+    }
+
+    struct DrainCommand: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "drain",
+            abstract: "Moves what a member leads to others, and keeps it there.",
+            discussion: """
+                It still votes and serves clients. Ends when it starts again, or with undrain. Answered
+                when it leads nothing any more.
+
+                  polder node drain n1 --endpoints http://10.0.0.2:2379
+                """)
+        @Argument(help: "Its name or id.")
+        var name: String
+        @Option(help: "Seconds to wait until it leads nothing.")
+        var wait = 30
+        @OptionGroup var client: ClientOptions
+
+        func run() throws {
+            guard (0...3_600).contains(wait) else {
+                throw Outcome.badFlags("--wait \(wait): expected 0 to 3600 seconds")
+            }
+            let member = try NodeCommand.find(client, name)
+            try NodeCommand.drain(client, member, true)
+            var rest = 1
+            for _ in 0...(wait * 5) {
+                rest = try NodeCommand.status(client)?.leaderships(of: member.hexadecimal) ?? 1
+                if rest == 0 { break }
+                usleep(200_000)
+            }
+            guard rest == 0 else {
+                throw Outcome(
+                    code: 1, message: "\(name) is drained, but still leads: no other can take over yet")
+            }
+            print("\(name) leads nothing")
+        }
+    }
+
+    struct UndrainCommand: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "undrain", abstract: "Lets a member lead again.")
+        @Argument(help: "Its name or id.")
+        var name: String
+        @OptionGroup var client: ClientOptions
+
+        func run() throws {
+            let member = try NodeCommand.find(client, name)
+            try NodeCommand.drain(client, member, false)
+            print("\(name) may lead again")
         }
     }
 

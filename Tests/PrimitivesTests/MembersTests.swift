@@ -77,13 +77,14 @@ import Testing
         var list = three
         _ = try list.add(peerURLs: ["http://h4:1", "http://h5:1"], isLearner: true)
         list.members[0].clientURLs = ["http://c:2"]
+        list.members[1].isDrained = true
         var writer = ByteWriter()
         writer.members(list)
         var reader = ByteReader(Bytes(writer.bytes))
         #expect(try reader.members() == list)
         for request: MembersRequest in [
             .list, .add(peerURLs: ["a"], isLearner: true), .remove(3), .update(4, peerURLs: []),
-            .promote(5), .publish(NodeID(259), name: "n", clientURLs: ["u"]),
+            .promote(5), .drain(6, true), .publish(NodeID(259), name: "n", clientURLs: ["u"]),
             .admit(asker(9, seat: 3, name: "x", urls: ["y"])),
         ] {
             var writer = ByteWriter()
@@ -95,5 +96,20 @@ import Testing
         answer.response(.members(list, subject: 4))
         var back = ByteReader(Bytes(answer.bytes))
         #expect(try back.response() == .members(list, subject: 4))
+    }
+
+    @Test func `a drained member leads nothing until it starts again, and one is left that can`() throws {
+        var list = three
+        try list.drain(1, true)
+        try list.drain(1, true)
+        #expect(list.version == 2 && !list.mayLead(NodeID(1)) && list.mayLead(NodeID(2)))
+        try list.drain(2, true)
+        var last = list
+        #expect(throws: RequestError.notEnoughStarted) { try last.drain(3, true) }
+        #expect(throws: RequestError.memberNotFound) { try last.drain(9, true) }
+        list.publish(NodeID(1), name: "n1", clientURLs: [])
+        try list.drain(2, false)
+        #expect(list.version == 5 && list.members.allSatisfy { list.mayLead($0.node) })
+        #expect(!list.mayLead(NodeID(259)))
     }
 }

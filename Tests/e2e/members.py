@@ -91,9 +91,13 @@ class Writer(threading.Thread):
 
 
 def hashes(nodes):
+    """At one revision: clients go on writing."""
     found = set()
+    revision = None
     for node in nodes:
-        answer = node.ctl("endpoint", "hashkv", "-w", "json")
+        if revision is None:
+            revision = json.loads(node.ctl("get", "x", "-w", "json").out or "{}").get("header", {}).get("revision", 0)
+        answer = node.ctl("endpoint", "hashkv", f"--rev={revision}", "-w", "json")
         if not answer.ok:
             return {node.name}
         found.add(json.loads(answer.out)[0]["HashKV"]["hash"])
@@ -202,16 +206,55 @@ try:
         check("once", "can only promote a learner member" in one.ctl("member", "promote", fourth_id).err)
     check("its books are the others'", eventually(lambda: len(hashes([one, fourth])) == 1 or None, 15))
 
+    # Leaderships move away from a node, and stay away.
+    def leads(node):
+        found = status(one)
+        nodes = found["regions"][0]["nodes"]
+        return (sum(p["leader"] == node.name for p in found["partitions"])
+                + sum(n["sequencer"] for n in nodes if n["name"] == node.name))
+
+    def polder(*words):
+        return run([arguments.polder, "node", *words, "--endpoints", one.client], timeout=40)
+
+    def failed():
+        return sum(w.failed for w in writers)
+
+    leader = max((*founders, fourth), key=leads)
+    before = failed()
+    drained = polder("drain", leader.name)
+    check(f"{leader.name}, which leads most, is drained", drained.ok and leads(leader) == 0, drained)
+    check("the list says so", any(leader.name in line and "drained" in line
+                                  for line in polder("list").out.splitlines()), polder("list"))
+    time.sleep(1.5)
+    check("and leads nothing later", leads(leader) == 0, leads(leader))
+    everyone = [n.name for n in (*founders, fourth)]
+    for name in everyone:
+        last = polder("drain", name, "--wait", "0")
+    check("the last that could lead cannot be drained", not last.ok, last)
+    for name in everyone:
+        polder("undrain", name)
+    check("nobody is drained any more", "drained" not in polder("list").out)
+    check("no client has seen an error of it", failed() == before, failed() - before)
+    polder("drain", "n3")
+    founders[2].end()
+    founders[2].start(founders)
+    check("who starts again takes part again", eventually(
+        lambda: founders[2].serves() and "drained" not in polder("list").out, 15), polder("list"))
+
     # Changed URLs, a member that leaves.
     updated = one.ctl("member", "update", fourth_id, "--peer-urls=http://127.0.0.1:%d" % (arguments.port + 9))
     check("URLs are updated", updated.ok, updated)
     second_id = "%x" % ids["n2"]
+    for writer in writers:
+        writer.nodes = [founders[0], founders[2], fourth]
+    time.sleep(1)
+    one.ctl("move-leader", second_id)
+    before = failed()
     removed = one.ctl("member", "remove", second_id)
     check("a member is removed", removed.ok, removed)
     check("and its process ends", eventually(lambda: founders[1].process.poll() is not None, 10))
+    check("no client of the others has seen an error of it", failed() == before, failed() - before)
     check("the others list three", len(one.members()) == 3, one.members())
-    for writer in writers:
-        writer.nodes = [founders[0], founders[2], fourth]
     time.sleep(2)
     founders[2].end(signal.SIGKILL)
     check("two of the three go on", eventually(lambda: fourth.ctl("put", "b", "1").ok, 10))

@@ -49,6 +49,9 @@ extension Facade {
     /// perhaps later: a health check asks the region.
     func onHTTP(_ request: HTTPRequest, respond: @escaping (HTTPResponse) -> Void) {
         let target = HTTPTarget(request.target)
+        if request.method == "POST", target.path == "/polder/members/drain" {
+            return onDrain(request, target, respond)
+        }
         guard isPage(target.path) else { return respond(.refusal(404, "404 page not found")) }
         // As in etcd, these two do not care.
         let takesAll = target.path == "/metrics" || target.path == "/debug/vars"
@@ -110,6 +113,31 @@ extension Facade {
             }
         }
         return json.text
+    }
+
+    /// `?id=<hexadecimal>&drained=true|false`: any node takes it, the directory decides.
+    private func onDrain(
+        _ request: HTTPRequest, _ target: HTTPTarget, _ respond: @escaping (HTTPResponse) -> Void
+    ) {
+        if let refusal = refusal(request) { return respond(refusal) }
+        func say(_ status: Int, _ text: String) {
+            respond(
+                HTTPResponse(
+                    status: status, contentType: "text/plain; charset=utf-8", text + "\n"))
+        }
+        guard let id = target.value("id").flatMap({ UInt64($0, radix: 16) }),
+            let isDrained = target.value("drained").flatMap(Bool.init)
+        else { return say(400, "expected ?id=<member's id>&drained=true or false") }
+        submit(.members(.drain(id, isDrained))) { response in
+            switch response {
+            case .members: say(200, isDrained ? "drained" : "not drained")
+            case .failed(let error):
+                say(error.isOfTheRegion ? 503 : 409, error.failure.text)
+            case .transaction, .leaseGranted, .leaseRevoked, .leaseKeptAlive, .leaseTimeToLive,
+                .leases, .compacted, .replicated, .auth:
+                say(500, "polder: an answer to something else")
+            }
+        }
     }
 
     /// Nil: the request is root's, or authentication is off.

@@ -93,6 +93,8 @@ extension JSONWriter {
                     json.member("version", member.version)
                     json.member(
                         "sequencer", status.sequencer != nil && status.sequencer == member.node)
+                    json.member("learner", member.isLearner)
+                    json.member("drained", member.isDrained)
                     json.list("clientURLs") { json in member.clientURLs.forEach { json.value($0) } }
                     json.list("peerURLs") { json in member.peerURLs.forEach { json.value($0) } }
                 }

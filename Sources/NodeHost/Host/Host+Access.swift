@@ -166,7 +166,7 @@ extension Host: NodeAccess {
             peerURLs: member.peerURLs, node: member.node,
             isHealthy: isMe || (member.isStarted && !node.suspects(member.node)),
             version: isMe ? PolderVersion.text : versions[peer] ?? "",
-            isLearner: member.isLearner)
+            isLearner: member.isLearner, isDrained: member.isDrained)
     }
 
     private func problems(_ status: NodeStatus) -> [String] {

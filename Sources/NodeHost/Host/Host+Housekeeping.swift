@@ -43,6 +43,7 @@ extension Host {
         if isMuch || isOld { flush(written: written, at: now) }
         lookAtSize()
         lookAtCertificates()
+        publish()
     }
 
     /// Whoever renews certificates writes the files, one after the other, and tells nobody: they are read

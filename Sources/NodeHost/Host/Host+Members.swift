@@ -87,14 +87,19 @@ extension Host {
 
     /// What etcd calls publishing: the list shows our name and where clients find us.
     func publish() {
-        guard !isPublishing, let own = members.members.first(where: { $0.node == identity.node })
+        guard !isPublishing, !isStopping, let own = members.members.first(where: { $0.node == identity.node })
         else { return }
         let urls = configuration.me?.clientURLs ?? []
         let name = configuration.nodeName.isEmpty ? own.name : configuration.nodeName
-        guard own.name != name || (!urls.isEmpty && own.clientURLs != urls) else { return }
+        // Once in any case: who starts is not drained any more.
+        guard !hasPublished || own.name != name || (!urls.isEmpty && own.clientURLs != urls) else {
+            return
+        }
         isPublishing = true
-        askDirectory(.publish(identity.node, name: name, clientURLs: urls), within: .seconds(5)) { _ in
+        let said = urls.isEmpty ? own.clientURLs : urls
+        askDirectory(.publish(identity.node, name: name, clientURLs: said), within: .seconds(5)) {
             self.isPublishing = false
+            if case .members = $0 { self.hasPublished = true }
         }
     }
 

@@ -202,6 +202,7 @@ final class FakeNode: NodeAccess {
                 case .remove(let id): try members.remove(id)
                 case .update(let id, let urls): try members.update(id, peerURLs: urls)
                 case .promote(let id): try members.promote(id) { _ in true }
+                case .drain(let id, let isDrained): try members.drain(id, isDrained)
                 }
                 return .members(members, subject: subject)
             } catch {
