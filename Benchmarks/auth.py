@@ -11,7 +11,8 @@ import argparse, os, shutil, statistics, subprocess, sys, tempfile, threading, t
 
 import grpc as grpcio
 
-from servers import Server, field, free_base, get, grpc, put, wait_for
+from load import grpc
+from servers import Server, field, free_base, get, put, wait_for
 
 
 def cpu_of(pid):

@@ -34,7 +34,7 @@ def arguments():
     parser.add_argument("--requests", type=int, default=20000, help="of a closed loop, a round")
     parser.add_argument("--clients", default="64x1,64x16", help="connections x streams of closed loops")
     parser.add_argument("--rates", default="5000,10000", help="requests a second of open loops")
-    parser.add_argument("--seconds", type=float, default=5, help="of an open loop, a round")
+    parser.add_argument("--seconds", type=float, default=3, help="of an open loop, a round")
     parser.add_argument("--tls", action="store_true", help="open loops over TLS; other rows are left out")
     parser.add_argument("--idle-seconds", type=float, default=10)
     parser.add_argument("--memory-keys", type=int, default=1_000_000)
