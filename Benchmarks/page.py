@@ -125,7 +125,7 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding
 h1{font-size:1.5rem}h2{font-size:1.05rem;margin:2.2rem 0 .3rem}p{margin:.2rem 0}
 table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
 th,td{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #ddd}th{font-weight:600}
-.targets td,.targets th{text-align:left}.targets i{display:inline-block;height:.7rem}
+.targets td,.targets th{text-align:left}.targets td:last-child{white-space:nowrap}.targets i{display:inline-block;height:.7rem}
 td small{display:block;color:#777}
 .met td:last-child,p.met{color:#1a7f37}.missed td:last-child,p.missed{color:#c0392b;font-weight:600}
 .bar{position:relative;height:1.5rem;background:#f2f2f2;margin:.15rem 0}

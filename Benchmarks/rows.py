@@ -209,7 +209,7 @@ def prepare_pages(server, bench):
 def run_pages(server, bench, requests=400):
     cpu, wall, report = measured(server, lambda: load.run(
         server, "--prepared", prefix="page/", keys=100_000, size=64, mix="page", limit=500, rate=0,
-        outstanding=2, connections=2, requests=requests, seconds=120, warm=0, timeout=60))
+        outstanding=1, connections=1, requests=requests, seconds=120, warm=0, timeout=60))
     return {"cpuMicros": cpu / requests * 1e6, "perSecond": requests / wall, "p50": report["all"]["p50"],
             "p99": report["all"]["p99"], "max": report["all"]["max"], "rssMB": rss_mb(server.pids)}
 

@@ -2,6 +2,15 @@
 struct Requests {
     let keys: KeySpace
     let pageLimit: Int
+    /// At which the first page of the walk was read.
+    private let walk: UnsafeMutablePointer<Int64>
+
+    init(keys: KeySpace, pageLimit: Int) {
+        self.keys = keys
+        self.pageLimit = pageLimit
+        walk = .allocate(capacity: 1)
+        walk.initialize(to: 0)
+    }
 
     /// Enough for every request of these keys.
     var bodyCapacity: Int { keys.keyBytes * 4 + keys.valueBytes + 128 }
@@ -21,12 +30,20 @@ struct Requests {
         case .page:
             let start = to.count
             to.count += 5
-            // The first page starts at the prefix; the others go on behind the last key they saw, at a
-            // revision of the past.
-            to.bytes(1, keys.key, exchange.key == 0 ? keys.prefixBytes : keys.keyBytes)
+            // The first page starts at the prefix; the others from the least key above the last one they
+            // saw (a zero byte behind it), at the first one's revision: as clients of etcd do it.
+            if exchange.key == 0 {
+                to.bytes(1, keys.key, keys.prefixBytes)
+            } else {
+                keys.setKey(exchange.key - 1)
+                to.nested(1, length: keys.keyBytes + 1)
+                (to.base + to.count).update(from: keys.key, count: keys.keyBytes)
+                to.count += keys.keyBytes
+                to.byte(0)
+            }
             to.bytes(2, keys.end, keys.prefixBytes)
             if pageLimit > 0 { to.number(3, UInt64(pageLimit)) }
-            if exchange.key > 0, exchange.floor > 0 { to.number(4, UInt64(exchange.floor)) }
+            if exchange.key > 0, walk.pointee > 0 { to.number(4, UInt64(walk.pointee)) }
             let length = to.count - start - 5
             to.count = start
             to.grpcPrefix(length: length)
@@ -128,6 +145,7 @@ struct Requests {
             guard answer.pairs >= expected, answer.count >= left else {
                 return .wrong("a page of \(answer.pairs) of \(answer.count)")
             }
+            if exchange.key == 0 { walk.pointee = answer.revision }
         case .get, .stale:
             guard answer.pairs == 1 else { return .wrong("\(answer.pairs) keys instead of one") }
             if exchange.kind == .get, answer.modRevision < exchange.keyFloor {
