@@ -43,6 +43,27 @@ import Testing
         #expect(wire.client.goAways.isEmpty)
     }
 
+    /// What grpc-go's client does: a ping with the first data after the answer to the last one.
+    @Test func `pings while one large answer flows are measurements too`() throws {
+        var settings = HTTP2Settings()
+        settings.streamWindowBytes = 65_535
+        let wire = try Wire(client: settings)
+        wire.handler.onMessage = { [server = wire.server] call, _ in
+            server.send(Bytes([UInt8](repeating: 1, count: 5_000_000)), to: call)
+            server.finish(call)
+        }
+        let stream = wire.client.call("/etcdserverpb.KV/Range", ["x"])
+        for i in 0..<400 where wire.client.answers[stream]?.status == nil {
+            wire.client.session.ping(UInt64(i))
+            try wire.channel.writeInbound(wire.client.bytes())
+            wire.loop.run()
+            _ = try wire.fromServer().withUnsafeReadableBytes { wire.client.session.feed($0) }
+        }
+        #expect(wire.client.goAways.isEmpty)
+        #expect(wire.client.answers[stream]?.messages.map(\.count) == [5_000_000])
+        #expect(wire.client.pongs.count > 10)
+    }
+
     @Test(arguments: [200_000, 1_048_700, 5_000_000])
     func `a socket that takes everything at once is given all there is`(size: Int) throws {
         var settings = HTTP2Settings()

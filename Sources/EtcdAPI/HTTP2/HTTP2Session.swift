@@ -56,6 +56,9 @@ package final class HTTP2Session {
     @exclusivity(unchecked) package var delegate: (any HTTP2SessionDelegate)?
     @exclusivity(unchecked) package private(set) var openStreams = 0
     @exclusivity(unchecked) package private(set) var isClosed = false
+    /// A frame with headers or data went out; cleared by who wants to know. When it was put into line
+    /// says nothing: a large answer flows for seconds.
+    @exclusivity(unchecked) package var hasSentFrames = false
     /// Sum over all streams of what is sent and not yet drained.
     @exclusivity(unchecked) package private(set) var bufferedBytes = 0
 
@@ -567,8 +570,10 @@ extension HTTP2Session {
             }
             return 0
         }
+        // DATA is 0, HEADERS 1.
+        guard frame.pointee.hd.type <= UInt8(NGHTTP2_HEADERS.rawValue) else { return 0 }
+        hasSentFrames = true
         guard frame.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0,
-            frame.pointee.hd.type <= UInt8(NGHTTP2_HEADERS.rawValue),
             let stream = stream(frame.pointee.hd.stream_id), !stream.pointee.hasPeerEnded
         else { return 0 }
         // Answered before the request was complete: the client need not send the rest

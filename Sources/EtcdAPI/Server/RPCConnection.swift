@@ -11,8 +11,6 @@ final class RPCConnection: HTTP2ConnectionDelegate {
     private let isSecure: Bool
     /// Waits in the server's list for a flush.
     @exclusivity(unchecked) var isDirty = false
-    /// A frame with headers or data went out since the last ping came in.
-    @exclusivity(unchecked) var hasWritten = false
 
     @exclusivity(unchecked) private var head = RequestHead()
     private var exchanges: [Int32: HTTP2Exchange] = [:]
@@ -174,13 +172,13 @@ final class RPCConnection: HTTP2ConnectionDelegate {
 
     // MARK: Pings
 
-    /// grpc-go's enforcement: a ping soon after another is a strike, unless we have sent something in
+    /// grpc-go's enforcement: a ping soon after another is a strike, unless headers or data went out in
     /// between (then the client measures the line); the third too many ends the connection.
     func onPing() {
         let now = channel?.lastRead ?? server.loop.now
         defer { lastPing = now }
-        if hasWritten {
-            hasWritten = false
+        if session.hasSentFrames {
+            session.hasSentFrames = false
             pingStrikes = 0
             return
         }

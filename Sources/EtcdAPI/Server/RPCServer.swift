@@ -304,7 +304,6 @@ package final class RPCServer: @unchecked Sendable {
 
     /// Something waits to be written: at the end of the running read, or of the loop's tick.
     func wrote(_ connection: RPCConnection) {
-        connection.hasWritten = true
         guard !connection.isDirty, connection.channel?.flushesByItself != true else { return }
         connection.isDirty = true
         dirty.append(connection.slot)
