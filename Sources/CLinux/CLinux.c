@@ -1,10 +1,12 @@
 #define _GNU_SOURCE
 #include "CLinux.h"
 #include <arpa/inet.h>
+#include <arpa/nameser.h>
 #include <crypt.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <resolv.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,10 @@ int polder_receive_signals(const int *signals, int count) {
 int polder_take_signal(int descriptor) {
   struct signalfd_siginfo info;
   return read(descriptor, &info, sizeof info) == sizeof info ? (int)info.ssi_signo : 0;
+}
+
+int polder_query_srv(const char *name, unsigned char *answer, int size) {
+  return res_query(name, ns_c_in, ns_t_srv, answer, size);
 }
 
 int polder_accept(int listener) { return accept4(listener, 0, 0, SOCK_CLOEXEC); }

@@ -100,7 +100,7 @@ import Testing
             return answer.alarms.map(\.memberID)
         }
         #expect(try ask(.activate, .nospace) == [7])
-        #expect(try ask(.activate, .nospace) == [])
+        #expect(try ask(.activate, .nospace) == [7])
         #expect(try ask(.get, .none) == [7])
         #expect(try ask(.get, .nospace, member: 99) == [7])
         #expect(try ask(.get, .corrupt) == [])

@@ -234,6 +234,75 @@ import Testing
         #expect(usual == HostConfiguration.Limits())
     }
 
+    // MARK: Discovery
+
+    /// An answer of DNS: its question, then a record for each target, whose end is the question's.
+    private func dns(_ targets: [(String, UInt16)], domain: String = "example.com") -> [UInt8] {
+        func name(_ text: String) -> [UInt8] {
+            text.split(separator: ".").flatMap { [UInt8($0.utf8.count)] + Array($0.utf8) }
+        }
+        var out: [UInt8] = [0, 1, 0x81, 0x80, 0, 1, 0, UInt8(targets.count), 0, 0, 0, 0]
+        out += name("_etcd-server._tcp")
+        let end = UInt8(out.count)
+        out += name(domain) + [0, 0, 33, 0, 1]
+        for (target, port) in targets {
+            let data: [UInt8] =
+                [0, 0, 0, 0, UInt8(port >> 8), UInt8(port & 0xFF)] + name(target) + [0xC0, end]
+            out += [0xC0, 12, 0, 33, 0, 1, 0, 0, 0, 60, 0, UInt8(data.count)] + data
+        }
+        return out
+    }
+
+    private func discovered(
+        _ words: [String], secure: [UInt8]? = nil, plain: [UInt8]? = nil
+    ) throws -> EtcdPlan {
+        try EtcdPlan(
+            try arguments(["--discovery-srv", "example.com"] + words),
+            resolver: EtcdResolver(
+                services: { name in
+                    switch name {
+                    case "_etcd-server-ssl._tcp.example.com": secure
+                    case "_etcd-server._tcp.example.com", "_etcd-server-blue._tcp.example.com": plain
+                    default: nil
+                    }
+                },
+                address: { host in
+                    ["a.example.com": "10.0.0.1", "b.example.com": "10.0.0.2"][host] ?? host
+                }))
+    }
+
+    @Test func `the members are those of DNS, and every node counts them alike`() throws {
+        let answer = dns([("b", 2380), ("a", 2380)])
+        #expect(
+            ServiceRecord.parse(answer) == [
+                ServiceRecord(target: "b.example.com", port: 2380),
+                ServiceRecord(target: "a.example.com", port: 2380),
+            ])
+        func node(_ name: String, _ address: String, _ more: [String] = []) throws -> EtcdPlan {
+            let peer = "http://\(address):2380"
+            return try discovered(
+                ["--name", name, "--initial-advertise-peer-urls", peer, "--listen-peer-urls",
+                    "http://0.0.0.0:2380"] + more, plain: answer)
+        }
+        let one = try node("one", "10.0.0.1"), two = try node("two", "10.0.0.2")
+        #expect(one.configuration.clusterID == two.configuration.clusterID)
+        #expect(one.configuration.nodeID == NodeID(1) && two.configuration.nodeID == NodeID(2))
+        #expect(one.configuration.members.map(\.name) == ["one", "b.example.com:2380"])
+        #expect(one.configuration.members.map(\.peer) == two.configuration.members.map(\.peer))
+        #expect(try node("one", "10.0.0.1", ["--discovery-srv-name", "blue"]).members.members.count == 2)
+        #expect(throws: ConfigurationError.self) { try node("three", "10.0.0.3") }
+        #expect(throws: ConfigurationError.self) { try discovered([]) }
+        #expect(throws: ConfigurationError.self) {
+            try discovered(
+                ["--initial-advertise-peer-urls", "http://10.0.0.1:2380"], secure: answer)
+        }
+        for length in 0..<answer.count { _ = ServiceRecord.parse(Array(answer.prefix(length))) }
+        // Names that end where they begin.
+        var loop = answer
+        loop[answer.count - 1] = UInt8(answer.count - 2)
+        #expect(ServiceRecord.parse(loop) == nil)
+    }
+
     // MARK: Errors
 
     @Test(arguments: [
@@ -243,7 +312,12 @@ import Testing
         (["serve"], "etcd: \"serve\" is not a valid flag"),
         (["--max-txn-ops", "many"], "etcd: --max-txn-ops: \"many\" is not a whole number"),
         (["--client-cert-auth=maybe"], "etcd: --client-cert-auth: \"maybe\" is not true or false"),
-        (["--discovery-srv", "example.com"], "etcd: --discovery-srv: not supported yet"),
+        (["--discovery", "https://discovery.example/1"],
+            "etcd: --discovery: there is no discovery service: name the members with --initial-cluster, "
+                + "or by SRV records with --discovery-srv"),
+        (["--discovery-srv", "example.com", "--initial-cluster", "default=http://h:1"],
+            "etcd: --discovery-srv: multiple discovery or bootstrap flags are set. Choose one of "
+                + "\"initial-cluster\" or \"discovery-srv\""),
         (["--heartbeat-interval", "300"],
             "etcd: --election-timeout: [1000ms] should be at least as 5 times as "
                 + "--heartbeat-interval[300ms]"),

@@ -22,6 +22,10 @@ int polder_accept(int listener);
 /// changes with what else is imported.)
 int polder_listen_on_loopback(int port);
 
+/// Asks the system's resolver for the SRV records of a name: the whole answer as it came (RFC 1035), cut to
+/// `size`; its length, or -1.
+int polder_query_srv(const char *name, unsigned char *answer, int size);
+
 /// Makes the calling thread nicer.
 int polder_lower_priority(int by);
 

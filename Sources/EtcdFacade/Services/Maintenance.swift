@@ -104,7 +104,7 @@ extension Facade {
         }
     }
 
-    /// GET lists by kind, whoever's they are; the others answer with the alarm that they changed.
+    /// GET lists by kind, whoever's they are; the others answer with the alarm in question.
     func onAlarm(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
         let numbers = try NumberFields(message)
         if numbers[1] != 0 { try requireRoot(call) }
@@ -116,7 +116,10 @@ extension Facade {
         case 1, 2:
             if let kind {
                 let alarm = Alarm(memberID: member, kind: kind)
-                if node.setAlarm(alarm, isRaised: numbers[1] == 1) { told = [alarm] }
+                let isRaised = numbers[1] == 1
+                let hasChanged = node.setAlarm(alarm, isRaised: isRaised)
+                // etcd tells of one that was raised before, too.
+                if hasChanged || isRaised && node.status.alarms.contains(alarm) { told = [alarm] }
             }
         default: throw EtcdError.unknownMethod.failure
         }

@@ -193,7 +193,7 @@ package struct EtcdArguments: Equatable, Sendable {
             else { continue }
             switch flag.use {
             case .honoured: break
-            case .refused: throw refuse(flag.name, "not supported yet")
+            case .refused(let reason): throw refuse(flag.name, reason)
             case .ignored(let reason):
                 warn("flag is ignored", ["flag": "--" + flag.name, "reason": reason])
             }

@@ -8,7 +8,7 @@ struct EtcdFlag: Sendable {
         /// Harmless to leave out: a warning says so if it differs from etcd's default.
         case ignored(String)
         /// Leaving it out would be unsafe or surprising: an error if it differs from etcd's default.
-        case refused
+        case refused(String)
     }
 
     let name: String
@@ -84,7 +84,8 @@ struct EtcdFlag: Sendable {
             ("auto-compaction-retention", "0"), ("auto-compaction-mode", "periodic"),
             ("quota-backend-bytes", "0"), ("cipher-suites", ""),
             ("client-cert-allowed-hostname", ""), ("peer-cert-allowed-cn", ""),
-            ("peer-cert-allowed-hostname", ""), ("metrics", "basic"),
+            ("peer-cert-allowed-hostname", ""), ("metrics", "basic"), ("discovery-srv", ""),
+            ("discovery-srv-name", ""),
         ])
         + flags(.honoured, .boolean, [
             ("enable-grpc-gateway", "true"), ("client-cert-auth", "false"),
@@ -107,12 +108,17 @@ struct EtcdFlag: Sendable {
         ])
 
     private static let refused: [EtcdFlag] =
-        flags(.refused, .boolean, [
-            ("force-new-cluster", "false"),
+        flags(.refused("not supported yet"), .boolean, [("force-new-cluster", "false")])
+        + flags(
+            .refused(
+                "there is no discovery service: name the members with --initial-cluster, or by SRV "
+                    + "records with --discovery-srv"),
+            .text, [("discovery", ""), ("discovery-token", ""), ("discovery-endpoints", "")])
+        + flags(.refused("not supported yet"), .text, [
+            ("peer-client-cert-file", ""), ("peer-client-key-file", ""),
         ])
-        + flags(.refused, .text, [
-            ("discovery", ""), ("discovery-srv", ""), ("discovery-token", ""),
-            ("discovery-endpoints", ""), ("peer-client-cert-file", ""), ("peer-client-key-file", ""), ("proxy", "off"),
+        + flags(.refused("there are no proxies: every node serves every client"), .text, [
+            ("proxy", "off"),
         ])
 
     private static let ignored: [EtcdFlag] =
@@ -129,7 +135,7 @@ struct EtcdFlag: Sendable {
         ])
         + flags(.ignored("there is no such thing here"), .text, [
             ("client-cert-file", ""), ("client-key-file", ""),
-            ("discovery-fallback", "proxy"), ("discovery-proxy", ""), ("discovery-srv-name", ""),
+            ("discovery-fallback", "proxy"), ("discovery-proxy", ""),
             ("discovery-cert", ""), ("discovery-key", ""), ("discovery-cacert", ""),
             ("discovery-user", ""), ("discovery-password", ""), ("local-address", ""),
             ("backend-bbolt-freelist-type", "map"), ("v2-deprecation", "not-yet"),

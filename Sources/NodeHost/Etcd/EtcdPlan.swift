@@ -15,9 +15,10 @@ package struct EtcdPlan: Equatable, Sendable {
 
     /// `restored`: what the data directory knows already; it wins over the flags, as with etcd.
     package init(
-        _ arguments: EtcdArguments, restored: EtcdMembers? = nil
+        _ arguments: EtcdArguments, restored: EtcdMembers? = nil,
+        resolver: EtcdResolver = .system
     ) throws(ConfigurationError) {
-        var builder = Builder(arguments: arguments)
+        var builder = Builder(arguments: arguments, resolver: resolver)
         try builder.readMembers(restored)
         try builder.readListeners()
         try builder.readPeers()
@@ -35,6 +36,7 @@ package struct EtcdPlan: Equatable, Sendable {
 
 private struct Builder {
     var arguments: EtcdArguments
+    let resolver: EtcdResolver
     var configuration = HostConfiguration()
     var selfSigned: [SelfSignedFiles] = []
     /// Of the https URLs to listen on, as they were given.
@@ -98,7 +100,9 @@ private struct Builder {
         let name = arguments.text("name"), flag = "initial-cluster"
         let advertised = try arguments.urls("initial-advertise-peer-urls")
         var cluster: [(name: String, urls: [EtcdURL])] = [(name: name, urls: advertised)]
-        if arguments.isGiven(flag) {
+        if arguments.nonempty("discovery-srv") != nil {
+            cluster = try arguments.discoveredCluster(advertised, resolver)
+        } else if arguments.isGiven(flag) {
             cluster = try arguments.initialCluster()
             guard let me = cluster.first(where: { $0.name == name }) else {
                 throw arguments.refuse(
@@ -130,9 +134,14 @@ private struct Builder {
             found.append(.init(id: NodeID(number), name: name, peer: urls[0].address))
         }
         let token = arguments.text("initial-cluster-token")
+        // What DNS names, every node names by its own name: they agree on the rest.
+        var named = found
+        if arguments.nonempty("discovery-srv") != nil {
+            for index in named.indices { named[index].name = "" }
+        }
         return EtcdMembers(
             clusterName: token.isEmpty ? "etcd-cluster" : token,
-            clusterID: EtcdMembers.clusterID(token: token, members: found),
+            clusterID: EtcdMembers.clusterID(token: token, members: named),
             node: found.first { $0.name == name }?.id ?? NodeID(1),
             partitions: HostConfiguration().partitions, isPeerSecure: isSecure, members: found)
     }
