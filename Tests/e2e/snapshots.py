@@ -194,6 +194,44 @@ def imports(check, options, etcds):
             p.remove()
 
 
+def imports_for_serve(check, options, etcds):
+    """The same for nodes that are started with a configuration file."""
+    version, etcd, etcdctl, _ = etcds[-1]
+    p = Place(options, 4)
+    try:
+        print(f"      from etcd {version}, three nodes of polder serve", flush=True)
+        p.start("source", 3, [etcd])
+        e = ctl(etcdctl, p.url(3))
+        fill(e)
+        seen, path, names = picture(e), f"{p.dir}/etcd.db", ["n1", "n2", "n3"]
+        e("snapshot", "save", path)
+        nodes = "".join(f'  - {{id: {i + 1}, name: {n}, peer: "127.0.0.1:{p.port(i) + 1}", '
+                        f'client: ["{p.url(i)}"]}}\n' for i, n in enumerate(names))
+        for i, name in enumerate(names):
+            with open(f"{p.dir}/{name}.yaml", "w") as f:
+                f.write(f"""cluster: {{name: imported-{os.getpid()}}}
+region: {{id: 1, name: r1}}
+node: {{id: {i + 1}, name: {name}}}
+dataDir: {p.dir}/{name}
+listen: {{client: "127.0.0.1:{p.port(i)}", peer: "127.0.0.1:{p.port(i) + 1}"}}
+nodes:
+{nodes}""")
+            done = run([options.polder, "snapshot", "import", path, "-c", f"{p.dir}/{name}.yaml"])
+            check(f"import -c for {name}", done.ok and f"revision {seen['revision']}" in done.out, done)
+        for name in names:
+            log = open(f"{p.dir}/{name}.log", "ab")
+            p.processes[name] = subprocess.Popen(
+                [options.polder, "serve", "-c", f"{p.dir}/{name}.yaml"], stdout=log, stderr=log)
+            log.close()
+        here = ctl(etcdctl, p.url(1))
+        check("the region serves", eventually(lambda: here("get", "x").ok, 15), p.log("n2"))
+        check("the same keys, revisions and leases", picture(here) == seen, (picture(here), seen))
+        next_ = here("put", "new", "x", "-w", "json").json["header"]["revision"]
+        check("writes go on at the next revision", next_ == seen["revision"] + 1, next_)
+    finally:
+        p.remove()
+
+
 def users(check, options, etcds):
     """Users and roles, there and back again."""
     version, etcd, etcdctl, restorer = etcds[-1]
@@ -294,6 +332,65 @@ def mirrors(check, options, etcds):
         p.remove()
 
 
+def mirrors_securely(check, options, etcds):
+    """Over TLS on both sides, while the source forgets its history: behind the mirror's back, too."""
+    version, etcd, etcdctl, _ = etcds[-1]
+    p = Place(options, 2)
+    try:
+        print(f"      mirror from etcd {version} over TLS, with compactions", flush=True)
+        for name in ("node", "client"):
+            run([options.polder, "certs", "create", "--dir", p.dir + "/certs", "--name", name,
+                 "--ip", "127.0.0.1"])
+        ca, cert, key = (f"{p.dir}/certs/{n}" for n in ("ca.crt", "client.crt", "client.key"))
+        tls = [f"--cacert={ca}", f"--cert={cert}", f"--key={key}"]
+        urls = [f"https://127.0.0.1:{p.port(i)}" for i in range(2)]
+        for i, (name, program) in enumerate((("source", [etcd]), ("n1", [options.polder, "etcd"]))):
+            words = [w.replace("client-urls=http:", "client-urls=https:") for w in p.flags(name, i)]
+            log = open(f"{p.dir}/{name}.log", "ab")
+            p.processes[name] = subprocess.Popen(
+                [*program, *words, f"--cert-file={p.dir}/certs/node.crt",
+                 f"--key-file={p.dir}/certs/node.key", f"--trusted-ca-file={ca}", "--client-cert-auth"],
+                stdout=log, stderr=log)
+            log.close()
+
+        def secure(url):
+            return lambda *words: run([etcdctl, f"--endpoints={url}", "--command-timeout=20s", *tls, *words])
+        source, there = secure(urls[0]), secure(urls[1])
+        check("both are up", all(eventually(lambda: e("get", "x").ok, 10) for e in (source, there)),
+              p.log("n1"))
+
+        def compact():
+            got = source("put", "mark", "x", "-w", "json").json["header"]["revision"]
+            return source("compact", str(got)).ok
+        for i in range(60):
+            source("put", f"key/{i:02}", "x" * 200)
+        words = [options.polder, "mirror", f"--from={urls[0]}", f"--to={urls[1]}", f"--state={p.dir}/state",
+                 "--interval=1s"]
+        for side in ("from", "to"):
+            words += [f"--{side}-cacert={ca}", f"--{side}-cert={cert}", f"--{side}-key={key}"]
+        bare = run([w for w in words if "-cert=" not in w and "-key=" not in w] + ["--cut-over"], timeout=60)
+        check("without a certificate it is refused", not bare.ok, bare)
+        for _ in range(2):
+            mirror = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+            for i in range(20):
+                source("put", f"key/{i:02}", f"again {time.time()}")
+                if i % 5 == 4:
+                    check("the source forgets its history", compact())
+            time.sleep(2)
+            mirror.kill()
+            mirror.wait()
+            # What happens now the mirror can only see by looking at everything once more.
+            source("del", "key/30", "key/35")
+            source("put", "key/3x", "new")
+            compact()
+        done = run([*words, "--cut-over"], timeout=300)
+        check("cut-over", done.ok and "clients may switch" in done.out, done)
+        a, b = source("get", "", "--prefix").out, there("get", "", "--prefix").out
+        check("nothing is lost, and what was deleted is gone", a == b and "key/31" not in b, (a[-300:], b[-300:]))
+    finally:
+        p.remove()
+
+
 def run_all(check, options):
     etcds = real_etcds()
     if not etcds:
@@ -301,5 +398,7 @@ def run_all(check, options):
         return
     saves(check, options, etcds)
     imports(check, options, etcds)
+    imports_for_serve(check, options, etcds)
     users(check, options, etcds)
     mirrors(check, options, etcds)
+    mirrors_securely(check, options, etcds)

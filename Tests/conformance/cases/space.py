@@ -50,8 +50,10 @@ QUOTA = ["--quota-backend-bytes", str(24 << 20)]
 def quota(t):
     t.record("refused with", fill(t))
     time.sleep(0.5)
-    t.call("Alarm", label="alarms")
-    t.call("Alarm", {"alarm": "CORRUPT"}, label="alarms of another kind")
+    # How many writes were taken before is a matter of time: so are the headers' revisions.
+    for label, request in (("alarms", {}), ("alarms of another kind", {"alarm": "CORRUPT"})):
+        alarms = t.call("Alarm", request, quiet=True)
+        t.record(label, [a.get("alarm") for a in (alarms or {}).get("alarms", [])])
     for label, name, request in (
             ("put", "Put", {"key": "a"}), ("grant", "LeaseGrant", {"TTL": 60}),
             ("txn that puts", "Txn", {"success": [P("a", "1")]}),
@@ -59,8 +61,8 @@ def quota(t):
         t.call(name, request, label=label)
     for label, name, request in (
             ("get", "Range", {"key": "k0000", "count_only": True}),
-            ("delete", "DeleteRange", {"key": "k0000"}),
-            ("txn that deletes", "Txn", {"success": [D("k0001")]})):
+            ("delete", "DeleteRange", {"key": "k0000"})):
+        # (etcd may refuse a transaction that only deletes: it looks at the size once more.)
         answer = t.call(name, request, quiet=True)
         t.record(label, answer is not None)
     status = t.call("Status", quiet=True)
