@@ -108,7 +108,7 @@ let package = Package(
         library(
             "MicroBenchmarks",
             [
-                "Primitives", "Consensus", "Partitioning", "GeoReplication", "Storage", "EtcdAPI",
+                "Primitives", "Consensus", "Partitioning", "GeoReplication", "Node", "Storage", "EtcdAPI",
                 "EtcdFacade", "CAllocations", nioCore, nioEmbedded,
             ]),
         .executableTarget(

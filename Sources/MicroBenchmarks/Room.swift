@@ -67,5 +67,5 @@ package struct Room {
 
     private func clock() -> UInt64 { waits ? polder_now() : polder_thread_cpu() }
 
-    package static var all: [Room] { doorRooms + pureRooms + storageRooms }
+    package static var all: [Room] { doorRooms + coreRooms + pureRooms + storageRooms }
 }
