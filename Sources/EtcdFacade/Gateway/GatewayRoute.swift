@@ -29,7 +29,7 @@ struct GatewayRoute: Sendable {
             return try message.serializedBytes()
         }
         encode = { bytes in
-            let message = try Response(serializedBytes: bytes.array)
+            let message = try Response(serializedBytes: bytes.array, options: Self.reading)
             return try message.jsonUTF8Bytes(options: Self.encoding)
         }
     }
@@ -38,8 +38,18 @@ struct GatewayRoute: Sendable {
     private static let decoding: JSONDecodingOptions = {
         var options = JSONDecodingOptions()
         options.ignoreUnknownFields = true
+        options.messageDepthLimit = depthMax
         return options
     }()
+
+    private static let reading: BinaryDecodingOptions = {
+        var options = BinaryDecodingOptions()
+        options.messageDepthLimit = depthMax
+        return options
+    }()
+
+    /// A transaction takes two levels for each one that it is nested, and an operation of its budget.
+    private static let depthMax = 300
 
     /// As it writes: names as in the .proto files, 64-bit numbers as strings, nothing for defaults.
     private static let encoding: JSONEncodingOptions = {
