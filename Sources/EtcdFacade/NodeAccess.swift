@@ -231,6 +231,8 @@ package struct NodeStatus: Sendable {
     package var isReady = false
     /// This node votes for nothing.
     package var isLearner = false
+    /// What all builds of the region know, so that it may be used.
+    package var featureLevel = FeatureLevel.first
     package var problems: [String] = []
     /// Of all members of the region, as far as this node has heard.
     package var alarms: [Alarm] = []

@@ -202,6 +202,12 @@ extension Node {
             return
         }
         if case .members = applied { membersChanged(into: &effects) }
+        if case .rehearsed = applied {
+            invariant(
+                configuration.featureLevel > FeatureLevel.own,
+                "an entry of a later feature level reached a build of level "
+                    + "\(configuration.featureLevel)")
+        }
         guard case .compacted(let revision) = applied else { return }
         compactRevision = max(compactRevision, revision)
         sequencer?.compacted(revision)

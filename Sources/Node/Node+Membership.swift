@@ -89,8 +89,8 @@ extension Node {
         case .drain(let id, let isDrained):
             try list.drain(id, isDrained)
             return id
-        case .publish(let node, let name, let urls):
-            list.publish(node, name: name, clientURLs: urls)
+        case .publish(let node, let name, let urls, let level):
+            try list.publish(node, name: name, clientURLs: urls, level: level)
             return 0
         case .admit(let asker):
             try list.admit(asker) { $0 == node || !detector.suspects($0) && knownNodes.contains($0) }
@@ -125,6 +125,7 @@ extension Node {
         let isReluctant = list.version > 0 && !list.mayLead(node)
         for i in groups.indices { groups[i].isReluctant = isReluctant }
         membershipAt = now
+        rehearse(list)
         if let change = memberChange, change.version <= list.version {
             memberChange = nil
             if change.waits {
@@ -256,6 +257,13 @@ extension Node {
             groups.allSatisfy { $0.term == nil || $0.isInSync(other) }
         }
         return ready.first ?? wanted.first ?? (isChoosy ? nil : others.first)
+    }
+
+    /// A build that pretends to be the next one (`NodeConfiguration.featureLevel`) does, once the
+    /// region's level allows it, what builds of the level before could not stand.
+    private mutating func rehearse(_ list: RegionMembers) {
+        guard list.level > FeatureLevel.own, groups[0].isLeading else { return }
+        region.proposals.append((.directory, EntryBody.rehearsal.encoded()))
     }
 
     // MARK: Who is there

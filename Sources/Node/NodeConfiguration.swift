@@ -22,6 +22,9 @@ package struct NodeConfiguration: Sendable {
     /// Drawn at the start of the process; a restarted node never reuses a request's name (S16).
     package var boot: UInt64
     package var limits: NodeLimits
+    /// What this build says that it knows. More than `FeatureLevel.own` is pretence: a rehearsal of the
+    /// upgrade to a build that does not exist yet.
+    package var featureLevel = FeatureLevel.own
 
     package struct OtherRegion: Sendable, Equatable {
         package var region: RegionID

@@ -95,6 +95,9 @@ package enum EntryBody: Hashable, Sendable {
     case auth(nonce: UInt64, by: Bytes?, AuthCommand)
     /// Directory: the region's members. Counts only if it follows the version before it.
     case members(RegionMembers)
+    /// Directory: has no effect. Stands for whatever the next feature level brings
+    /// (`NodeConfiguration.featureLevel`).
+    case rehearsal
 
     /// `request`: a client's, which this entry carries out.
     package func encoded(for request: RequestMark? = nil) -> Bytes {
@@ -208,6 +211,7 @@ extension ByteWriter {
         case .members(let list):
             byte(64)
             members(list)
+        case .rehearsal: byte(127)
         }
     }
 }
@@ -262,6 +266,7 @@ extension ByteReader {
             }
             return .leaseCheckpoints(list)
         case 64: return .members(try members())
+        case 127: return .rehearsal
         case let tag: throw DecodingError("entry \(tag)")
         }
     }

@@ -333,7 +333,7 @@ package struct Partition: Sendable {
                 wantConfirm(token)
                 overlapDecided(token, into: &effects)
             }
-        case .leaseForgotten, .compacted, .members, .auth: break
+        case .leaseForgotten, .compacted, .members, .rehearsed, .auth: break
         }
         prune()
     }
@@ -355,7 +355,7 @@ package struct Partition: Sendable {
             revision = p.effects.revision
             isPrepared = true
         case .nothing, .begin, .sealed, .aborted, .leaseGranted, .leaseRevoked, .leaseForgotten,
-            .leaseCheckpoints, .compacted, .auth, .members:
+            .leaseCheckpoints, .compacted, .auth, .members, .rehearsed:
             break
         }
         requests.insert(request, revision: revision, slot: slot, isPrepared: isPrepared)

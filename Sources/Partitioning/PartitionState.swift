@@ -110,6 +110,7 @@ package struct PartitionState: Sendable {
         /// nil: done; the state's version tells whether it changed anything.
         case auth(nonce: UInt64, AuthError?)
         case members(RegionMembers)
+        case rehearsed
     }
 
     /// Applies the entry at `slot`; the changes of the store go to `changes`, rows first.
@@ -191,6 +192,7 @@ package struct PartitionState: Sendable {
             changes.append(
                 .putRecord(group, key: Self.membersKey, value: Bytes(writer.bytes)))
             return .members(list)
+        case .rehearsal: return .rehearsed
         case .compact(let revision):
             compactRevision = max(compactRevision, revision)
             return .compacted(revision)

@@ -15,9 +15,12 @@ public struct RegionMembers: Hashable, Sendable {
         public var isLearner: Bool
         /// It leads nothing if others can; until it starts again, or an operator says so.
         public var isDrained: Bool
+        /// What its build knows (`FeatureLevel`), as it said at its last start. 0: nothing said yet.
+        public var level: UInt16
         public init(
             id: UInt64, node: NodeID, token: UInt64, name: String, peerURLs: [String],
-            clientURLs: [String] = [], isLearner: Bool = false, isDrained: Bool = false
+            clientURLs: [String] = [], isLearner: Bool = false, isDrained: Bool = false,
+            level: UInt16 = 0
         ) {
             self.id = id
             self.node = node
@@ -27,6 +30,7 @@ public struct RegionMembers: Hashable, Sendable {
             self.clientURLs = clientURLs
             self.isLearner = isLearner
             self.isDrained = isDrained
+            self.level = level
         }
         public var isStarted: Bool { token != 0 }
     }
@@ -37,11 +41,18 @@ public struct RegionMembers: Hashable, Sendable {
     public var members: [Member]
     /// The last incarnation of each seat ever taken, in order: no node's name is used twice.
     public var used: [NodeID]
+    /// The region's feature level: every member's build has known it at some time, and none that does
+    /// not may take part any more. Never falls.
+    public var level: UInt16
 
-    public init(version: UInt64 = 0, members: [Member] = [], used: [NodeID] = []) {
+    public init(
+        version: UInt64 = 0, members: [Member] = [], used: [NodeID] = [],
+        level: UInt16 = FeatureLevel.first
+    ) {
         self.version = version
         self.members = members
         self.used = used
+        self.level = level
     }
 
     /// More voters than this cost more than they protect (decision 0004).
@@ -106,6 +117,7 @@ public struct RegionMembers: Hashable, Sendable {
         guard let i = member(id) else { throw .memberNotFound }
         if !members[i].isLearner { try checkStarted(adding: 0, besides: i) }
         members.remove(at: i)
+        raiseLevel()
         version += 1
     }
 
@@ -140,14 +152,26 @@ public struct RegionMembers: Hashable, Sendable {
     }
 
     /// What a started member says of itself. Who was drained before takes part again.
-    public mutating func publish(_ node: NodeID, name: String, clientURLs: [String]) {
-        guard let i = members.firstIndex(where: { $0.node == node }),
-            members[i].name != name || members[i].clientURLs != clientURLs || members[i].isDrained
-        else { return }
-        members[i].name = name
-        members[i].clientURLs = clientURLs
-        members[i].isDrained = false
+    public mutating func publish(
+        _ node: NodeID, name: String, clientURLs: [String], level: UInt16
+    ) throws(RequestError) {
+        guard let i = members.firstIndex(where: { $0.node == node }) else { return }
+        guard level >= self.level else { throw .buildTooOld }
+        var next = members[i]
+        next.name = name
+        next.clientURLs = clientURLs
+        next.isDrained = false
+        next.level = level
+        guard next != members[i] else { return }
+        members[i] = next
+        raiseLevel()
         version += 1
+    }
+
+    /// To what all know that take part. Who has been added and not started is asked when it comes.
+    private mutating func raiseLevel() {
+        guard let common = members.filter(\.isStarted).map(\.level).min() else { return }
+        level = max(level, common)
     }
 
     /// A data directory that nobody knows asks to take part: the first of a member that was added, or
@@ -158,6 +182,7 @@ public struct RegionMembers: Hashable, Sendable {
         guard asker.token != 0 else { throw .memberNotFound }
         if members.contains(where: { $0.token == asker.token }) { return }
         guard let i = place(of: asker) else { throw .memberNotFound }
+        guard asker.level >= level else { throw .buildTooOld }
         if members[i].isStarted {
             guard !isAlive(members[i].node), let next = members[i].node.nextIncarnation else {
                 throw .memberAlive
@@ -166,6 +191,7 @@ public struct RegionMembers: Hashable, Sendable {
             use(next)
         }
         members[i].token = asker.token
+        members[i].level = asker.level
         if !asker.name.isEmpty { members[i].name = asker.name }
         version += 1
     }
@@ -205,11 +231,17 @@ public struct RegionMembers: Hashable, Sendable {
         public var seat: NodeID
         public var name: String
         public var peerURLs: [String]
-        public init(token: UInt64, seat: NodeID, name: String, peerURLs: [String]) {
+        /// What its build knows.
+        public var level: UInt16
+        public init(
+            token: UInt64, seat: NodeID, name: String, peerURLs: [String],
+            level: UInt16 = FeatureLevel.own
+        ) {
             self.token = token
             self.seat = seat
             self.name = name
             self.peerURLs = peerURLs
+            self.level = level
         }
     }
 }
@@ -223,7 +255,7 @@ public enum MembersRequest: Hashable, Sendable {
     case update(UInt64, peerURLs: [String])
     case promote(UInt64)
     case drain(UInt64, Bool)
-    case publish(NodeID, name: String, clientURLs: [String])
+    case publish(NodeID, name: String, clientURLs: [String], level: UInt16)
     case admit(RegionMembers.Asker)
 }
 
@@ -247,9 +279,11 @@ extension ByteWriter {
             strings(member.peerURLs)
             strings(member.clientURLs)
             byte((member.isLearner ? 1 : 0) | (member.isDrained ? 2 : 0))
+            fixed16(member.level)
         }
         varint(list.used.count)
         for node in list.used { id(node) }
+        fixed16(list.level)
     }
 
     public mutating func asker(_ asker: RegionMembers.Asker) {
@@ -257,6 +291,7 @@ extension ByteWriter {
         id(asker.seat)
         bytes(Bytes(asker.name))
         strings(asker.peerURLs)
+        fixed16(asker.level)
     }
 
     public mutating func membersRequest(_ request: MembersRequest) {
@@ -280,11 +315,12 @@ extension ByteWriter {
             byte(8)
             fixed64(id)
             bool(isDrained)
-        case .publish(let node, let name, let urls):
+        case .publish(let node, let name, let urls, let level):
             byte(6)
             id(node)
             bytes(Bytes(name))
             strings(urls)
+            fixed16(level)
         case .admit(let asker):
             byte(7)
             self.asker(asker)
@@ -315,15 +351,18 @@ extension ByteReader {
             guard flags < 4 else { throw DecodingError("member flags \(flags)") }
             member.isLearner = flags & 1 != 0
             member.isDrained = flags & 2 != 0
+            member.level = try fixed16()
             list.members.append(member)
         }
         for _ in 0..<(try count()) { list.used.append(try id()) }
+        list.level = try fixed16()
         return list
     }
 
     public mutating func asker() throws(DecodingError) -> RegionMembers.Asker {
         .init(
-            token: try fixed64(), seat: try id(), name: try text(), peerURLs: try strings())
+            token: try fixed64(), seat: try id(), name: try text(), peerURLs: try strings(),
+            level: try fixed16())
     }
 
     public mutating func membersRequest() throws(DecodingError) -> MembersRequest {
@@ -333,7 +372,9 @@ extension ByteReader {
         case 3: return .remove(try fixed64())
         case 4: return .update(try fixed64(), peerURLs: try strings())
         case 5: return .promote(try fixed64())
-        case 6: return .publish(try id(), name: try text(), clientURLs: try strings())
+        case 6:
+            return .publish(
+                try id(), name: try text(), clientURLs: try strings(), level: try fixed16())
         case 7: return .admit(try asker())
         case 8: return .drain(try fixed64(), try bool())
         case let tag: throw DecodingError("members request \(tag)")

@@ -68,6 +68,8 @@ public enum RequestError: UInt8, Error, Hashable, Sendable, CaseIterable {
     case notEnoughStarted
     /// A new data directory claims the place of a node that is heard of.
     case memberAlive
+    /// The region uses features that the member's build does not know.
+    case buildTooOld
 }
 
 /// A stretch `(from, through]` of one region's timeline.

@@ -101,7 +101,7 @@ struct ErrorChecker {
         case .cursorMismatch, .authChanged, .corrupt: return false
         // Of the members: no client asks.
         case .memberNotFound, .memberURLsInvalid, .peerURLExists, .memberNotLearner, .learnerNotReady,
-            .tooManyLearners, .notEnoughStarted, .memberAlive:
+            .tooManyLearners, .notEnoughStarted, .memberAlive, .buildTooOld:
             return false
         }
     }

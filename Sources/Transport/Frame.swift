@@ -228,6 +228,9 @@ struct Hello: Equatable {
     var from: PeerID
     var boot: UInt64
     var to: PeerID
+    /// What the sender's build knows, and what its region uses (`FeatureLevel`).
+    var level = FeatureLevel.first
+    var regionLevel = FeatureLevel.first
 
     func encoded() -> Bytes {
         var writer = ByteWriter(capacity: 40)
@@ -238,6 +241,8 @@ struct Hello: Equatable {
         writer.fixed64(boot)
         writer.id(to.region)
         writer.id(to.node)
+        writer.fixed16(level)
+        writer.fixed16(regionLevel)
         return Bytes(writer.bytes)
     }
 
@@ -255,6 +260,10 @@ struct Hello: Equatable {
         from = PeerID(region: try reader.id(), node: try reader.id())
         boot = try reader.fixed64()
         to = PeerID(region: try reader.id(), node: try reader.id())
+        // The first builds said no more.
+        guard reader.remaining > 0 else { return }
+        level = try reader.fixed16()
+        regionLevel = try reader.fixed16()
         // What a later version appends is none of ours.
     }
 }

@@ -52,6 +52,8 @@ package struct TransportConfiguration: Sendable {
     package var wanDelay = TimeAmount.zero
     /// `setFault` is ignored without it.
     package var faultInjection = false
+    /// What this build knows.
+    package var featureLevel = FeatureLevel.own
     /// Nothing heard on a connection for this long although asked: it is dead.
     package var silenceMax = TimeAmount.seconds(2)
     package var redialFirst = TimeAmount.milliseconds(10)
@@ -108,6 +110,8 @@ package enum TransportNote: Sendable, Equatable, CustomStringConvertible {
     case malformed(from: String, reason: String)
     case queueOverflow(PeerID, bytes: Int)
     case faultSet(PeerID, Fault?)
+    /// The region uses what this build does not know: it can take no part any more.
+    case isOutdated(regionLevel: UInt16)
 
     package var description: String {
         switch self {
@@ -117,6 +121,7 @@ package enum TransportNote: Sendable, Equatable, CustomStringConvertible {
         case .malformed(let from, let reason): "malformed bytes from \(from): \(reason)"
         case .queueOverflow(let peer, let bytes):
             "dropped the connection to \(peer): \(bytes) bytes waiting"
+        case .isOutdated(let level): "the region is at feature level \(level)"
         case .faultSet(let peer, let fault): "fault for \(peer): \(String(describing: fault))"
         }
     }

@@ -202,6 +202,10 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
             transport.note(.refusedByPeer(expected, reason: reason))
             return abort(reason: reason)
         }
+        if let reason = transport.misfit(of: welcome) {
+            transport.note(.refusedByPeer(expected, reason: reason))
+            return abort(reason: reason)
+        }
         accept(welcome)
         transport.welcomed(self, by: expected)
     }

@@ -11,6 +11,7 @@ package final class PeerTransport: @unchecked Sendable {
     private(set) weak var delegate: (any PeerTransportDelegate)?
 
     private var links: [PeerID: PeerLink] = [:]
+    private var regionLevel = FeatureLevel.first
     /// Links with something in this turn's batch.
     private var dirty: [PeerLink] = []
     private var accepted: [ObjectIdentifier: PeerConnection] = [:]
@@ -83,6 +84,12 @@ package final class PeerTransport: @unchecked Sendable {
             level: .tcp, name: NIOBSDSocket.Option(rawValue: 18))
         try options.setOption(
             userTimeout, value: Int(configuration.silenceMax.nanoseconds / 1_000_000))
+    }
+
+    /// The feature level of our own region: it is told to every peer before anything else.
+    package func setRegionLevel(_ level: UInt16) {
+        loop.preconditionInEventLoop()
+        regionLevel = level
     }
 
     /// Whom to talk to; others who dial us are refused. Known peers keep their connections.
@@ -194,9 +201,12 @@ package final class PeerTransport: @unchecked Sendable {
     // MARK: For the connections
 
     func hello(to peer: PeerID) -> Hello {
-        Hello(
+        var hello = Hello(
             cluster: configuration.cluster, from: configuration.own, boot: configuration.boot,
             to: peer)
+        hello.level = configuration.featureLevel
+        hello.regionLevel = regionLevel
+        return hello
     }
 
     /// Why somebody may not come in; `nil`: he may.
@@ -211,11 +221,26 @@ package final class PeerTransport: @unchecked Sendable {
             return "looks for \(hello.to), but this is \(configuration.own)"
         }
         guard links[hello.from] != nil else { return "\(hello.from) is not a peer" }
+        if let reason = misfit(of: hello) { return reason }
         if usesTLS, configuration.checksCertificates {
             let name = certificateName(of: hello.from)
             guard let certificate, certificate.carries(name) || certificate.covers(name) else {
                 return "no certificate for \(name)"
             }
+        }
+        return nil
+    }
+
+    /// Within a region: nothing may reach a build that could not read it.
+    func misfit(of hello: Hello) -> String? {
+        guard hello.from.region == configuration.own.region else { return nil }
+        if hello.regionLevel > configuration.featureLevel {
+            note(.isOutdated(regionLevel: hello.regionLevel))
+            return "this build knows feature level \(configuration.featureLevel), the region is at "
+                + "\(hello.regionLevel)"
+        }
+        guard hello.level >= regionLevel else {
+            return "the region is at feature level \(regionLevel), that build knows \(hello.level)"
         }
         return nil
     }

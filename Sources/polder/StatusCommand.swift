@@ -22,6 +22,7 @@ struct NodeAnswer: Decodable {
     let region: String
     let node: String
     let version: String
+    let featureLevel: Int?
     let revision: Int64
     let compactRevision: Int64
     let ready: Bool
@@ -62,6 +63,7 @@ struct RegionStatus: Encodable {
     let answeredBy: String
     let ready: Bool
     let problems: [String]
+    let featureLevel: Int?
     let revision: Int64
     let compactRevision: Int64
     let sequencer: NodeAnswer.Sequencer?
@@ -75,6 +77,7 @@ struct RegionStatus: Encodable {
         answeredBy = answer.node
         ready = answer.ready
         problems = answer.problems
+        featureLevel = answer.featureLevel
         revision = answer.revision
         compactRevision = answer.compactRevision
         sequencer = answer.sequencer
@@ -166,6 +169,7 @@ enum StatusTable {
         var out = "region \(region.name)  revision \(region.revision)"
         if region.compactRevision > 0 { out += "  compacted \(region.compactRevision)" }
         out += "  sequencer \(region.sequencer.map { "\($0.node) (epoch \($0.epoch))" } ?? "none")"
+        if let level = region.featureLevel { out += "  features \(level)" }
         out += region.ready ? "  ready\n" : "  not ready\n"
         for problem in region.problems { out += "  ! \(problem)\n" }
         out += table(

@@ -84,7 +84,8 @@ import Testing
         #expect(try reader.members() == list)
         for request: MembersRequest in [
             .list, .add(peerURLs: ["a"], isLearner: true), .remove(3), .update(4, peerURLs: []),
-            .promote(5), .drain(6, true), .publish(NodeID(259), name: "n", clientURLs: ["u"]),
+            .promote(5), .drain(6, true),
+            .publish(NodeID(259), name: "n", clientURLs: ["u"], level: 3),
             .admit(asker(9, seat: 3, name: "x", urls: ["y"])),
         ] {
             var writer = ByteWriter()
@@ -107,9 +108,50 @@ import Testing
         var last = list
         #expect(throws: RequestError.notEnoughStarted) { try last.drain(3, true) }
         #expect(throws: RequestError.memberNotFound) { try last.drain(9, true) }
-        list.publish(NodeID(1), name: "n1", clientURLs: [])
+        try list.publish(NodeID(1), name: "n1", clientURLs: [], level: 1)
         try list.drain(2, false)
         #expect(list.version == 5 && list.members.allSatisfy { list.mayLead($0.node) })
         #expect(!list.mayLead(NodeID(259)))
+    }
+
+    @Test func `a region's level is what all its builds know, and never falls`() throws {
+        var list = three
+        func say(_ node: UInt16, _ level: UInt16) throws(RequestError) {
+            try list.publish(NodeID(node), name: "n\(node)", clientURLs: [], level: level)
+        }
+        #expect(list.level == 1)
+        for node: UInt16 in 1...3 { try say(node, 1) }
+        try say(1, 2)
+        try say(2, 2)
+        #expect(list.level == 1)
+        // Back again: the region has not used anything of level 2 yet.
+        try say(1, 1)
+        try say(3, 2)
+        #expect(list.level == 1)
+        try say(1, 2)
+        #expect(list.level == 2)
+        let version = list.version
+        #expect(throws: RequestError.buildTooOld) { try say(2, 1) }
+        #expect(list.level == 2 && list.version == version)
+        // Who has not been started holds nothing back; once it comes it must know the level.
+        let id = try list.add(peerURLs: ["http://h4:1"], isLearner: true)
+        for node: UInt16 in 1...3 { try say(node, 3) }
+        #expect(list.level == 3)
+        var old = asker(9, urls: ["http://h4:1"])
+        old.level = 2
+        #expect(throws: RequestError.buildTooOld) { try list.admit(old) { _ in false } }
+        old.level = 3
+        try list.admit(old) { _ in false }
+        #expect(list.members.first { $0.id == id }?.level == 3)
+    }
+
+    @Test func `the member that held a region's level back may leave`() throws {
+        var list = three
+        for node: UInt16 in 1...3 {
+            try list.publish(NodeID(node), name: "n\(node)", clientURLs: [], level: node == 2 ? 1 : 2)
+        }
+        #expect(list.level == 1)
+        try list.remove(2)
+        #expect(list.level == 2)
     }
 }

@@ -155,6 +155,33 @@ struct PeerTransportTests {
         }
     }
 
+    @Test func `Builds one step apart talk, and none that does not know what its region uses`()
+        async throws
+    {
+        try await withBench { bench in
+            let old = try await bench.start(peer(1))
+            let next = try await bench.start(peer(2)) { $0.featureLevel = FeatureLevel.own + 1 }
+            let abroad = try await bench.start(peer(1, region: 2))
+            let ahead = try await bench.start(peer(3)) { $0.featureLevel = FeatureLevel.own + 1 }
+            try await bench.on { ahead.transport.setRegionLevel(FeatureLevel.own + 1) }
+            try await bench.connect(old, next, ahead, abroad)
+            try await bench.until("builds one step apart talk") {
+                old.events.contains(.connected(next.id, 1))
+                    && next.events.contains(.connected(old.id, 1))
+            }
+            try await bench.until("the old build is out, other regions are not asked") {
+                old.notes.contains(.isOutdated(regionLevel: FeatureLevel.own + 1))
+                    && next.events.contains(.connected(ahead.id, 1))
+                    && abroad.events.contains(.connected(ahead.id, 1))
+            }
+            try await bench.on {
+                #expect(!old.events.contains(.connected(ahead.id, 1)))
+                #expect(!ahead.events.contains(.connected(old.id, 1)))
+                #expect(!next.notes.contains(.isOutdated(regionLevel: FeatureLevel.own + 1)))
+            }
+        }
+    }
+
     @Test func `Other clusters, strangers and mistaken addresses are refused with the reason`()
         async throws
     {

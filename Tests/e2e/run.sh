@@ -1,6 +1,6 @@
 #!/bin/sh
 # Real clients against real clusters: Tests/e2e/run.sh [POLDER] [--only WORD]
-# Then, unless --only says otherwise, members that come and go (members.py), the essential share of
+# Then, unless --only says otherwise, members that come and go (members.py), an upgrade (upgrade.py), the essential share of
 # Tests/conformance beside real etcd, and a while of the kube-apiserver's model, if there are an etcd and
 # Python's grpcio.
 set -eu
@@ -19,11 +19,14 @@ done
 here=$(dirname "$0")
 failed=0
 case "${*:-}" in
-*conformance* | *members*) ;;
+*conformance* | *members* | *upgrade*) ;;
 *) python3 "$here/e2e.py" --polder "$polder" "$@" || failed=1 ;;
 esac
 case "${*:-}" in
 "" | *members*) python3 "$here/members.py" "$polder" || failed=1 ;;
+esac
+case "${*:-}" in
+"" | *upgrade*) python3 "$here/upgrade.py" "$polder" || failed=1 ;;
 esac
 case "${*:-}" in
 "" | *conformance*) ;;

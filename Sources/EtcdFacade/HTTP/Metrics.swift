@@ -247,6 +247,10 @@ extension Facade {
             status.revision.rawValue)
         out.gauge(
             "polder_ready", "1 if this node can serve linearizable reads.", status.isReady ? 1 : 0)
+        out.gauge(
+            "polder_feature_level",
+            "The features that the region uses: those which the builds of all its nodes know.",
+            Int64(status.featureLevel))
         out.counter(
             "polder_void_revisions_total", "Revisions that were handed out and came to nothing.",
             status.voidRevisionsTotal)

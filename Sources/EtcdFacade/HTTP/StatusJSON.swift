@@ -11,6 +11,7 @@ extension Facade {
             json.member("clusterID", String(status.clusterID, radix: 16))
             json.member("version", versions.polder)
             json.member("etcdVersion", versions.etcd)
+            json.member("featureLevel", Int64(status.featureLevel))
             json.member("revision", status.revision.rawValue)
             json.member("compactRevision", status.compactRevision.rawValue)
             json.member("ready", status.isReady)

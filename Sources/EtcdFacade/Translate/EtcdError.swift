@@ -173,7 +173,7 @@ extension RequestError {
         case .compacted, .futureRevision, .keyNotFound, .leaseNotFound, .leaseExists,
             .leaseTTLTooLarge, .noSpace, .requestTooLarge, .cursorMismatch, .authChanged, .corrupt,
             .memberNotFound, .memberURLsInvalid, .peerURLExists, .memberNotLearner, .learnerNotReady,
-            .tooManyLearners, .notEnoughStarted, .memberAlive:
+            .tooManyLearners, .notEnoughStarted, .memberAlive, .buildTooOld:
             false
         }
     }
@@ -205,6 +205,10 @@ extension RequestError {
         case .memberAlive:
             CallFailure(
                 status: .failedPrecondition, text: "polder: a node with this identity is running")
+        case .buildTooOld:
+            CallFailure(
+                status: .failedPrecondition,
+                text: "polder: the region uses features that this build does not know")
         case .cursorMismatch:
             CallFailure(
                 status: .internal, text: "polder: replication batch does not follow its cursor")

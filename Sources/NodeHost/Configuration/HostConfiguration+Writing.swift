@@ -56,6 +56,7 @@ extension HostConfiguration {
         out.line("  certificateNames: \(auth.usesCertificateNames)")
         out.line("log: {level: \(logLevel.rawValue), format: \(logFormat.rawValue)}")
         out.line("faultInjection: \(faultInjection)")
+        if featureLevel != FeatureLevel.own { out.line("featureLevel: \(featureLevel)") }
         out.line("wanDelay: \(wanDelay.text)")
         return out.text
     }

@@ -28,6 +28,11 @@ extension HostConfiguration {
             try log.finish()
         }
         if let on = try root.boolean("faultInjection") { faultInjection = on }
+        if let level = try root.integer(
+            "featureLevel", in: Int(FeatureLevel.own)...Int(FeatureLevel.own) + 1)
+        {
+            featureLevel = UInt16(level)
+        }
         if let delay = try root.parsed(
             "wanDelay", expected: "a time such as 80ms", { TimeSpan(text: $0) })
         {
@@ -193,6 +198,10 @@ extension HostConfiguration {
         }
         guard clientAddress != peerAddress else {
             throw refuse("listen", "client and peer are the same address \(clientAddress)")
+        }
+        guard faultInjection || featureLevel == FeatureLevel.own else {
+            throw refuse(
+                "featureLevel", "only with faultInjection may a build pretend to be the next one")
         }
         guard Set(members.map(\.id)).count == members.count else {
             throw refuse("nodes", "an id is given twice")

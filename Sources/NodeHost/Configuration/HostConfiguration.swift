@@ -155,6 +155,8 @@ package struct HostConfiguration: Equatable, Sendable {
     package var logLevel = LogLevel.info
     package var logFormat = LogFormat.text
     package var faultInjection = false
+    /// More than the build's own only with `faultInjection`: it then pretends to be the next build.
+    package var featureLevel = FeatureLevel.own
     /// Added to what goes to other regions, to try distance on one machine.
     package var wanDelay = TimeSpan.zero
 

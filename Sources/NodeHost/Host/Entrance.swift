@@ -38,7 +38,8 @@ final class Entrance: @unchecked Sendable {
         let asker = RegionMembers.Asker(
             token: token, seat: configuration.isJoining ? .none : configuration.nodeID,
             name: configuration.nodeName,
-            peerURLs: configuration.me.map { [configuration.peerURL(of: $0)] } ?? [])
+            peerURLs: configuration.me.map { [configuration.peerURL(of: $0)] } ?? [],
+            level: configuration.featureLevel)
         return Admission(
             asker: asker, initial: configuration.isJoining ? [] : configuration.members.map(\.id))
     }

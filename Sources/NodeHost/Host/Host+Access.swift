@@ -102,6 +102,7 @@ extension Host: NodeAccess {
         status.region = configuration.regionName
         status.members = memberStatus
         status.isLearner = listed(identity.node)?.isLearner ?? false
+        status.featureLevel = members.level
         status.partitions = node.partitionStatus.map {
             NodeStatus.Partition(
                 id: $0.id, range: $0.range, leader: $0.leader, term: $0.term, decided: $0.decided,
@@ -313,6 +314,7 @@ extension HostConfiguration {
             otherRegions: remoteRegions.map { .init(region: $0.id, nodes: $0.nodes.map(\.id)) },
             partitions: partitions, boot: boot, limits: limits)
         configuration.isFounder = isFounder
+        configuration.featureLevel = featureLevel
         if isFounder {
             configuration.founding = RegionMembers(
                 members: members.filter { seats.contains($0.id) }.map { member in

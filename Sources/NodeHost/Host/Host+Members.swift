@@ -50,6 +50,8 @@ extension Host {
                 "learners": "\(list.learners)",
             ])
         leaveIfRemoved()
+        endIfOutdated(list.level)
+        transport.setRegionLevel(list.level)
         alarms.rename(memberID(of: identity.node))
         updatePeers()
         // Who has left may still have to hear it.
@@ -65,6 +67,16 @@ extension Host {
                 code: 3,
                 "this node has been removed from its region, or another has taken its place; "
                     + "its data directory is of no more use"))
+    }
+
+    /// Nothing of a later level has reached this build yet, and nothing may.
+    func endIfOutdated(_ regionLevel: UInt16) {
+        guard regionLevel > configuration.featureLevel else { return }
+        end.fail(
+            HostFailure(
+                code: 3,
+                "the region is at feature level \(regionLevel), and this build knows "
+                    + "\(configuration.featureLevel): install the newer build again"))
     }
 
     func updatePeers(dropping: Bool = false) {
@@ -85,19 +97,24 @@ extension Host {
         transport.setPeers(found)
     }
 
-    /// What etcd calls publishing: the list shows our name and where clients find us.
+    /// What etcd calls publishing: the list shows our name, where clients find us, and what we know.
+    /// Tried again by the tick until it shows.
     func publish() {
         guard !isPublishing, !isStopping, let own = members.members.first(where: { $0.node == identity.node })
         else { return }
         let urls = configuration.me?.clientURLs ?? []
         let name = configuration.nodeName.isEmpty ? own.name : configuration.nodeName
+        let level = configuration.featureLevel
         // Once in any case: who starts is not drained any more.
-        guard !hasPublished || own.name != name || (!urls.isEmpty && own.clientURLs != urls) else {
-            return
-        }
+        guard
+            !hasPublished || own.name != name || (!urls.isEmpty && own.clientURLs != urls)
+                || own.level != level
+        else { return }
         isPublishing = true
-        let said = urls.isEmpty ? own.clientURLs : urls
-        askDirectory(.publish(identity.node, name: name, clientURLs: said), within: .seconds(5)) {
+        let request = MembersRequest.publish(
+            identity.node, name: name, clientURLs: urls.isEmpty ? own.clientURLs : urls,
+            level: level)
+        askDirectory(request, within: .seconds(5)) {
             self.isPublishing = false
             if case .members = $0 { self.hasPublished = true }
         }

@@ -122,6 +122,7 @@ extension Host {
         case .refusedInbound, .refusedByPeer, .malformed, .queueOverflow:
             logger.warning("transport: \(note)")
         case .connectionFailed: logger.debug("transport: \(note)")
+        case .isOutdated(let level): endIfOutdated(level)
         case .faultSet: logger.notice("transport: \(note)")
         }
     }

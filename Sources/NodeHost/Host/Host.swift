@@ -277,6 +277,7 @@ final class Host: @unchecked Sendable {
             tls: tls)
         made.wanDelay = .nanoseconds(Int64(clamping: configuration.wanDelay.nanoseconds))
         made.faultInjection = configuration.faultInjection
+        made.featureLevel = configuration.featureLevel
         made.namesPeersByHost = configuration.namesPeersByHost
         made.checksCertificates = configuration.peerTLS?.isSelfSigned != true
         return made
@@ -286,6 +287,8 @@ final class Host: @unchecked Sendable {
 
     func start() -> EventLoopFuture<Void> {
         leaveIfRemoved()
+        endIfOutdated(members.level)
+        transport.setRegionLevel(members.level)
         alarms.rename(memberID(of: identity.node))
         updatePeers()
         return transport.start().flatMapErrorThrowing { error in

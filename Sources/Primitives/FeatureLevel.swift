@@ -1,0 +1,9 @@
+/// What a build can read and do, as one number. Everything that builds before it could not stand (a new
+/// kind of log entry or message, a new layout of a record) belongs to the level that brought it, and is
+/// neither written nor sent before the whole region has that level (`RegionMembers.level`).
+public enum FeatureLevel {
+    /// Everything up to the first release.
+    public static let first: UInt16 = 1
+    /// Of this build.
+    public static let own: UInt16 = 1
+}

@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""A region of three goes over to a build that pretends to be the next version, one node at a time, under
+writes; then the old build is refused. Usage: upgrade.py POLDER [ETCDCTL] [--port 23900]"""
+import argparse, json, os, shutil, signal, subprocess, sys, tempfile, threading, time, urllib.request
+from cluster import eventually, run
+
+parser = argparse.ArgumentParser()
+parser.add_argument("polder")
+parser.add_argument("etcdctl", nargs="?", default=shutil.which("etcdctl") or "etcdctl")
+parser.add_argument("--port", type=int, default=23900)
+arguments = parser.parse_args()
+failures = []
+
+
+def check(what, condition, detail=""):
+    print(("ok    " if condition else "FAIL  ") + what + ("" if condition else f": {detail}"), flush=True)
+    if not condition:
+        failures.append(what)
+    return condition
+
+
+class Node:
+    def __init__(self, number, directory):
+        self.number, self.directory = number, f"{directory}/n{number}"
+        self.url = f"http://127.0.0.1:{arguments.port + 2 * number}"
+        self.log = f"{directory}/n{number}.log"
+        self.process = None
+
+    def start(self, level):
+        port = arguments.port
+        nodes = "".join(
+            f'  - {{id: {n}, name: n{n}, peer: "127.0.0.1:{port + 2 * n + 1}", '
+            f'client: ["http://127.0.0.1:{port + 2 * n}"]}}\n' for n in (1, 2, 3))
+        os.makedirs(os.path.dirname(self.directory), exist_ok=True)
+        with open(self.directory + ".yaml", "w") as file:
+            file.write(
+                f"region: {{id: 1, name: r1}}\nnode: {{id: {self.number}, name: n{self.number}}}\ndataDir: {self.directory}\n"
+                f'listen: {{client: "127.0.0.1:{port + 2 * self.number}", '
+                f'peer: "127.0.0.1:{port + 2 * self.number + 1}"}}\n'
+                f"nodes:\n{nodes}faultInjection: true\nfeatureLevel: {level}\n")
+        self.process = subprocess.Popen(
+            [arguments.polder, "serve", "-c", self.directory + ".yaml"],
+            stdout=open(self.log, "ab"), stderr=subprocess.STDOUT)
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(30)
+
+    def ends(self, seconds=60):
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def said(self):
+        return open(self.log, errors="replace").read()[-600:]
+
+    def ctl(self, *words):
+        return run([arguments.etcdctl, "--endpoints=" + self.url, "--command-timeout=20s", *words])
+
+    def serves(self):
+        return self.ctl("get", "x").ok
+
+    def level(self):
+        try:
+            return json.load(urllib.request.urlopen(self.url + "/polder/status", timeout=5))["featureLevel"]
+        except (OSError, ValueError, KeyError):
+            return None
+
+
+class Writer(threading.Thread):
+    """Counts up one key, through whichever node answers; what was acknowledged must be there at the end."""
+
+    def __init__(self, nodes):
+        super().__init__(daemon=True)
+        self.nodes, self.stopped, self.value = nodes, False, 0
+
+    def run(self):
+        turn = 0
+        while not self.stopped:
+            turn += 1
+            if self.nodes[turn % 3].ctl("put", "count", str(self.value + 1)).ok:
+                self.value += 1
+
+
+directory = tempfile.mkdtemp(prefix="polder-upgrade-")
+nodes = [Node(i, directory) for i in (1, 2, 3)]
+writer = Writer(nodes)
+try:
+    for node in nodes:
+        node.start(1)
+    if not check("three nodes serve", eventually(lambda: all(n.serves() for n in nodes)), nodes[0].said()):
+        raise SystemExit(1)
+    check("at the build's own level", eventually(lambda: [n.level() for n in nodes] == [1, 1, 1]),
+          [n.level() for n in nodes])
+    writer.start()
+    for node in nodes[:2]:
+        node.stop()
+        node.start(2)
+        check(f"n{node.number} serves as the next build", eventually(node.serves), node.said())
+    check("mixed builds keep to what all know", [n.level() for n in nodes] == [1, 1, 1])
+    nodes[0].stop()
+    nodes[0].start(1)
+    check("until then a node may go back", eventually(nodes[0].serves), nodes[0].said())
+    for node in (nodes[0], nodes[2]):
+        node.stop()
+        node.start(2)
+        check(f"n{node.number} serves as the next build", eventually(node.serves), node.said())
+    check("when all have it the region uses it",
+          eventually(lambda: [n.level() for n in nodes] == [2, 2, 2]), [n.level() for n in nodes])
+    nodes[1].stop()
+    nodes[1].start(1)
+    check("the old build ends", nodes[1].ends() == 3, nodes[1].said())
+    check("and says why", "install the newer build" in nodes[1].said(), nodes[1].said())
+    nodes[1].start(2)
+    check("the newer one goes on", eventually(nodes[1].serves), nodes[1].said())
+    writer.stopped = True
+    writer.join(60)
+    found = nodes[1].ctl("get", "count", "--print-value-only").out.strip()
+    check(f"no acknowledged write of {writer.value} is lost", writer.value > 0 and int(found or 0) >= writer.value, found)
+finally:
+    writer.stopped = True
+    for node in nodes:
+        node.stop()
+    if not failures:
+        shutil.rmtree(directory, ignore_errors=True)
+    else:
+        print("data and logs in", directory)
+print(f"upgrade: {len(failures)} failed")
+sys.exit(1 if failures else 0)
