@@ -206,13 +206,20 @@ final class WriteBatch {
     fileprivate let handle: OpaquePointer = rocksdb_writebatch_create()
     private(set) var count = 0
     /// Follows the rest when the batch is written, and is dropped with it.
-    var index = IndexWrites()
+    var ordered = OrderedWrites()
     deinit { rocksdb_writebatch_destroy(handle) }
 
     func clear() {
         rocksdb_writebatch_clear(handle)
         count = 0
-        index.clear()
+        ordered.clear()
+    }
+    func drainOrdered() {
+        // Out of the way while `put` is called.
+        var ordered = OrderedWrites()
+        swap(&ordered, &self.ordered)
+        ordered.drain(into: self)
+        swap(&ordered, &self.ordered)
     }
     func put(_ key: [UInt8], _ value: [UInt8]) {
         count += 1
