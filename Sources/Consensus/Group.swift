@@ -31,7 +31,7 @@ package struct Group: Sendable {
     package internal(set) var keptAfter: Slot
     var keptBytes = 0
     /// `position.slot` is the decided slot.
-    var position: AppliedPosition
+    package internal(set) var position: AppliedPosition
     package internal(set) var truncatedThrough: Slot
     var flushedThrough: Slot
     /// Flushed through `slot` at `at`: to be truncated one `keptPeriod` later, come what may.
@@ -44,7 +44,7 @@ package struct Group: Sendable {
     var durableWrites: UInt64 = 0
 
     // Acceptor.
-    var promised: Ballot
+    package internal(set) var promised: Ballot
     /// When it was promised, or its leader last made progress before its `begin`.
     var promisedAt: Instant
     /// Highest ballot with a promise record of its own, which is write number `promiseWrite`.

@@ -10,7 +10,7 @@ extension Node {
     ) {
         guard i >= 0, i < groups.count else { return }
         groups[i].step(input, at: now, into: &groupEffects)
-        touched.insert(i)
+        touched[i] = true
         perform(i, into: &effects)
     }
 
@@ -97,7 +97,7 @@ extension Node {
 
     /// Payloads go into the pipeline in order; a full one takes the rest when there is room.
     mutating func propose(_ i: Int, _ payload: Bytes, into effects: inout NodeEffects) {
-        touched.insert(i)
+        touched[i] = true
         if unproposed[i].isEmpty, groups[i].propose(payload, at: now, into: &groupEffects) != nil {
             return
         }
@@ -110,7 +110,7 @@ extension Node {
                 groups[i].propose(first, at: now, into: &groupEffects) != nil
             {
                 unproposed[i].removeFirst()
-                touched.insert(i)
+                touched[i] = true
             }
             perform(i, into: &effects)
         }

@@ -195,7 +195,7 @@ extension Node {
         for next in steps(from: current, to: list) {
             // First its leaderships go: see leaveLeaderships.
             if !next.voters.contains(node) { return false }
-            touched.insert(i)
+            touched[i] = true
             let isTaken = groups[i].propose(next, at: now, into: &groupEffects)
             perform(i, into: &effects)
             if isTaken { break }

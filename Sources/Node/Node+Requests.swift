@@ -19,8 +19,7 @@ extension Node {
             effects.responses.append((token, .leases(leases, revision: revision)))
             return
         }
-        wait(token, for: request, until: deadline, fence: fence)
-        route(token)
+        begin(token, request, until: deadline, fence: fence)
     }
 
     mutating func onCancel(_ token: UInt64, into effects: inout NodeEffects) {
@@ -65,12 +64,15 @@ extension Node {
         case directory
     }
 
-    func routeOf(_ request: Request) -> Route {
+    func routeOf(_ request: Request) -> Route { routeOf(request, named: map.named(by: request)) }
+
+    /// `named`: the partitions that the request names itself.
+    private func routeOf(_ request: Request, named: [PartitionID]) -> Route {
         switch request {
         case .transaction(let transaction):
-            var participants = map.participants(of: transaction)
-            let leases = Footprint(transaction).sharedLeases
-            if !leases.isEmpty {
+            var participants = named
+            if transaction.namesLeases {
+                let leases = Footprint(transaction).sharedLeases
                 let only = participants.count == 1 ? participants.first : nil
                 for lease in leases {
                     if let only, knows(only, lease) { continue }
@@ -96,8 +98,8 @@ extension Node {
     }
 
     private func knows(_ p: PartitionID, _ lease: LeaseID) -> Bool {
-        let state = partitions[index(p)].state
-        return state.knownLeases.contains(lease) || state.leases[lease] != nil
+        partitions[index(p)].state.knownLeases.contains(lease)
+            || partitions[index(p)].state.leases[lease] != nil
     }
 
     func index(_ p: PartitionID?) -> Int { p.map { Int($0.rawValue) - 1 } ?? 0 }
@@ -111,6 +113,8 @@ extension Node {
             return epoch.node
         case .several(let participants):
             // Whoever leads most of them; the sequencer's node among equals (C2).
+            let first = leader(of: index(participants.first))
+            if participants.allSatisfy({ leader(of: index($0)) == first }) { return first }
             var votes: [NodeID: Int] = [:]
             for p in participants {
                 let leader = leader(of: index(p))
@@ -125,27 +129,33 @@ extension Node {
     }
 
     mutating func route(_ token: UInt64) {
-        guard let request = waiting[token], !isExecuted(request) else { return }
-        let route = routeOf(request.request)
+        guard var request = waiting[token], !isExecuted(request) else { return }
+        route(token, &request)
+        waiting[token] = request
+    }
+
+    mutating func route(_ token: UInt64, _ request: inout Waiting) {
+        let named = map.named(by: request.request)
+        let route = routeOf(request.request, named: named)
         let to = target(route)
         if to == .none || (to != node && detector.suspects(to)) {
-            waiting[token]?.place = .parked
+            request.place = .parked
             parked.append(token)
             parkedUntil = min(parkedUntil, now.advanced(by: configuration.limits.rerouteAfter))
             return
         }
-        if !request.wasSent { noteFirstSlots(token, request.request) }
+        if !request.wasSent { noteFirstSlots(&request, named) }
         let attempt = nextForward
         nextForward &+= 1
-        let tag = tag(token, attempt: attempt)
+        let tag = tag(token, request, named, attempt: attempt)
         if to == node {
-            waiting[token]?.place = .here
+            request.place = .here
             execute(
                 RequestID(node: node, token: token), request.request, tag, route,
                 deadline: request.deadline, fence: request.fence)
         } else {
             forwards[attempt] = token
-            waiting[token]?.place = .at(to, forward: attempt)
+            request.place = .at(to, forward: attempt)
             region.send(
                 .forward(
                     token: attempt, request.request, within: request.deadline.since(now),
@@ -158,13 +168,9 @@ extension Node {
         _ id: RequestID, _ request: Request, _ tag: RequestTag?, _ route: Route, deadline: Instant,
         fence: UInt64
     ) {
-        if case .transaction(let transaction) = request {
-            var plan = ReadPlan()
-            plan.add(transaction)
-            if !plan.historic.isEmpty {
-                lookBack(id, request, tag, deadline: deadline, fence: fence)
-                return
-            }
+        if case .transaction(let transaction) = request, transaction.readsHistory {
+            lookBack(id, request, tag, deadline: deadline, fence: fence)
+            return
         }
         executeNow(id, request, tag, route, deadline: deadline, fence: fence)
     }
@@ -347,7 +353,7 @@ extension Node {
 
     mutating func finish(_ token: UInt64, _ response: Response, into effects: inout NodeEffects) {
         guard let asked = forget(token) else { return }
-        if let request = internalTokens.removeValue(forKey: token) {
+        if !internalTokens.isEmpty, let request = internalTokens.removeValue(forKey: token) {
             finishInternal(request, response, into: &effects)
             return
         }
@@ -389,8 +395,8 @@ extension Node {
 
     private func isSeen(_ change: LeaseChange?) -> Bool {
         guard let change else { return true }
-        let home = partitions[index(map.home(of: change.lease))].state
-        return (home.leases[change.lease] != nil) == change.isGrant
+        let home = index(map.home(of: change.lease))
+        return (partitions[home].state.leases[change.lease] != nil) == change.isGrant
     }
 
     mutating func wakeRequests(into effects: inout NodeEffects) {
@@ -460,8 +466,7 @@ extension Node {
         let token = nextInternal
         nextInternal += 1
         internalTokens[token] = what
-        wait(token, for: request, until: now.advanced(by: within))
-        route(token)
+        begin(token, request, until: now.advanced(by: within))
     }
 
     private mutating func finishInternal(

@@ -13,23 +13,20 @@ extension Node {
         return false
     }
 
-    /// Index of the partition whose leader guards the attempts of a request.
-    func gate(of request: Request) -> Int { index(map.named(by: request).first) }
-
-    mutating func noteFirstSlots(_ token: UInt64, _ request: Request) {
-        let named = map.named(by: request)
-        let first = groups[index(named.first) + 1].decided
-        waiting[token]?.wasSent = true
-        waiting[token]?.firstSlot = first
+    func noteFirstSlots(_ waiting: inout Waiting, _ named: [PartitionID]) {
+        waiting.wasSent = true
+        waiting.firstSlot = groups[index(named.first) + 1].position.slot
         if named.count > 1 {
-            let more = named.dropFirst().map { groups[index($0) + 1].decided }
-            waiting[token]?.moreSlots = more
+            waiting.moreSlots = named.dropFirst().map { groups[index($0) + 1].position.slot }
         }
     }
 
-    /// Requests that are repeated by others, or harmless when repeated, have no name.
-    mutating func tag(_ token: UInt64, attempt: UInt64) -> RequestTag? {
-        guard let waiting = waiting[token], internalTokens[token] == nil else { return nil }
+    /// Requests that are repeated by others, or harmless when repeated, have no name. The first of the
+    /// partitions that one names itself is the one whose leader guards its attempts.
+    mutating func tag(
+        _ token: UInt64, _ waiting: Waiting, _ named: [PartitionID], attempt: UInt64
+    ) -> RequestTag? {
+        guard internalTokens.isEmpty || internalTokens[token] == nil else { return nil }
         switch waiting.request {
         case .transaction, .leaseGrant, .leaseRevoke, .compact: break
         case .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .replicate, .auth,
@@ -39,7 +36,7 @@ extension Node {
         return RequestTag(
             name: RequestName(node: node, boot: configuration.boot, sequence: waiting.sequence),
             attempt: attempt, mark: lowestOpenSequence(),
-            gate: groups[gate(of: waiting.request) + 1].ballot,
+            gate: groups[index(named.first) + 1].promised,
             after: waiting.isUncertain ? [waiting.firstSlot] + waiting.moreSlots : [])
     }
 
@@ -50,11 +47,15 @@ extension Node {
         return openRequests.first?.sequence ?? nextSequence
     }
 
-    mutating func wait(
-        _ token: UInt64, for request: Request, until deadline: Instant, fence: UInt64 = .max
+    /// Sent where it belongs, and waited for. It counts as open only from here on, which its own mark
+    /// need not know: the lowest open sequence is then its own, the next.
+    mutating func begin(
+        _ token: UInt64, _ request: Request, until deadline: Instant, fence: UInt64 = .max
     ) {
-        waiting[token] = Waiting(
+        var new = Waiting(
             request: request, deadline: deadline, fence: fence, sequence: nextSequence)
+        route(token, &new)
+        waiting[token] = new
         openRequests.append((nextSequence, token))
         nextSequence += 1
     }

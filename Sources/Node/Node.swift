@@ -22,7 +22,12 @@ package struct Node: Sendable {
     /// What each group has handed to the log, by ticket.
     var tickets: Deque<(ticket: Ticket, writes: [(group: Int, count: UInt64)])> = []
     var lastTicket: UInt64 = 0
-    var touched: Set<Int> = []
+    /// By group: it was stepped or proposed to in this turn.
+    var touched: [Bool]
+    /// By group: when it wants to be woken, as of the end of the last turn; whether that has to be asked
+    /// again. To ask a group copies it.
+    var groupWake: [Instant]
+    var groupWakeIsOld: [Bool]
     /// Payloads that a full pipeline has not taken yet.
     var unproposed: [Deque<Bytes>]
 
@@ -231,6 +236,9 @@ package struct Node: Sendable {
                         state: state, limits: configuration.limits.partition))
             }
         }
+        touched = Array(repeating: false, count: configuration.partitions + 1)
+        groupWakeIsOld = touched
+        groupWake = groups.map(\.nextWake)
         persisted = Array(repeating: 0, count: groups.count)
         durable = persisted
         partitionWake = Array(repeating: .zero, count: partitions.count)
@@ -324,7 +332,7 @@ package struct Node: Sendable {
         self.clock = clock
         effects.nextWake = .never
         wakeDetector(into: &effects)
-        for i in groups.indices where groups[i].nextWake <= now {
+        for i in groups.indices where groupWake[i] <= now {
             stepGroup(i, .wake, into: &effects)
         }
         drain(into: &effects)
@@ -341,17 +349,20 @@ package struct Node: Sendable {
         } while wantsFlush && rounds < 16
         handOverIfStranded()
         finishHandOver(into: &effects)
-        for i in touched.sorted() {
+        for i in touched.indices where touched[i] {
+            touched[i] = false
+            groupWakeIsOld[i] = true
             groups[i].flush(at: now, into: &groupEffects)
             perform(i, into: &effects)
         }
-        touched.removeAll(keepingCapacity: true)
         drain(into: &effects)
         releaseHeld(into: &effects)
         for i in partitions.indices { partitions[i].flushRecords(into: &effects.store) }
         directory.flushScalars(into: &effects.store)
         closeTicket(into: &effects)
         scheduleWake(into: &effects)
+        effects.epoch = epoch
+        effects.hasSequencer = sequencerNode(at: now) != nil
     }
 
     private var wantsFlush: Bool {
@@ -374,10 +385,15 @@ package struct Node: Sendable {
         answerAuthChanges()
     }
 
-    private func scheduleWake(into effects: inout NodeEffects) {
+    private mutating func scheduleWake(into effects: inout NodeEffects) {
         var next = min(region.nextWake, detector.nextWake)
-        // By index: iterating would copy every group.
-        for i in groups.indices { next = min(next, groups[i].nextWake) }
+        for i in groupWake.indices {
+            if touched[i] || groupWakeIsOld[i] {
+                groupWakeIsOld[i] = false
+                groupWake[i] = groups[i].nextWake
+            }
+            next = min(next, groupWake[i])
+        }
         for wake in partitionWake { next = min(next, wake) }
         next = min(next, askReadsAt, parkedUntil, membershipAt)
         for h in held { next = min(next, h.until) }

@@ -79,6 +79,9 @@ package struct NodeEffects: Sendable {
     package var auth: AuthState?
 
     package var events: [NodeEvent] = []
+    /// What the host looks at after every turn: to ask the node copies all of it.
+    package var epoch = Epoch.zero
+    package var hasSequencer = false
     /// When to call `step(.wake)` at the latest.
     package var nextWake = Instant.never
 

@@ -143,7 +143,7 @@ package struct Coordinator: Sendable {
         t.parts = [:]
         t.allocation = nil
         t.failure = nil
-        t.locks = t.participants.map { lockRequest(t, $0) }
+        t.locks = lockRequests(t)
         t.repeatAt = now.advanced(by: limits.repeatAfter)
         running[name] = t
         for request in t.locks { send(request, leaders, into: &effects) }
@@ -157,56 +157,81 @@ package struct Coordinator: Sendable {
         if leader != .none { effects.send(.lock(request), to: leader) }
     }
 
-    private func lockRequest(_ t: Running, _ p: PartitionID) -> LockRequest {
-        var request = LockRequest(
-            transaction: t.transaction, start: t.start, partition: p, footprint: Footprint(),
-            plan: ReadPlan(), leasesEnding: [], cursorOf: nil)
+    /// One a participant, in their order. The whole is looked at once and dealt out.
+    private func lockRequests(_ t: Running) -> [LockRequest] {
+        var requests = t.participants.map {
+            LockRequest(
+                transaction: t.transaction, start: t.start, partition: $0, footprint: Footprint(),
+                plan: ReadPlan(), leasesEnding: [], cursorOf: nil)
+        }
         if let tag = t.tag {
             // The first of the partitions that the request itself names is the gate of its attempts.
-            let place = map.named(by: t.request).firstIndex(of: p)
-            request.tag = tag.part(
-                gate: place == 0 ? tag.gate : .zero,
-                after: place.flatMap { $0 < tag.after.count ? tag.after[$0] : nil })
+            let named = map.named(by: t.request)
+            for i in requests.indices {
+                let place = named.firstIndex(of: requests[i].partition)
+                requests[i].tag = tag.part(
+                    gate: place == 0 ? tag.gate : .zero,
+                    after: place.flatMap { $0 < tag.after.count ? tag.after[$0] : nil })
+            }
+        }
+        func place(of key: Bytes) -> Int? {
+            let p = map.partition(of: key)
+            return t.participants.firstIndex(of: p)
         }
         switch t.request {
         case .transaction(let transaction):
             let whole = Footprint(transaction)
-            request.footprint.reads = whole.reads.filter { concerns($0, p) }
-            request.footprint.writes = whole.writes.filter { concerns($0, p) }
-            request.footprint.sharedLeases = whole.sharedLeases
+            for read in whole.reads {
+                if read.isSingle {
+                    if let i = place(of: read.key) { requests[i].footprint.reads.append(read) }
+                } else {
+                    for i in requests.indices { requests[i].footprint.reads.append(read) }
+                }
+            }
+            for write in whole.writes {
+                if write.isSingle {
+                    if let i = place(of: write.key) { requests[i].footprint.writes.append(write) }
+                } else {
+                    for i in requests.indices { requests[i].footprint.writes.append(write) }
+                }
+            }
             var plan = ReadPlan()
             plan.add(transaction)
-            request.plan.keys = plan.keys.filter { map.partition(of: $0) == p }
-            request.plan.ranges = plan.ranges
-            // History is the same on every node: one participant reads it.
-            if p == t.participants.first { request.plan.historic = plan.historic }
-        case .leaseRevoke(let lease), .leaseExpire(let lease):
-            if case .leaseExpire = t.request { request.onlyExpired = true }
-            request.footprint.exclusiveLeases = [lease]
-            request.leasesEnding = [lease]
-        case .replicate(let batch):
-            for row in batch.changes where map.partition(of: row.key) == p {
-                request.footprint.writes.append(KeyRange(key: row.key))
-                request.plan.keys.append(row.key)
+            for key in plan.keys {
+                if let i = place(of: key) { requests[i].plan.keys.append(key) }
             }
-            if p == Self.cursorHome(map) {
-                request.cursorOf = batch.origin
+            for i in requests.indices {
+                requests[i].footprint.sharedLeases = whole.sharedLeases
+                requests[i].plan.ranges = plan.ranges
+                // History is the same on every node: one participant reads it.
+                if i == 0 { requests[i].plan.historic = plan.historic }
+            }
+        case .leaseRevoke(let lease), .leaseExpire(let lease):
+            for i in requests.indices {
+                if case .leaseExpire = t.request { requests[i].onlyExpired = true }
+                requests[i].footprint.exclusiveLeases = [lease]
+                requests[i].leasesEnding = [lease]
+            }
+        case .replicate(let batch):
+            for row in batch.changes {
+                guard let i = place(of: row.key) else { continue }
+                requests[i].footprint.writes.append(KeyRange(key: row.key))
+                requests[i].plan.keys.append(row.key)
+            }
+            if let i = t.participants.firstIndex(of: Self.cursorHome(map)) {
+                requests[i].cursorOf = batch.origin
                 // Batches of one stream follow one another: the cursor is what they write.
-                request.footprint.exclusiveLeases = [Self.cursorLatch(batch.origin)]
+                requests[i].footprint.exclusiveLeases = [Self.cursorLatch(batch.origin)]
             }
         case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
             .members, .auth: break
         }
-        return request
+        return requests
     }
 
     /// Latches know keys and leases; the cursor borrows the number of a lease that nobody can have.
     static func cursorLatch(_ region: RegionID) -> LeaseID {
         LeaseID(Int64.min + Int64(region.rawValue))
-    }
-
-    private func concerns(_ range: KeyRange, _ p: PartitionID) -> Bool {
-        !range.isSingle || map.partition(of: range.key) == p
     }
 
     // MARK: Messages
@@ -217,13 +242,15 @@ package struct Coordinator: Sendable {
     ) {
         switch message {
         case .locked(let transaction, let p, let term, let rows):
-            guard let t = current(transaction), t.phase == .locking else {
+            // In place: a copy held here would make each answer copy all the others.
+            guard let i = place(transaction), running.values[i].phase == .locking else {
                 effects.send(.release(transaction, p), to: sender)
                 return
             }
-            running[t.name]?.locked[p] = .init(term: term, rows: rows)
-            if running[t.name]?.locked.count == t.participants.count {
-                evaluate(t.name, at: now, resolve: resolve, leaders: leaders, into: &effects)
+            running.values[i].locked[p] = .init(term: term, rows: rows)
+            if running.values[i].locked.count == running.values[i].participants.count {
+                evaluate(
+                    transaction.name, at: now, resolve: resolve, leaders: leaders, into: &effects)
             }
         case .died(let transaction, _):
             guard let t = current(transaction), t.phase < .preparing else { return }
@@ -272,11 +299,11 @@ package struct Coordinator: Sendable {
             effects.answers.append((t.id, .failed(.authChanged)))
             remove(t.name)
         case .prepared(let transaction, let p):
-            guard let t = current(transaction), t.phase == .preparing else { return }
-            running[t.name]?.prepared.insert(p)
-            if running[t.name]?.prepared.count == t.parts.count {
-                running[t.name]?.phase = .waiting
-                answerIfCovered(t.name, into: &effects)
+            guard let i = place(transaction), running.values[i].phase == .preparing else { return }
+            running.values[i].prepared.insert(p)
+            if running.values[i].prepared.count == running.values[i].parts.count {
+                running.values[i].phase = .waiting
+                answerIfCovered(transaction.name, into: &effects)
             }
         case .refused(let transaction, _):
             guard let t = current(transaction), t.phase == .preparing, let r = t.allocation else {
@@ -295,10 +322,15 @@ package struct Coordinator: Sendable {
     }
 
     private func current(_ transaction: TransactionID) -> Running? {
-        guard let t = running[transaction.name], t.attempt == transaction.attempt,
-            t.phase != .backingOff
+        place(transaction).map { running.values[$0] }
+    }
+
+    private func place(_ transaction: TransactionID) -> Dictionary<RequestName, Running>.Index? {
+        guard let i = running.index(forKey: transaction.name),
+            running.values[i].attempt == transaction.attempt,
+            running.values[i].phase != .backingOff
         else { return nil }
-        return t
+        return i
     }
 
     // MARK: Evaluating
@@ -311,9 +343,7 @@ package struct Coordinator: Sendable {
         let rows = t.participants.flatMap { t.locked[$0]?.rows.rows ?? [] }
         var parts: [PartitionID: Effects] = [:]
         func part(_ p: PartitionID, _ change: (inout Effects) -> Void) {
-            var e = parts[p] ?? Effects(revision: .pending, epoch: epoch, stamp: .zero)
-            change(&e)
-            parts[p] = e
+            change(&parts[p, default: Effects(revision: .pending, epoch: epoch, stamp: .zero)])
         }
         switch t.request {
         case .transaction(let transaction):

@@ -212,12 +212,16 @@ extension Row {
     /// where it was first written.
     package func settled(at revision: Revision, stamp: Stamp) -> Row {
         var row = self
-        row.modRevision = revision
-        if row.createRevision == .pending { row.createRevision = revision }
-        if row.origin.revision == .pending {
-            row.origin = Origin(region: stamp.region, revision: revision, stamp: stamp)
-        }
+        row.settle(at: revision, stamp: stamp)
         return row
+    }
+
+    mutating func settle(at revision: Revision, stamp: Stamp) {
+        modRevision = revision
+        if createRevision == .pending { createRevision = revision }
+        if origin.revision == .pending {
+            origin = Origin(region: stamp.region, revision: revision, stamp: stamp)
+        }
     }
 }
 

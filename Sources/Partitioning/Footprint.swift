@@ -44,12 +44,39 @@ package struct Footprint: Hashable, Sendable {
     }
 }
 
+extension Transaction {
+    /// Whether any put names a lease: only then has its footprint any.
+    package var namesLeases: Bool { success.contains(where: \.namesLeases) || failure.contains(where: \.namesLeases) }
+    /// Whether any range names a revision.
+    package var readsHistory: Bool {
+        success.contains(where: \.readsHistory) || failure.contains(where: \.readsHistory)
+    }
+}
+
+extension Operation {
+    fileprivate var namesLeases: Bool {
+        switch self {
+        case .put(let put): put.lease != .none
+        case .range, .delete: false
+        case .transaction(let nested): nested.namesLeases
+        }
+    }
+    fileprivate var readsHistory: Bool {
+        switch self {
+        case .range(let query): query.revision > .zero
+        case .put, .delete: false
+        case .transaction(let nested): nested.readsHistory
+        }
+    }
+}
+
 /// Which partitions a transaction needs.
 extension PartitionMap {
     package func participants(of transaction: Transaction) -> [PartitionID] {
         var found: [PartitionID] = []
         collect(transaction, into: &found)
-        return found.sorted()
+        if found.count > 1 { found.sort() }
+        return found
     }
 
     /// Those that a client's request names itself, in order: whoever carries it out writes in one of
@@ -66,15 +93,16 @@ extension PartitionMap {
 
     private func collect(_ transaction: Transaction, into found: inout [PartitionID]) {
         for c in transaction.compares { collect(c.range, into: &found) }
-        for list in [transaction.success, transaction.failure] {
-            for operation in list {
-                switch operation {
-                case .put(let put): collect(KeyRange(key: put.key), into: &found)
-                case .delete(let delete): collect(delete.range, into: &found)
-                case .range(let query): if query.revision == .zero { collect(query.range, into: &found) }
-                case .transaction(let nested): collect(nested, into: &found)
-                }
-            }
+        for operation in transaction.success { collect(operation, into: &found) }
+        for operation in transaction.failure { collect(operation, into: &found) }
+    }
+
+    private func collect(_ operation: Operation, into found: inout [PartitionID]) {
+        switch operation {
+        case .put(let put): collect(KeyRange(key: put.key), into: &found)
+        case .delete(let delete): collect(delete.range, into: &found)
+        case .range(let query): if query.revision == .zero { collect(query.range, into: &found) }
+        case .transaction(let nested): collect(nested, into: &found)
         }
     }
 

@@ -34,16 +34,19 @@ package struct Overlay: Sendable {
     /// The rows got their revision and place in the log.
     package mutating func settle(_ rows: [Row], writer: UInt64, number: UInt64) {
         // A later writer of the key stays on top.
-        for row in rows where cells[row.key]?.writer == writer && cells[row.key]?.number == 0 {
-            cells[row.key] = Cell(row: row, writer: writer, number: number, slot: .zero)
+        for row in rows {
+            guard let i = cells.index(forKey: row.key), cells.values[i].writer == writer,
+                cells.values[i].number == 0
+            else { continue }
+            cells.values[i] = Cell(row: row, writer: writer, number: number, slot: .zero)
         }
     }
 
     package mutating func decide(_ rows: [Row], number: UInt64, slot: Slot) {
         for row in rows {
             decided.append((slot, row.key))
-            if let cell = cells[row.key], cell.number == number {
-                cells[row.key] = Cell(row: cell.row, writer: cell.writer, number: number, slot: slot)
+            if let i = cells.index(forKey: row.key), cells.values[i].number == number {
+                cells.values[i].slot = slot
             }
         }
     }
@@ -58,7 +61,9 @@ package struct Overlay: Sendable {
     package mutating func prune(through slot: Slot) {
         while let first = decided.first, first.slot <= slot {
             decided.removeFirst()
-            if cells[first.key]?.slot == first.slot { cells[first.key] = nil }
+            if let i = cells.index(forKey: first.key), cells.values[i].slot == first.slot {
+                cells.remove(at: i)
+            }
             completeFrom = max(completeFrom, first.slot)
         }
     }

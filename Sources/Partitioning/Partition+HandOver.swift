@@ -6,9 +6,11 @@ extension Partition {
     package mutating func yieldLeadership(into effects: inout RegionEffects) {
         guard isLeading, !lead.isYielding else { return }
         lead.isYielding = true
-        for (token, item) in lead.items.sorted(by: { $0.key < $1.key })
-        where item.stage != .allocating && item.stage != .proposed && item.number == 0 {
-            lead.items[token] = nil
+        let unbegun = lead.items.tokens {
+            $0.stage != .allocating && $0.stage != .proposed && $0.number == 0
+        }
+        for token in unbegun {
+            guard let item = lead.items.removeValue(forKey: token) else { continue }
             finishRead(token)
             effects.redirects.append(item.id)
         }

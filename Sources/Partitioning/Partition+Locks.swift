@@ -151,10 +151,10 @@ extension Partition {
         lead.latches[i].footprint = footprint
         lead.latches[i].plan = plan
         lead.latches[i].overlaps = Set(
-            lead.items.filter {
-                ($0.value.stage == .allocating || $0.value.stage == .proposed)
-                    && $0.value.footprint.conflicts(with: footprint)
-            }.keys)
+            lead.items.tokens {
+                ($0.stage == .allocating || $0.stage == .proposed)
+                    && $0.footprint.conflicts(with: footprint)
+            })
         guard lead.latches[i].overlaps.isEmpty || Mutation.latchOverOverlaps.isOn else { return }
         // All that could have carried it out here is decided by now.
         if let tag = request.tag, let after = tag.after.first {
@@ -177,7 +177,7 @@ extension Partition {
             return
         }
         lead.latches[i].stage = .reading
-        let token = nextItem
+        let token = ItemTable.latchToken(number: nextItem)
         nextItem += 1
         lead.latches[i].readToken = token
         read(token, plan, into: &effects)

@@ -42,11 +42,12 @@ extension Partition {
         case .leaseList, .compact, .members, .replicate, .auth:
             invariant(false, "\(request) is not for one partition")
         }
-        let token = nextItem
+        let token = lead.items.insert(
+            Item(
+                id: id, request: request, tag: tag, deadline: deadline, fence: fence,
+                footprint: footprint, plan: plan),
+            number: nextItem)
         nextItem += 1
-        lead.items[token] = Item(
-            id: id, request: request, tag: tag, deadline: deadline, fence: fence,
-            footprint: footprint, plan: plan)
         admit(token, into: &effects)
     }
 
@@ -54,8 +55,8 @@ extension Partition {
     private mutating func takeOver(_ name: RequestName, by id: RequestID) -> Bool {
         var known = lead.itemsByName ?? [:]
         if lead.itemsByName == nil {
-            for (token, item) in lead.items {
-                if let tag = item.tag { known[tag.name] = token }
+            for token in lead.items.tokens {
+                if let tag = lead.items[token]?.tag { known[tag.name] = token }
             }
             lead.itemsByName = known
         }
@@ -66,9 +67,11 @@ extension Partition {
 
     /// True: an earlier attempt has done it, or may have.
     private mutating func wasExecuted(
-        _ token: UInt64, _ item: Item, into effects: inout RegionEffects
+        _ token: UInt64, into effects: inout RegionEffects
     ) -> Bool {
-        guard let tag = item.tag, let after = tag.after.first else { return false }
+        guard lead.items[token]?.tag?.isRetry == true, let item = lead.items[token],
+            let tag = item.tag, let after = tag.after.first
+        else { return false }
         switch requests.find(tag.name, after: after) {
         case .absent: return false
         case .unknown:
@@ -90,7 +93,7 @@ extension Partition {
 
     /// The caller lost interest. What may already have an effect goes on.
     package mutating func cancel(_ id: RequestID) {
-        guard isLeading, let token = lead.items.first(where: { $0.value.id == id })?.key,
+        guard isLeading, let token = lead.items.tokens(where: { $0.id == id }).first,
             let stage = lead.items[token]?.stage, stage != .allocating, stage != .proposed
         else { return }
         lead.items[token] = nil
@@ -98,33 +101,41 @@ extension Partition {
     }
 
     mutating func admit(_ token: UInt64, into effects: inout RegionEffects) {
-        guard let item = lead.items[token] else { return }
-        guard item.fence >= fence else {
-            refuse(token, item, into: &effects)
+        // Field by field: to copy an item counts a dozen references up and down.
+        guard let itemFence = lead.items[token]?.fence, let request = lead.items[token]?.request,
+            let number = lead.items[token]?.number
+        else { return }
+        guard itemFence >= fence else {
+            refuse(token, into: &effects)
             return
         }
-        if isLatched(item.footprint) {
+        if isLatched(token) {
             block(token)
             return
         }
-        if wasExecuted(token, item, into: &effects) { return }
-        if case .leaseGrant(let lease, let ttl) = item.request {
+        if wasExecuted(token, into: &effects) { return }
+        if case .leaseGrant(let lease, let ttl) = request {
             grant(token, lease, ttl, into: &effects)
-        } else if case .leaseRevoke(let lease) = item.request {
+        } else if case .leaseRevoke(let lease) = request {
             revoke(token, lease, into: &effects)
-        } else if case .leaseExpire(let lease) = item.request {
+        } else if case .leaseExpire(let lease) = request {
             expire(token, lease, into: &effects)
-        } else if case .leaseKeepAlive(let lease) = item.request,
-            mustRemoveCheckpoint(of: lease, isRemoved: item.number > 0)
+        } else if case .leaseKeepAlive(let lease) = request,
+            mustRemoveCheckpoint(of: lease, isRemoved: number > 0)
         {
             removeCheckpoint(token, lease, into: &effects)
-        } else if item.plan.isEmpty {
+        } else if let plan = lead.items[token]?.plan, !plan.isEmpty {
+            read(token, plan, into: &effects)
+            lead.items[token]?.stage = .reading
+        } else {
             lead.items[token]?.answer = ReadAnswer(applied: state.applied, rows: [])
             evaluate(token, into: &effects)
-        } else {
-            read(token, item.plan, into: &effects)
-            lead.items[token]?.stage = .reading
         }
+    }
+
+    private func isLatched(_ token: UInt64) -> Bool {
+        if lead.latches.isEmpty { return false }
+        return isLatched(lead.items[token]?.footprint ?? Footprint())
     }
 
     func isLatched(_ footprint: Footprint) -> Bool {
@@ -169,13 +180,13 @@ extension Partition {
             onLockRead(i, answer, at: now, into: &effects)
             return
         }
-        guard let item = lead.items[token], item.stage == .reading else {
+        guard lead.items[token]?.stage == .reading else {
             finishRead(token)
             return
         }
         guard answer.applied >= lead.overlay.completeFrom || Mutation.staleReadsTrusted.isOn else {
             finishRead(token)
-            read(token, item.plan, into: &effects)
+            read(token, lead.items[token]?.plan ?? ReadPlan(), into: &effects)
             return
         }
         lead.items[token]?.answer = answer
@@ -190,18 +201,20 @@ extension Partition {
     // MARK: Evaluating
 
     mutating func evaluate(_ token: UInt64, into effects: inout RegionEffects) {
-        guard let item = lead.items[token], let answer = item.answer else { return }
-        guard item.fence >= fence else {
-            refuse(token, item, into: &effects)
+        guard let itemFence = lead.items[token]?.fence, let request = lead.items[token]?.request,
+            let plan = lead.items[token]?.plan, let answer = lead.items[token]?.answer
+        else { return }
+        guard itemFence >= fence else {
+            refuse(token, into: &effects)
             return
         }
-        if isLatched(item.footprint) {
+        if isLatched(token) {
             block(token)
             return
         }
-        guard case .transaction(let transaction) = item.request else {
-            if Mutation.keepAliveWithoutConfirm.isOn, case .leaseKeepAlive(let lease) = item.request {
-                lead.items[token] = nil
+        guard case .transaction(let transaction) = request else {
+            if Mutation.keepAliveWithoutConfirm.isOn, case .leaseKeepAlive(let lease) = request {
+                guard let item = lead.items.removeValue(forKey: token) else { return }
                 let ttl = state.leases[lease]?.ttlSeconds ?? 0
                 effects.answers.append(
                     (item.id, .leaseKeptAlive(lease, ttlSeconds: ttl, revision: state.heardFrontier)))
@@ -212,19 +225,19 @@ extension Partition {
         }
         guard answer.applied >= lead.overlay.completeFrom || Mutation.staleReadsTrusted.isOn else {
             finishRead(token)
-            read(token, item.plan, into: &effects)
+            read(token, plan, into: &effects)
             lead.items[token]?.stage = .reading
             return
         }
-        for lease in item.footprint.sharedLeases
+        for lease in lead.items[token]?.footprint.sharedLeases ?? []
         where !isAlive(lease) && map.home(of: lease) != id {
             finishRead(token)
-            lead.items[token] = nil
+            guard let item = lead.items.removeValue(forKey: token) else { return }
             effects.escalations.append(
                 (item.id, item.request, item.tag, deadline: item.deadline, fence: item.fence))
             return
         }
-        let (table, _, hasUnknown) = lead.overlay.lay(on: answer.rows, plan: item.plan)
+        let (table, _, hasUnknown) = lead.overlay.lay(on: answer.rows, plan: plan)
         // A pending version without a revision decides nothing that depends on it (S20).
         let mayPass = !hasUnknown || transaction.isDecided(knowing: state.highestRevision)
         do {
@@ -233,13 +246,14 @@ extension Partition {
                 return
             }
             let evaluation = try Evaluator.evaluate(
-                transaction, on: table, plan: item.plan, historic: answer.historic,
-                leaseIsAlive: isAlive)
+                transaction, on: table, plan: plan, historic: answer.historic,
+                leaseIsAlive: aliveLeases(for: transaction))
             if hasUnknown && (evaluation.effects.isEmpty || !evaluation.needsNoOtherRevision) {
                 waitForRevision(token)
             } else if evaluation.effects.isEmpty {
                 if Mutation.answerWithoutConfirm.isOn {
                     lead.items[token]?.stage = .confirming
+                    guard let item = lead.items[token] else { return }
                     concludeTransaction(token, item, transaction, state.heardFrontier, into: &effects)
                     return
                 }
@@ -253,9 +267,9 @@ extension Partition {
     }
 
     /// Permissions were restricted while it waited.
-    private mutating func refuse(_ token: UInt64, _ item: Item, into effects: inout RegionEffects) {
+    private mutating func refuse(_ token: UInt64, into effects: inout RegionEffects) {
         finishRead(token)
-        lead.items[token] = nil
+        guard let item = lead.items.removeValue(forKey: token) else { return }
         effects.answers.append((item.id, .failed(.authChanged)))
     }
 
@@ -270,6 +284,13 @@ extension Partition {
             && !lead.revoking.contains(lease)
     }
 
+    /// For the evaluator. Not `isAlive` itself, which would take a copy of the whole partition along.
+    private func aliveLeases(for transaction: Transaction) -> (LeaseID) -> Bool {
+        guard transaction.namesLeases else { return { _ in false } }
+        let known = state.knownLeases, leases = state.leases, revoking = lead.revoking
+        return { (known.contains($0) || leases[$0] != nil) && !revoking.contains($0) }
+    }
+
     private mutating func allocate(_ token: UInt64, _ evaluation: Evaluation) {
         guard isLeading else { return }
         guard lead.registeredWith == epoch, lead.asked.count + lead.proposals.count < limits.inFlightMax
@@ -281,9 +302,7 @@ extension Partition {
             return
         }
         for row in evaluation.effects { lead.overlay.put(row, writer: token) }
-        lead.items[token]?.evaluation = evaluation
-        lead.items[token]?.stage = .allocating
-        lead.items[token]?.answer = nil
+        lead.items[token]?.evaluated(evaluation)
         lead.asked.append(token)
         finishRead(token)
     }
@@ -323,27 +342,27 @@ extension Partition {
     private mutating func log(
         _ token: UInt64, _ allocation: Allocation, epoch: Epoch, into effects: inout RegionEffects
     ) {
-        guard var item = lead.items[token], let evaluation = item.evaluation else { return }
-        let rows = evaluation.effects.map {
-            $0.settled(at: allocation.revision, stamp: allocation.stamp)
+        guard var evaluation = lead.items[token]?.evaluation else { return }
+        // Taken out, so that its rows are changed where they are.
+        lead.items[token]?.evaluation = nil
+        for i in evaluation.effects.indices {
+            evaluation.effects[i].settle(at: allocation.revision, stamp: allocation.stamp)
         }
-        item.evaluation = Evaluation(
-            result: evaluation.result.settled(at: allocation.revision, stamp: allocation.stamp),
-            effects: rows, replacedStamp: evaluation.replacedStamp)
-        item.revision = allocation.revision
-        item.stage = .proposed
+        evaluation.result = evaluation.result.settled(
+            at: allocation.revision, stamp: allocation.stamp)
+        let rows = evaluation.effects
         let body = EntryBody.effects(
             Effects(revision: allocation.revision, epoch: epoch, stamp: allocation.stamp, rows: rows))
-        propose(body, .item(token), for: item.mark, into: &effects)
-        item.number = lead.proposed
-        lead.overlay.settle(rows, writer: token, number: item.number)
-        lead.items[token] = item
+        propose(body, .item(token), for: lead.items[token]?.mark, into: &effects)
+        let number = lead.proposed
+        lead.overlay.settle(rows, writer: token, number: number)
+        lead.items[token]?.proposed(evaluation, at: allocation.revision, number: number)
     }
 
     // MARK: Answers without a commit
 
     mutating func wantConfirm(_ token: UInt64) {
-        guard lead.items[token] != nil else { return }
+        guard lead.items.contains(token) else { return }
         lead.items[token]?.stage = .confirming
         lead.confirmWanted.append(token)
     }
@@ -369,7 +388,7 @@ extension Partition {
     ) {
         guard let item = lead.items[token], item.stage == .confirming else { return }
         guard item.fence >= fence else {
-            refuse(token, item, into: &effects)
+            refuse(token, into: &effects)
             return
         }
         switch item.request {
@@ -445,7 +464,7 @@ extension Partition {
         do {
             let evaluation = try Evaluator.evaluate(
                 transaction, on: table, plan: item.plan, historic: answer.historic,
-                leaseIsAlive: isAlive)
+                leaseIsAlive: aliveLeases(for: transaction))
             guard evaluation.effects.isEmpty else {
                 allocate(token, evaluation)
                 return
@@ -498,10 +517,10 @@ extension Partition {
             wantConfirm(token)
             return
         }
-        let isShared = lead.items.contains {
-            ($0.value.stage == .allocating || $0.value.stage == .proposed)
-                && $0.value.footprint.sharedLeases.contains(lease)
-        }
+        let isShared = !lead.items.tokens {
+            ($0.stage == .allocating || $0.stage == .proposed)
+                && $0.footprint.sharedLeases.contains(lease)
+        }.isEmpty
         guard held.known.isEmpty, state.leaseKeys[lease] == nil, !isShared,
             !lead.latches.contains(where: { $0.footprint.sharedLeases.contains(lease) })
         else {
@@ -561,9 +580,9 @@ extension Partition {
     /// Requests whose callers have been told that time is up are not executed any more, as long as
     /// they have no effect yet.
     private mutating func sweep(at now: Instant) {
-        let late = lead.items.filter {
-            $0.value.deadline <= now && $0.value.stage != .allocating && $0.value.stage != .proposed
-        }.keys
+        let late = lead.items.tokens {
+            $0.deadline <= now && $0.stage != .allocating && $0.stage != .proposed
+        }
         for token in late {
             lead.items[token] = nil
             finishRead(token)

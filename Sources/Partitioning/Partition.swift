@@ -77,7 +77,7 @@ package struct Partition: Sendable {
         var sealProposed = Epoch.zero
         var registerAt = Instant.zero
 
-        var items: [UInt64: Item] = [:]
+        var items = ItemTable()
         var overlay: Overlay
         /// Reads under way, in order, with the slot applied when each was asked for.
         var reads: Deque<(token: UInt64, applied: Slot)> = []
@@ -156,6 +156,18 @@ package struct Partition: Sendable {
         /// An earlier attempt did it: only the answer is missing.
         var isExecuted = false
         var mark: RequestMark? { tag.map { RequestMark(name: $0.name, mark: $0.mark) } }
+
+        mutating func evaluated(_ evaluation: Evaluation) {
+            self.evaluation = evaluation
+            stage = .allocating
+            answer = nil
+        }
+        mutating func proposed(_ evaluation: Evaluation, at revision: Revision, number: UInt64) {
+            self.evaluation = evaluation
+            self.revision = revision
+            self.number = number
+            stage = .proposed
+        }
     }
 
     package mutating func becameLeader(_ term: Term, at now: Instant, into effects: inout RegionEffects) {
@@ -176,7 +188,8 @@ package struct Partition: Sendable {
         isLeading = false
         let lead = self.lead
         self.lead = Leadership(term: .zero, overlay: Overlay())
-        for (_, item) in lead.items.sorted(by: { $0.key < $1.key }) {
+        for token in lead.items.tokens {
+            guard let item = lead.items[token] else { continue }
             if item.number > 0 {
                 effects.abandoned.append(item.id)
             } else {

@@ -67,7 +67,8 @@ package struct RequestTable: Sendable {
 
     private var known: [RequestName: (revision: Revision, slot: Slot)] = [:]
     private var order: Deque<(name: RequestName, slot: Slot)> = []
-    private var marks: [Boot: UInt64] = [:]
+    /// A few: one a node, and one more each time that a node restarts.
+    private var marks: [(boot: Boot, mark: UInt64)] = []
     /// Prepared, so that it may still be undone.
     private var undecided: [(revision: Revision, name: RequestName)] = []
     /// Every open request in the log behind this slot is here.
@@ -88,21 +89,27 @@ package struct RequestTable: Sendable {
         order.append((request.name, slot))
         if isPrepared { undecided.append((revision, request.name)) }
         let boot = Boot(request.name)
-        if marks[boot, default: 0] < request.mark {
+        if let i = marks.firstIndex(where: { $0.boot == boot }) {
+            if marks[i].mark < request.mark { marks[i].mark = request.mark }
+        } else if request.mark > 0 {
             // Of nodes that restart again and again; without its mark a boot's entries only stay longer.
             if marks.count >= 256 { marks.removeAll() }
-            marks[boot] = request.mark
+            marks.append((boot, request.mark))
         }
         trim()
     }
 
     private mutating func trim() {
         while let first = order.first {
-            let isOpen = first.name.sequence >= marks[Boot(first.name)] ?? 0
+            let boot = Boot(first.name)
+            let mark = marks.first { $0.boot == boot }?.mark ?? 0
+            let isOpen = first.name.sequence >= mark
             if isOpen && order.count <= countMax { return }
             order.removeFirst()
-            guard known[first.name]?.slot == first.slot else { continue }
-            known[first.name] = nil
+            guard let i = known.index(forKey: first.name), known.values[i].slot == first.slot else {
+                continue
+            }
+            known.remove(at: i)
             if isOpen { completeFrom = max(completeFrom, first.slot) }
         }
     }

@@ -36,7 +36,9 @@ package struct TimelineMerge: Sendable {
         }
         guard applied.revision > lostThrough, !applied.rows.isEmpty else { return }
         count += applied.rows.count
-        rows[applied.revision, default: []].append(contentsOf: applied.rows)
+        if let earlier = rows.updateValue(applied.rows, forKey: applied.revision) {
+            rows[applied.revision] = earlier + applied.rows
+        }
         if count > rowsMax {
             lostThrough = max(lostThrough, rows.keys.max() ?? .zero)
             rows.removeAll()

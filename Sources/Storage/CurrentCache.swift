@@ -93,14 +93,16 @@ struct CurrentCache {
         }
     }
 
-    /// Rows arrive as windows on network buffers.
+    /// Rows arrive as windows on larger buffers. A value that is most of its buffer (the log entry of one
+    /// put) keeps it: that is in memory anyhow, for a while, and a copy costs more than the rest of this.
     private static func own(_ row: Row, _ key: Bytes) -> Row {
         var own = row
         own.key = key
-        own.value = row.value.compact()
+        if row.value.storage.count > kept(row.value) { own.value = row.value.compact() }
         return own
     }
+    private static func kept(_ value: Bytes) -> Int { value.count * 2 + 128 }
     private static func cost(_ key: Bytes, _ row: Row?) -> Int {
-        192 + key.count + (row.map { 128 + $0.value.count } ?? 0)
+        192 + key.count + (row.map { 128 + min(kept($0.value), $0.value.storage.count) } ?? 0)
     }
 }

@@ -88,7 +88,8 @@ extension Host {
             let clock = Clocks.read()
             for input in taken { node.step(input, at: clock, into: &effects) }
             node.finishTurn(at: clock, into: &effects)
-            epochRound = node.sequencerEpoch.round
+            epochRound = effects.epoch.round
+            hasSequencer = effects.hasSequencer
             figures.turns += 1
             figures.inputs += UInt64(taken.count)
             taken.removeAll(keepingCapacity: true)

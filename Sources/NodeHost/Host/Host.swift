@@ -61,6 +61,7 @@ final class Host: @unchecked Sendable {
 
     /// As of this turn. Every answer carries it, and to ask `node` copies all of it.
     var epochRound: UInt64 = 0
+    var hasSequencer = false
     /// Calls that wait for a read index and then list leases.
     var leaseLists: Set<UInt64> = []
     /// Calls that wait until the sequencer is at that node.
