@@ -6,6 +6,8 @@ protocol CallOutput: AnyObject {
     func send(_ message: [UInt8], to call: CallReference)
     /// Whole messages one after the other, each behind gRPC's five bytes (flag 0, length).
     func sendFramed(_ messages: [UInt8], to call: CallReference)
+    /// One message in parts, the first of which begins with gRPC's five bytes.
+    func sendParts(_ parts: [Bytes], to call: CallReference)
     func finish(_ call: CallReference, _ status: GRPCStatus, message: String)
     func bufferedBytes(of call: CallReference) -> Int
 }
@@ -13,6 +15,9 @@ protocol CallOutput: AnyObject {
 extension RPCServer: CallOutput {}
 
 extension CallOutput {
+    func sendParts(_ parts: [Bytes], to call: CallReference) {
+        sendFramed(parts.flatMap(\.array), to: call)
+    }
     func sendFramed(_ messages: [UInt8], to call: CallReference) {
         var at = 0
         while at + 5 <= messages.count {

@@ -88,7 +88,7 @@ package final class Facade {
         for open in calls.all where open.requiresLeader {
             switch open.state {
             case .watch, .keepAlive: fail(open.call, EtcdError.noLeader.failure)
-            case .expectsMessage, .waits, .rangeStream, .observes, .contends, .follows,
+            case .expectsMessage, .waits, .rangeStream, .list, .observes, .contends, .follows,
                 .reflects, .snapshot, .computes: break
             }
         }
@@ -97,9 +97,8 @@ package final class Facade {
     // MARK: Ends of calls
 
     func answer(_ call: CallReference, _ message: [UInt8]) {
-        guard let open = calls[call] else { return }
+        guard let open = calls.remove(call) else { return }
         metrics.count(open.method, .ok)
-        calls[call] = nil
         output.send(message, to: call)
         output.finish(call, .ok, message: "")
         ended(open, .ok, answerBytes: message.count)
@@ -133,6 +132,7 @@ package final class Facade {
             for token in stream.creations where pending.take(token) != nil { node.cancel(token: token) }
             stream.creations.removeAll()
         case .rangeStream(let stream): stream.isClosed = true
+        case .list(let list): list.isClosed = true
         case .keepAlive(let stream): cancelAll(of: stream)
         case .contends(let contender): abandon(contender)
         case .follows(let follower): abandon(follower)
@@ -143,11 +143,12 @@ package final class Facade {
     // MARK: Asking the node
 
     func wait(_ call: CallReference, as kind: Pending.Kind) -> (token: UInt64, deadline: Instant)? {
-        guard var open = calls[call] else { return nil }
         let token = pending.add(Pending(call: call, kind: kind))
-        open.state = .waits(token)
-        calls[call] = open
-        return (token, open.deadline)
+        guard let deadline = calls.wait(call, for: token) else {
+            _ = pending.take(token)
+            return nil
+        }
+        return (token, deadline)
     }
 
     /// If the caller may.
@@ -173,6 +174,15 @@ package final class Facade {
     }
 
     func readIndex(_ call: CallReference, linearizable: Bool, as kind: Pending.Kind) {
+        // Others go on after their index: their calls must be known to wait.
+        let endsWithIndex =
+            switch kind {
+            case .range, .readOnlyTransaction: true
+            default: false
+            }
+        if endsWithIndex, let index = node.readIndexNow(linearizable: linearizable) {
+            return serve(kind, .success(index), call)
+        }
         guard let (token, deadline) = wait(call, as: kind) else { return }
         node.readIndex(linearizable: linearizable, deadline: deadline, token: token)
     }
@@ -226,7 +236,8 @@ extension Facade: RPCHandler {
             case .keepAlive(let stream): try onKeepAlive(message, on: stream)
             case .reflects: try onReflection(call, message)
             // gRPC: one message of a unary call. What comes after it is passed over.
-            case .waits, .rangeStream, .observes, .contends, .follows, .snapshot, .computes: break
+            case .waits, .rangeStream, .list, .observes, .contends, .follows, .snapshot, .computes:
+                break
             }
         } catch {
             if !looksAgain(call, after: error) { fail(call, error) }
@@ -243,7 +254,7 @@ extension Facade: RPCHandler {
             stream.isHalfClosed = true
             if stream.isIdle { complete(call) }
         case .reflects: complete(call)
-        case .waits, .rangeStream, .observes, .contends, .follows, .snapshot, .computes: break
+        case .waits, .rangeStream, .list, .observes, .contends, .follows, .snapshot, .computes: break
         }
     }
 
@@ -262,7 +273,8 @@ extension Facade: RPCHandler {
         case .rangeStream(let stream): resume(stream)
         case .follows(let follower): onWritable(follower)
         case .snapshot(let stream): continueSnapshot(stream)
-        case .expectsMessage, .waits, .keepAlive, .observes, .contends, .reflects, .computes: break
+        case .expectsMessage, .waits, .keepAlive, .list, .observes, .contends, .reflects, .computes:
+            break
         }
     }
 
@@ -370,13 +382,20 @@ extension Facade: NodeClient {
         default: break
         }
         guard let call = waiting.call else { return }
-        if case .moveLeader = waiting.kind { return onLeaderMoved(answered, call) }
+        serve(waiting.kind, answered, call)
+    }
+
+    /// A call whose read index is known.
+    private func serve(
+        _ kind: Pending.Kind, _ answered: Result<ReadIndex, RequestError>, _ call: CallReference
+    ) {
+        if case .moveLeader = kind { return onLeaderMoved(answered, call) }
         switch answered {
         case .failure(let error): fail(call, error.failure)
         case .success(let index):
             do throws(CallFailure) {
-                if authState.isEnabled { try checkPermission(toRead: waiting.kind, call) }
-                switch waiting.kind {
+                if authState.isEnabled { try checkPermission(toRead: kind, call) }
+                switch kind {
                 case .refreshed:
                     guard let open = calls[call], let message = open.caller?.message else { return }
                     return try onUnary(open, message)
@@ -388,7 +407,8 @@ extension Facade: NodeClient {
                 return fail(call, error)
             }
             do throws(RequestError) {
-                switch waiting.kind {
+                switch kind {
+                case .range(let query) where query.isList: try beginList(call, query, index)
                 case .range(let query): answer(call, try read(query, index))
                 case .readOnlyTransaction(let transaction):
                     answer(call, try read(transaction, index))

@@ -31,6 +31,9 @@ package struct FacadeLimits: Sendable {
     /// Rows and bytes of one step of catching up: the loop serves others between steps.
     package var catchUpRowsMax = 1024
     package var catchUpBytes = 1 << 20
+    /// Of one piece of a list, between which the loop serves others: some 200 us.
+    package var listPartRows = 1000
+    package var listPartBytes = 256 << 10
     /// Kept for `prev_kv`.
     package var previousRowsBytes = 16 << 20
     /// Keep-alives of one stream that may wait for the core.

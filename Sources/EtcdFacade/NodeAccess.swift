@@ -13,6 +13,9 @@ package protocol NodeAccess: AnyObject {
     /// anybody was told of before this call (protocol.md "Reads"). Otherwise: the newest this node has.
     func readIndex(linearizable: Bool, deadline: Instant, token: UInt64)
 
+    /// The same, if the answer is known at once; nil: `readIndex` must be asked.
+    func readIndexNow(linearizable: Bool) -> ReadIndex?
+
     /// Takes the leaderships of this node, the sequencer's node, to another member. The answer is a
     /// read index.
     func moveLeader(to: NodeID, deadline: Instant, token: UInt64)
@@ -49,6 +52,12 @@ package protocol NodeAccess: AnyObject {
     /// other.
     func part(_ query: RangeQuery, at revision: Revision) throws(RequestError) -> RangeResult
 
+    /// The live rows of `range` in key order, without copies; `visit` returns false to end. Throws as
+    /// `range` does.
+    func visit(
+        _ range: KeyRange, at revision: Revision, _ visit: (RowView) -> Bool
+    ) throws(RequestError)
+
     /// Raises an alarm or takes it back, for all members of the region, as a client asks (etcd's Alarm).
     /// False: that changed nothing.
     func setAlarm(_ alarm: Alarm, isRaised: Bool) -> Bool
@@ -68,6 +77,7 @@ package protocol NodeAccess: AnyObject {
 
 extension NodeAccess {
     package var epochRound: UInt64 { status.epochRound }
+    package func readIndexNow(linearizable: Bool) -> ReadIndex? { nil }
     package var compactRevision: Revision { status.compactRevision }
     package func conflicts(limit: Int) -> [ConflictReport] { [] }
     package var authState: AuthState { AuthState() }
@@ -75,6 +85,21 @@ extension NodeAccess {
     package func part(
         _ query: RangeQuery, at revision: Revision
     ) throws(RequestError) -> RangeResult { try range(query, at: revision) }
+    package func visit(
+        _ range: KeyRange, at revision: Revision, _ visit: (RowView) -> Bool
+    ) throws(RequestError) {
+        for row in try self.range(RangeQuery(range: range), at: revision).rows {
+            let goesOn = row.key.withUnsafeBytes { key in
+                row.value.withUnsafeBytes { value in
+                    visit(
+                        RowView(
+                            key: key, value: value, createRevision: row.createRevision,
+                            modRevision: row.modRevision, version: row.version, lease: row.lease))
+                }
+            }
+            if !goesOn { return }
+        }
+    }
 }
 
 /// etcd's AlarmMember.

@@ -91,6 +91,7 @@ struct OpenCall {
         case watch(WatchStream)
         case keepAlive(KeepAliveStream)
         case rangeStream(RangeStream)
+        case list(List)
         /// Health.Watch: has its answer, and stays open until the client goes.
         case observes
         /// Lock, Campaign: its key is, or is to be, in a queue.
@@ -139,6 +140,20 @@ struct OpenCalls {
     /// Without a copy of all that is known of the call.
     func caller(of call: CallReference) -> Caller? {
         isOpen(call) ? calls[Int(call.slot)]?.caller : nil
+    }
+
+    private func index(_ call: CallReference) -> Int? { isOpen(call) ? Int(call.slot) : nil }
+
+    /// The call waits for the node's answer under this token, until its deadline. In place, as the next one:
+    /// each request comes by here.
+    mutating func wait(_ call: CallReference, for token: UInt64) -> Instant? {
+        guard let i = index(call) else { return nil }
+        calls[i]?.state = .waits(token)
+        return calls[i]?.deadline
+    }
+
+    mutating func remove(_ call: CallReference) -> OpenCall? {
+        index(call).flatMap { calls[$0].take() }
     }
 
     var all: [OpenCall] { calls.compactMap { $0 } }

@@ -14,7 +14,7 @@ package struct SlowCall: Sendable, Equatable {
     package var answerBytes: Int
     package var isFine: Bool
 
-    /// Of the loop: whoever logs writes to a file. A tick is a tenth of a second.
+    /// Of the loop: whoever logs writes to a file. A tick is a quarter of a second.
     static let perTickMax = 3
 }
 

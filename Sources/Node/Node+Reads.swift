@@ -1,7 +1,7 @@
 import Consensus
 import DequeModule
 import Partitioning
-import Primitives
+package import Primitives
 
 // Reads: at which revision may this node serve them (protocol.md "Reads")?
 extension Node {
@@ -32,6 +32,22 @@ extension Node {
             return
         }
         readsWanted.append((token, deadline))
+    }
+
+    /// Where a read that has just arrived may be served at once, without a turn: this node's own sequencer
+    /// would answer the question now (S13), and its replicas show that frontier. Nil: it has to ask.
+    /// `now` is read after the read arrived. Changes nothing: a call that might not would copy the node.
+    package mutating func readPoint(linearizable: Bool, at now: Instant) -> ReadPoint? {
+        guard localFrontier > .zero else { return nil }
+        guard linearizable else {
+            return ReadPoint(revision: localFrontier, compactRevision: compactRevision)
+        }
+        guard let answer = sequencer?.readsNow, answer.epoch == epoch,
+            answer.frontier <= localFrontier, answer.authVersion <= directory.auth.version,
+            groups[0].leaseHolds(at: now)
+        else { return nil }
+        return ReadPoint(
+            revision: localFrontier, compactRevision: max(compactRevision, answer.compactRevision))
     }
 
     /// One question for all reads that have arrived since the last one: a read shares only a question

@@ -187,6 +187,11 @@ package struct Sequencer: Sendable {
         lapses[i] = max(lapses[i], count)
     }
 
+    /// What a question of a read would be answered with, if the lease holds; nil: it would wait.
+    package var readsNow:
+        (epoch: Epoch, frontier: Revision, compactRevision: Revision, authVersion: UInt64)?
+    { isOpen ? (epoch, frontier, compactRevision, authVersion) : nil }
+
     private func answer(_ message: RegionMessage, to node: NodeID, into effects: inout RegionEffects) {
         switch message {
         case .confirm(_, let p, let term, let question):

@@ -40,6 +40,27 @@ public struct Row: Hashable, Sendable {
     public var isDeletion: Bool { version == 0 }
 }
 
+/// A version as it lies in the store, valid during the call that it is handed to.
+public struct RowView {
+    public let key: UnsafeRawBufferPointer
+    public let value: UnsafeRawBufferPointer
+    public let createRevision: Revision
+    public let modRevision: Revision
+    public let version: Int64
+    public let lease: LeaseID
+    public init(
+        key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer, createRevision: Revision,
+        modRevision: Revision, version: Int64, lease: LeaseID
+    ) {
+        self.key = key
+        self.value = value
+        self.createRevision = createRevision
+        self.modRevision = modRevision
+        self.version = version
+        self.lease = lease
+    }
+}
+
 /// etcd's pair (key, range_end): empty end = that one key; a single zero byte = every key from `key` on;
 /// otherwise `[key, end)`.
 public struct KeyRange: Hashable, Sendable {

@@ -72,6 +72,14 @@ extension World {
         case .request(let request):
             deliver(.request(request, token: token, deadline: deadline), to: address)
         case .read(let query):
+            // Hosts ask between turns first (`Node.readPoint`); here every other time, so that both ways
+            // are gone.
+            if node.isUp, !node.isFrozen, random.chance(1, in: 2),
+                let point = node.core?.readPoint(
+                    linearizable: !query.serializable, at: node.clock.instant(at: queue.now))
+            {
+                return serve(token, .success(point), at: address)
+            }
             deliver(
                 .readIndex(linearizable: !query.serializable, token: token, deadline: deadline),
                 to: address)

@@ -338,7 +338,7 @@ extension World {
         do throws(Violation) { try body() } catch { fail(error) }
     }
 
-    private func serve(
+    func serve(
         _ token: UInt64, _ answer: Result<ReadPoint, RequestError>, at address: NodeAddress
     ) {
         guard let i = index(of: token), case .read(let query) = operations[i].call else { return }

@@ -37,6 +37,39 @@ extension Store {
         }
     }
 
+    /// The live rows of a range at a revision in key order; `visit` returns false to end.
+    package func visit(
+        _ range: KeyRange, at revision: Revision, in keyspace: KeyspaceID,
+        _ visit: (RowView) -> Bool
+    ) throws(RequestError) {
+        try checkFloor(revision, keyspace)
+        try reporting { () throws(StorageError) in
+            var isDamaged = false
+            var unescaped: [UInt8] = []
+            try walk(range, at: revision, in: keyspace, hashes: .all) { version in
+                if version.isDeletion { return true }
+                guard let fields = StoreFormat.rowFields(version.value) else {
+                    isDamaged = true
+                    return false
+                }
+                let value = UnsafeRawBufferPointer(rebasing: version.value[fields.valueStart...])
+                func tell(_ key: UnsafeRawBufferPointer) -> Bool {
+                    visit(
+                        RowView(
+                            key: key, value: value, createRevision: fields.createRevision,
+                            modRevision: version.revision, version: fields.version,
+                            lease: fields.lease))
+                }
+                if let key = StoreFormat.plainKey(ofRowKey: version.key) { return tell(key) }
+                unescaped.removeAll(keepingCapacity: true)
+                StoreFormat.unescape(rowKey: version.key, into: &unescaped)
+                return unescaped.withUnsafeBytes { tell($0) }
+            }
+            if isDamaged { throw .database("a row has no valid form") }
+        }
+        try checkFloor(revision, keyspace)
+    }
+
     private func visible(
         _ key: Bytes, at revision: Revision, in keyspace: KeyspaceID
     ) throws(StorageError) -> Row? {

@@ -1,3 +1,4 @@
+import Glibc
 import Primitives
 
 /// Bytes of the store's keys and values (docs/formats.md). Pure.
@@ -66,6 +67,12 @@ enum StoreFormat {
     }
     static func revision(ofRowKey raw: UnsafeRawBufferPointer) -> Revision {
         Revision(Int64(bitPattern: ~(big(raw, raw.count - revisionBytes) as UInt64)))
+    }
+    /// The user key where it stands, if nothing in it is escaped.
+    static func plainKey(ofRowKey raw: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+        let key = UnsafeRawBufferPointer(rebasing: raw[rowHeadBytes..<(raw.count - revisionBytes - 2)])
+        guard key.count > 0, let start = key.baseAddress else { return key }
+        return memchr(start, 0, key.count) == nil ? key : nil
     }
     /// Appends the user key.
     static func unescape(rowKey raw: UnsafeRawBufferPointer, into out: inout [UInt8]) {

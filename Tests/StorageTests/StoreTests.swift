@@ -119,6 +119,10 @@ struct History {
     }
 }
 
+extension Origin {
+    fileprivate static let none = Origin(region: RegionID(0), revision: .zero, stamp: .zero)
+}
+
 @Suite struct StoreTests {
     static func options(cache: Int = 8 << 10) -> Store.Options {
         var options = Store.Options()
@@ -180,6 +184,23 @@ struct History {
             try store.range(query, at: at, in: ks, hashes: hashes) == history.model.answer(query, at: at, hashes),
             "\(query) at \(at)")
         try page(store, &history, at: at)
+        var visited: [Row] = []
+        try store.visit(query.range, at: at, in: ks) { view in
+            visited.append(
+                Row(
+                    key: Bytes(view.key), value: Bytes(view.value),
+                    createRevision: view.createRevision, modRevision: view.modRevision,
+                    version: view.version, lease: view.lease, sub: 0, origin: .none))
+            return visited.count < 7
+        }
+        let all = history.model.answer(RangeQuery(range: query.range), at: at, .all).rows
+        #expect(
+            visited == all.prefix(7).map { row in
+                var bare = row
+                bare.sub = 0
+                bare.origin = .none
+                return bare
+            })
         // A pass may have removed deletions at and below the floor, or not yet.
         func kept(_ rows: [Row]) -> [Row] {
             rows.filter { !$0.isDeletion || $0.modRevision.rawValue > floor }.sorted { $0.key < $1.key }

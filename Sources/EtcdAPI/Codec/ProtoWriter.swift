@@ -20,6 +20,20 @@ package struct ProtoWriter: ~Copyable {
         }
     }
 
+    /// Onto memory of the caller's, a little at a time: see `written`.
+    init(into memory: UnsafeMutableRawBufferPointer) {
+        self.init(memory.bindMemory(to: UInt8.self))
+    }
+    /// Since the start or `restart`; valid as long as the memory.
+    var written: UnsafeBufferPointer<UInt8> { UnsafeBufferPointer(rebasing: buffer[..<at]) }
+    mutating func restart() { at = 0 }
+
+    /// Of a message of `count` bytes: not compressed, its length.
+    mutating func grpcPrefix(_ count: Int) {
+        byte(0)
+        for shift in [24, 16, 8, 0] { byte(UInt8(truncatingIfNeeded: count >> shift)) }
+    }
+
     package mutating func varint(_ value: UInt64) {
         var rest = value
         while rest >= 0x80 {

@@ -62,6 +62,53 @@ package enum ResponseCodec {
         }
     }
 
+    /// A row as one of a RangeResponse's `kvs`, appended to `out`.
+    package static func appendRow(_ row: RowView, withValue: Bool, to out: inout [UInt8]) {
+        let value = withValue ? row.value : UnsafeRawBufferPointer(start: nil, count: 0)
+        let head =
+            ProtoSize.bytes(1, row.key.count) + ProtoSize.int64(2, row.createRevision.rawValue)
+            + ProtoSize.int64(3, row.modRevision.rawValue) + ProtoSize.int64(4, row.version)
+        let size =
+            head + ProtoSize.bytes(5, value.count) + ProtoSize.int64(6, row.lease.rawValue)
+        // Two tags and two lengths of up to ten bytes, three numbers, then what follows the key.
+        withUnsafeTemporaryAllocation(byteCount: 96, alignment: 1) { small in
+            var writer = ProtoWriter(into: small)
+            writer.message(2, size)
+            if row.key.count > 0 { writer.message(1, row.key.count) }
+            out.append(contentsOf: writer.written)
+            out.append(contentsOf: row.key)
+            writer.restart()
+            writer.int64(2, row.createRevision.rawValue)
+            writer.int64(3, row.modRevision.rawValue)
+            writer.int64(4, row.version)
+            if value.count > 0 { writer.message(5, value.count) }
+            out.append(contentsOf: writer.written)
+            out.append(contentsOf: value)
+            guard row.lease != .none else { return }
+            writer.restart()
+            writer.int64(6, row.lease.rawValue)
+            out.append(contentsOf: writer.written)
+        }
+    }
+
+    /// What stands before and behind a RangeResponse's `kvs` of `rowsBytes` bytes, gRPC's five bytes
+    /// included.
+    package static func rangeEnds(
+        _ header: HeaderFields, rowsBytes: Int, more: Bool, count: Int64
+    ) -> (head: Bytes, tail: Bytes) {
+        let head = header.fieldSize
+        let tail = ProtoSize.bool(3, more) + ProtoSize.int64(4, count)
+        let start = ProtoWriter.build(5 + head) {
+            $0.grpcPrefix(head + rowsBytes + tail)
+            header.write(&$0)
+        }
+        let end = ProtoWriter.build(tail) {
+            $0.bool(3, more)
+            $0.int64(4, count)
+        }
+        return (Bytes(start), Bytes(end))
+    }
+
     package static func put(previous: Row?, _ header: HeaderFields) -> [UInt8] {
         ProtoWriter.build(size(put: previous, header)) { write(put: previous, header, &$0) }
     }

@@ -50,8 +50,8 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
 
     /// How much one write takes from the session.
     private static let writeBytes = 256 << 10
-    /// How often it does so while the socket takes everything at once.
-    private static let roundsMax = 4
+    /// How often it fills the socket while that takes everything at once, before the loop serves others.
+    private static let roundsMax = 1
 
     package init(
         role: HTTP2Role, settings: HTTP2Settings, delegate: any HTTP2ConnectionDelegate,

@@ -89,6 +89,24 @@ package final class RPCServer: @unchecked Sendable {
         wrote(connection)
     }
 
+    /// One message in parts, the first of which begins with gRPC's five bytes. Kept, not copied.
+    package func sendParts(_ parts: [Bytes], to call: CallReference) {
+        guard let slot = resolve(call) else { return }
+        let at = calls[slot].connection
+        guard at >= 0 else { return sendLocally(slot, framed: Bytes(parts.flatMap(\.array))) }
+        guard let connection = connections[at] else { return }
+        let stream = calls[slot].stream
+        if !calls[slot].hasAnswered {
+            calls[slot].hasAnswered = true
+            connection.session.respond(stream, Self.answer, hasBody: true)
+        }
+        for part in parts {
+            connection.session.send(stream, part, isMessage: false)
+            counters.messageBytesSent &+= UInt64(part.length)
+        }
+        wrote(connection)
+    }
+
     /// Sends the response's headers before there is a message, so that a client's stream counts as open.
     package func accept(_ call: CallReference) {
         guard let slot = resolve(call), !calls[slot].hasAnswered, calls[slot].connection >= 0,

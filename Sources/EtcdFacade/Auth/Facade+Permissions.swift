@@ -196,7 +196,7 @@ extension Facade {
         guard let open = calls[call], let caller = open.caller, caller.message != nil else { return nil }
         switch open.state {
         case .expectsMessage, .waits: return caller
-        case .watch, .rangeStream, .keepAlive, .observes, .contends, .follows, .reflects, .snapshot,
+        case .watch, .rangeStream, .list, .keepAlive, .observes, .contends, .follows, .reflects, .snapshot,
             .computes:
             return nil
         }
@@ -267,7 +267,7 @@ extension Facade {
                     fail(open.call, error)
                 }
             // They ask again before they get anything.
-            case .expectsMessage, .rangeStream, .waits, .keepAlive, .observes, .contends, .reflects,
+            case .expectsMessage, .rangeStream, .list, .waits, .keepAlive, .observes, .contends, .reflects,
                 .snapshot, .computes:
                 break
             }

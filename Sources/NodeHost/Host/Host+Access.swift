@@ -47,6 +47,13 @@ extension Host: NodeAccess {
         enqueue(.readIndex(linearizable: linearizable, token: token, deadline: deadline))
     }
 
+    /// Between turns the core's state is whole, and so is the store's.
+    func readIndexNow(linearizable: Bool) -> ReadIndex? {
+        guard !isInTurn, let point = node.readPoint(linearizable: linearizable, at: Clocks.instant())
+        else { return nil }
+        return ReadIndex(revision: point.revision, compactRevision: point.compactRevision)
+    }
+
     func cancel(token: UInt64) {
         leaseLists.remove(token)
         leaderMoves.removeAll { $0.token == token }
@@ -61,6 +68,12 @@ extension Host: NodeAccess {
 
     func part(_ query: RangeQuery, at revision: Revision) throws(RequestError) -> RangeResult {
         try store.range(query, at: revision, in: .standard, countsAll: false)
+    }
+
+    func visit(
+        _ range: KeyRange, at revision: Revision, _ visit: (RowView) -> Bool
+    ) throws(RequestError) {
+        try store.visit(range, at: revision, in: .standard, visit)
     }
 
     func row(_ key: Bytes, at revision: Revision) throws(RequestError) -> Row? {
@@ -228,7 +241,7 @@ extension Host: NodeAccess {
             figures.epochRoundSeen = epochRound
             figures.leaderChanges += 1
         }
-        let has = node.sequencerNode(at: Clocks.instant()) != nil
+        let has = hasSequencer
         guard has != hasLeader else { return }
         hasLeader = has
         facade?.onLeaderChanged(hasLeader: has)

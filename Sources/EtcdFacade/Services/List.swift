@@ -1,0 +1,125 @@
+import EtcdAPI
+import NIOCore
+import Primitives
+
+/// A range of many keys that is read and encoded piece by piece: each piece straight from the store into
+/// the bytes of the answer, and between pieces the loop serves others. The answer's length comes first
+/// on the wire, so nothing leaves before the last piece is there.
+final class List {
+    let call: CallReference
+    let query: RangeQuery
+    /// Read at this revision; the header says the index's.
+    let revision: Revision
+    let index: Revision
+    /// What is still to be read.
+    var rest: KeyRange
+    var rows: Int64 = 0
+    var more = false
+    /// The answer's `kvs`.
+    var parts: [Bytes] = []
+    var bytes = 0
+    var isClosed = false
+
+    init(_ call: CallReference, _ query: RangeQuery, at revision: Revision, index: Revision) {
+        self.call = call
+        self.query = query
+        self.revision = revision
+        self.index = index
+        rest = query.range
+    }
+}
+
+extension RangeQuery {
+    /// In the store's order, and of unknown size. Small pages are better off in one go, which knows the
+    /// counts of ranges that were counted before.
+    var isList: Bool {
+        !range.isSingle && !countOnly && !hasFilter && target == .key && order != .descending
+            && (limit <= 0 || limit > 1_000)
+    }
+}
+
+extension Facade {
+    func beginList(
+        _ call: CallReference, _ query: RangeQuery, _ index: ReadIndex
+    ) throws(RequestError) {
+        let list = List(call, query, at: try revision(of: query, index), index: index.revision)
+        if try read(list) { return answer(list) }
+        guard var open = calls[call] else { return }
+        open.state = .list(list)
+        calls[call] = open
+        readOn(list)
+    }
+
+    private func readOn(_ list: List) {
+        loop.assumeIsolated().execute { [self] in
+            guard !list.isClosed else { return }
+            do throws(RequestError) {
+                if try read(list) { answer(list) } else { readOn(list) }
+            } catch {
+                fail(list, error)
+            }
+        }
+    }
+
+    /// One piece. True: that was the last.
+    private func read(_ list: List) throws(RequestError) -> Bool {
+        if list.rest.isEmpty { return true }
+        let rowsMax = list.rows + Int64(limits.listPartRows)
+        let limit = list.query.limit > 0 ? list.query.limit : Int64.max
+        let withValue = !list.query.keysOnly
+        var part: [UInt8] = []
+        part.reserveCapacity(list.parts.isEmpty ? 4096 : limits.listPartBytes + 4096)
+        var next: Bytes?
+        try node.visit(list.rest, at: list.revision) { row in
+            if list.rows == limit {
+                list.more = true
+                return false
+            }
+            if part.count >= limits.listPartBytes || list.rows == rowsMax {
+                next = Bytes(row.key)
+                return false
+            }
+            list.rows += 1
+            ResponseCodec.appendRow(row, withValue: withValue, to: &part)
+            return true
+        }
+        list.bytes += part.count
+        // The length of a gRPC message has 32 bits; etcd's clients take less.
+        guard list.bytes <= Int(Int32.max) else { throw .requestTooLarge }
+        if !part.isEmpty { list.parts.append(Bytes(part)) }
+        guard let next else { return true }
+        list.rest = KeyRange(key: next, end: list.rest.end)
+        return false
+    }
+
+    private func answer(_ list: List) {
+        var count = list.rows
+        if list.more {
+            do throws(RequestError) {
+                var all = RangeQuery(range: list.query.range)
+                all.countOnly = true
+                count = try node.range(all, at: list.revision).count
+            } catch {
+                return fail(list, error)
+            }
+        }
+        guard let open = calls.remove(list.call) else { return }
+        metrics.count(open.method, .ok)
+        let (head, tail) = ResponseCodec.rangeEnds(
+            headers.at(list.index), rowsBytes: list.bytes, more: list.more, count: count)
+        output.sendParts([head] + list.parts + [tail], to: list.call)
+        output.finish(list.call, .ok, message: "")
+        ended(open, .ok, answerBytes: head.count + list.bytes + tail.count)
+    }
+
+    /// A compaction has overtaken the list. Of the newest revision there is always a list: it begins anew
+    /// there.
+    private func fail(_ list: List, _ error: RequestError) {
+        guard error == .compacted, list.query.revision == .zero else {
+            return fail(list.call, error.failure)
+        }
+        list.isClosed = true
+        readIndex(
+            list.call, linearizable: !list.query.serializable, as: .range(list.query))
+    }
+}

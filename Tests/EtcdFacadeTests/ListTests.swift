@@ -1,0 +1,103 @@
+import EtcdAPI
+import Foundation
+import NIOEmbedded
+import Primitives
+import SwiftProtobuf
+import Testing
+
+@testable import EtcdFacade
+
+@Suite struct ListTests {
+    private func filled(_ count: Int, rows: Int = 7, bytes: Int = 1 << 20) throws -> Client {
+        var limits = FacadeLimits()
+        limits.listPartRows = rows
+        limits.listPartBytes = bytes
+        let client = Client(limits)
+        for i in 0..<count { try client.put("k\(10_000 + i)", String(repeating: "v", count: 50)) }
+        return client
+    }
+
+    private func begin(
+        _ client: Client, _ change: (inout Etcdserverpb_RangeRequest) -> Void = { _ in }
+    ) -> CallReference {
+        var request = Etcdserverpb_RangeRequest.with {
+            $0.key = data("k")
+            $0.rangeEnd = data("l")
+        }
+        change(&request)
+        return client.begin(.range, request)
+    }
+
+    private func list(
+        _ client: Client, _ call: CallReference
+    ) throws -> Etcdserverpb_RangeResponse {
+        client.loop.run()
+        return try client.answer(call)
+    }
+
+    @Test(arguments: [(7, 1 << 20), (1000, 64), (1, 1), (50, 1 << 20), (1000, 1 << 20)])
+    func `a list that is read in pieces is one answer`(rows: Int, bytes: Int) throws {
+        let client = try filled(50, rows: rows, bytes: bytes)
+        let found = try list(client, begin(client))
+        #expect(found.kvs.map { text($0.key) } == (0..<50).map { "k\(10_000 + $0)" })
+        #expect(found.kvs.allSatisfy { $0.value.count == 50 && $0.version == 1 })
+        #expect(found.kvs.map(\.modRevision) == (2...51).map { Int64($0) })
+        #expect(found.kvs.map(\.createRevision) == found.kvs.map(\.modRevision))
+        #expect(found.count == 50 && !found.more && found.header.revision == 51)
+        let keys = try list(client, begin(client) { $0.keysOnly = true })
+        #expect(keys.kvs.count == 50 && keys.kvs.allSatisfy { $0.value.isEmpty })
+        let none = try list(client, begin(client) { $0.key = data("kz") })
+        #expect(none.kvs.isEmpty && none.count == 0 && none.hasHeader)
+    }
+
+    @Test func `leases and odd keys arrive as they are`() throws {
+        let client = try filled(0)
+        let lease: Etcdserverpb_LeaseGrantResponse = try client.call(
+            .leaseGrant, Etcdserverpb_LeaseGrantRequest.with { $0.ttl = 60 })
+        try client.put("k\u{0}\u{0}x", "", lease: lease.id)
+        try client.put("k\u{0}", "b")
+        let found = try list(client, begin(client))
+        #expect(found.kvs.map { text($0.key) } == ["k\u{0}", "k\u{0}\u{0}x"])
+        #expect(found.kvs.map(\.lease) == [0, lease.id])
+    }
+
+    @Test func `all pieces are of one revision`() throws {
+        let client = try filled(30)
+        let call = begin(client)
+        try client.put("k10000", "changed")
+        try client.delete("k10029")
+        let found = try list(client, call)
+        #expect(found.kvs.count == 30 && found.count == 30 && found.header.revision == 31)
+        #expect(found.kvs[0].version == 1)
+    }
+
+    @Test func `a list of the newest that a compaction overtakes begins anew`() throws {
+        let client = try filled(30)
+        let newest = begin(client)
+        let past = begin(client) { $0.revision = 20 }
+        try client.put("k10000", "changed")
+        try client.put("k10001", "changed")
+        let _: Etcdserverpb_CompactionResponse = try client.call(
+            .compact, Etcdserverpb_CompactionRequest.with { $0.revision = 33 })
+        let found = try list(client, newest)
+        #expect(found.kvs.count == 30 && found.header.revision == 33)
+        #expect(found.kvs[0].version == 2)
+        #expect(client.output.outcomes[past]?.status == .outOfRange)
+    }
+
+    @Test func `a large limit ends it, with more and the whole count`() throws {
+        let client = try filled(1_010, rows: 400)
+        let found = try list(client, begin(client) { $0.limit = 1_005 })
+        #expect(found.kvs.count == 1_005 && found.more && found.count == 1_010)
+        let exact = try list(client, begin(client) { $0.limit = 1_010 })
+        #expect(exact.kvs.count == 1_010 && !exact.more && exact.count == 1_010)
+    }
+
+    @Test func `a client that goes is not read for`() throws {
+        let client = try filled(30)
+        let call = begin(client)
+        client.facade.onCancelled(call)
+        client.loop.run()
+        #expect(client.output.take(call).isEmpty && client.output.outcomes[call] == nil)
+    }
+}
