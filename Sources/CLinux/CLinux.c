@@ -17,6 +17,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+// jemalloc reads this, where it is linked: few threads allocate, and what the store's flushes free goes back
+// to the system soon, also when the process has become idle (docs/performance.md).
+const char *malloc_conf =
+    "narenas:2,background_thread:true,dirty_decay_ms:2000,muzzy_decay_ms:0";
+
 int polder_die_with_parent(int signal) { return prctl(PR_SET_PDEATHSIG, signal); }
 
 int polder_open(const char *path, int flags, int mode) {

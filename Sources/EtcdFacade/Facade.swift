@@ -73,7 +73,7 @@ package final class Facade {
     package func stop() { isStopped = true }
 
     private func scheduleTick() {
-        _ = loop.assumeIsolated().scheduleTask(in: .milliseconds(100)) { [weak self] in
+        _ = loop.assumeIsolated().scheduleTask(in: .milliseconds(250)) { [weak self] in
             guard let self, !self.isStopped else { return }
             self.onTick()
             self.scheduleTick()

@@ -577,7 +577,9 @@ package struct Sequencer: Sendable {
         if !barriers.isEmpty { settleFences() }
         if isDirty || now >= publishAt {
             isDirty = false
-            publishAt = now.advanced(by: limits.timelinePeriod)
+            // Alone, a node only reminds itself that it is there: often enough for the clocks of leases.
+            let period = limits.timelinePeriod
+            publishAt = now.advanced(by: nodes.count > 1 ? period : period * 6)
             var timeline = Timeline(
                 epoch: epoch, frontier: frontier, compactRevision: compactRevision, floor: floor,
                 tails: tails)

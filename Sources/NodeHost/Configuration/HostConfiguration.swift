@@ -92,7 +92,7 @@ package struct HostConfiguration: Equatable, Sendable {
         package var transactionOperationsMax = 128
         package var blockCacheBytes = 64 << 20
         /// The store is flushed, and the log cut, after so much was written.
-        package var logBytesBeforeFlush = 64 << 20
+        package var logBytesBeforeFlush = 16 << 20
         /// These two are set by etcd's flags only.
         package var concurrentStreamsMax = UInt32.max
         package var watchProgressInterval = TimeSpan.seconds(600)
