@@ -180,6 +180,7 @@ import Testing
         try wire.pump()
         // DATA on stream 0.
         try wire.channel.writeInbound(ByteBuffer(bytes: [0, 0, 1, 0, 0, 0, 0, 0, 0, 9]))
+        wire.loop.run()
         let bytes = try wire.fromServer()
         _ = bytes.withUnsafeReadableBytes { wire.client.session.feed($0) }
         wire.loop.run()

@@ -5,8 +5,9 @@ import TLS
 package protocol HTTP2ConnectionDelegate: HTTP2SessionDelegate {
     /// The handler is in a live channel; with TLS the handshake is done.
     func onConnected(_ handler: HTTP2ChannelHandler)
-    /// Everything that one wake of the socket brought has been delivered; the flush follows.
-    func onReadEnd()
+    /// Everything that one wake of the socket brought has been delivered. False: the flush follows. True:
+    /// it is the user's, later in this tick of the loop.
+    func onReadEnd() -> Bool
     /// The server wants to end.
     func onShutdown()
     /// After the last `onClose` of the session.
@@ -106,8 +107,8 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
 
     package func channelReadComplete(context: ChannelHandlerContext) {
         isReading = false
-        user?.onReadEnd()
-        flush()
+        let isLater = user?.onReadEnd() ?? false
+        if !isLater || isClosing || closesAfterFlush || !session.wantsToRead { flush() }
         context.fireChannelReadComplete()
     }
 
@@ -168,9 +169,6 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         }
         if isClosing || closesAfterFlush || session.isFinished { close() }
     }
-
-    /// A flush follows without anybody's asking.
-    package var flushesByItself: Bool { isReading }
 
     /// Says what is to be said, then closes, at the next flush.
     package func closeAfterFlush() { closesAfterFlush = true }

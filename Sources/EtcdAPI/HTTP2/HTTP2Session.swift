@@ -161,6 +161,9 @@ package final class HTTP2Session {
             || nghttp2_session_want_read(session) == 0 && nghttp2_session_want_write(session) == 0
     }
 
+    /// False: what is left to say ends the connection.
+    package var wantsToRead: Bool { !isClosed && nghttp2_session_want_read(session) != 0 }
+
     package var wantsToWrite: Bool { !isClosed && nghttp2_session_want_write(session) != 0 }
 
     /// The connection is gone: every open stream gets its `onClose`, then nothing happens any more.

@@ -39,9 +39,11 @@ final class RPCConnection: HTTP2ConnectionDelegate {
         if server.isShuttingDown { onShutdown() }
     }
 
-    func onReadEnd() {
+    func onReadEnd() -> Bool {
         server.armTimer()
         server.handler?.onReadEnd()
+        server.flushLater(self)
+        return true
     }
 
     func onDisconnected() {

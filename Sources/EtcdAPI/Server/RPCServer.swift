@@ -320,9 +320,15 @@ package final class RPCServer: @unchecked Sendable {
         freeConnections.append(connection.slot)
     }
 
-    /// Something waits to be written: at the end of the running read, or of the loop's tick.
+    /// Something waits to be written.
     func wrote(_ connection: RPCConnection) {
-        guard !connection.isDirty, connection.channel?.flushesByItself != true else { return }
+        flushLater(connection)
+    }
+
+    /// At the end of the loop's tick, with all others that have been read from in it: answers that left one
+    /// by one would wake their clients one by one, and bring their next requests one by one.
+    func flushLater(_ connection: RPCConnection) {
+        guard !connection.isDirty, connection.slot >= 0 else { return }
         connection.isDirty = true
         dirty.append(connection.slot)
         guard !flushIsDue else { return }
