@@ -80,6 +80,10 @@ package final class TokenKey {
         }
         key = used
         canSign = own != nil
+        // A damaged key is read without complaint, and signs what nobody can verify.
+        if canSign, !(sign([0]).map { verify([0], signature: $0) } ?? false) {
+            throw .file(path: path, reason: "the private key is damaged: what it signs it does not verify")
+        }
     }
 
     deinit { if let key { EVP_PKEY_free(key) } }

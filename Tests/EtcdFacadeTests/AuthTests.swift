@@ -84,6 +84,49 @@ extension Client {
         #expect(client.getFails("a") == badToken)
     }
 
+    @Test func `names that are no UTF-8 are refused: lists of them could not be read`() throws {
+        let client = Client()
+        // Field 1, two bytes, of which the second is none.
+        for method in [RPCMethod.userAdd, .roleAdd, .userGet, .authenticate, .roleGrantPermission] {
+            let call = client.open(method)
+            client.send([0x0A, 0x02, 0x61, 0xFF], to: call)
+            #expect(
+                client.output.outcomes[call]
+                    == .init(
+                        status: .internal,
+                        text: "grpc: error unmarshalling request: string field contains invalid UTF-8"))
+        }
+        // A permission's key is any bytes.
+        let _: Etcdserverpb_AuthRoleAddResponse = try client.call(
+            .roleAdd, Etcdserverpb_AuthRoleAddRequest.with { $0.name = "r" })
+        let _: Etcdserverpb_AuthRoleGrantPermissionResponse = try client.call(
+            .roleGrantPermission,
+            Etcdserverpb_AuthRoleGrantPermissionRequest.with {
+                $0.name = "r"
+                $0.perm = .with { $0.key = Data([0xFF]) }
+            })
+        let _: Etcdserverpb_AuthRoleRevokePermissionResponse = try client.call(
+            .roleRevokePermission,
+            Etcdserverpb_AuthRoleRevokePermissionRequest.with {
+                $0.role = "r"
+                $0.key = Data([0xFF])
+            })
+    }
+
+    @Test func `a token from the end of time is refused`() throws {
+        let client = try enabled()
+        var writer = ByteWriter()
+        writer.byte(1)
+        writer.varint(0)
+        writer.varint(client.node.authState.enabledSince)
+        writer.fixed64(1 << 63)
+        writer.raw([UInt8](repeating: 0, count: 8))
+        writer.raw("root")
+        let mac = client.crypto.mac(of: writer.bytes, secret: client.node.authState.secret)
+        client.token = Base64URL.encode(writer.bytes + mac.prefix(16))
+        #expect(client.getFails("a") == badToken)
+    }
+
     @Test func `a user sees and changes what the roles permit`() throws {
         let client = try enabled()
         try client.logIn("ann")

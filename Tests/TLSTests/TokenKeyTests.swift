@@ -46,6 +46,22 @@ import Testing
         try check(["RS256", "RS384", "RS512", "PS256", "PS512"], polder_rsa_key(2048), workshop)
     }
 
+    /// Found by fuzzing.
+    @Test func `a damaged private key is refused`() throws {
+        let workshop = try Workshop()
+        let key = try #require(polder_rsa_key(2048))
+        defer { EVP_PKEY_free(key) }
+        let text = pem { PEM_write_bio_PrivateKey($0, key, nil, nil, 0, nil, nil) }
+        var lines = text.split(separator: UInt8(ascii: "\n")).map { Array($0) }
+        // Within the modulus.
+        lines[2][10] = lines[2][10] == UInt8(ascii: "A") ? UInt8(ascii: "B") : UInt8(ascii: "A")
+        try workshop.keep("key.pem", Array(lines.joined(separator: [UInt8(ascii: "\n")])) + [0x0A])
+        #expect(throws: TLSError.self) {
+            try TokenKey(
+                algorithm: "RS256", publicKeyFile: nil, privateKeyFile: workshop.path("key.pem"))
+        }
+    }
+
     @Test func `a shared secret is RFC 4231's`() throws {
         let workshop = try Workshop()
         try workshop.keep("secret", Array("Jefe".utf8))

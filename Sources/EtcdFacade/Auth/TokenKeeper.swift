@@ -152,8 +152,9 @@ struct TokenKeeper {
             let enabledSince = try? reader.varint(), let issued = try? reader.fixed64(),
             (try? reader.raw(nonceBytes)) != nil, let user = try? reader.raw(reader.remaining)
         else { return nil }
-        let age = services.crypto.wallSeconds - Int64(bitPattern: issued)
-        guard age <= secondsToLive, age >= -skewSeconds else { return nil }
+        let (age, isAbsurd) = services.crypto.wallSeconds.subtractingReportingOverflow(
+            Int64(bitPattern: issued))
+        guard !isAbsurd, age <= secondsToLive, age >= -skewSeconds else { return nil }
         let session = Session(
             user: user.compact(), kind: .simple(since: since, enabledSince: enabledSince), usedAt: now)
         return isValid(session, in: state, at: now) ? session : nil

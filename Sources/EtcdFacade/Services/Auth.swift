@@ -48,7 +48,7 @@ extension Facade {
         case .roleDelete: change(.roleDelete(try TextFields(message)[1]), call)
         case .roleGrantPermission: try onGrantPermission(call, message)
         case .roleRevokePermission:
-            let fields = try TextFields(message)
+            let fields = try TextFields(message, opaque: [2, 3])
             change(
                 .roleRevokePermission(fields[1], KeyRange(key: fields[2], end: fields[3])), call)
         default: invariant(false, "\(method) is not of the Auth service")
@@ -70,7 +70,7 @@ extension Facade {
     }
 
     private func onUserAdd(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
-        let fields = try TextFields(message)
+        let fields = try TextFields(message, opaque: [3])
         guard !fields[1].isEmpty else { throw EtcdError.userEmpty.failure }
         if try NumberFields(fields[3])[1] != 0 {
             return change(.userAdd(fields[1], hash: nil), call)
@@ -86,9 +86,9 @@ extension Facade {
     }
 
     private func onGrantPermission(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
-        let fields = try TextFields(message)
+        let fields = try TextFields(message, opaque: [2])
         guard fields.has(2) else { throw EtcdError.permissionNotGiven.failure }
-        let inner = try TextFields(fields[2])
+        let inner = try TextFields(fields[2], opaque: [2, 3])
         let number = try NumberFields(fields[2])[1]
         guard let kind = UInt8(exactly: number).flatMap(Permission.Kind.init(rawValue:)) else {
             throw EtcdError.invalidAuthManagement.failure
@@ -236,13 +236,19 @@ extension Facade {
 struct TextFields {
     private var values = [Bytes?](repeating: nil, count: 8)
 
-    init(_ message: Bytes) throws(CallFailure) {
+    /// `opaque`: fields that are messages or any bytes. The others are texts: what is no UTF-8 would come
+    /// back in lists that no client can read.
+    init(_ message: Bytes, opaque: Set<UInt32> = []) throws(CallFailure) {
         values = try decoding { () throws(CodecError) in
             var values = [Bytes?](repeating: nil, count: 8)
             var reader = ProtoReader(message)
             while let tag = try reader.tag() {
                 if tag & 7 == 2, tag >> 3 < 8 {
-                    values[Int(tag >> 3)] = try reader.bytes()
+                    let value = try reader.bytes()
+                    if !opaque.contains(tag >> 3), String(validating: value.slice, as: UTF8.self) == nil {
+                        throw CodecError.malformed("string field contains invalid UTF-8")
+                    }
+                    values[Int(tag >> 3)] = value
                 } else {
                     try reader.skip(tag)
                 }
