@@ -13,6 +13,8 @@
 #   make sim     SEED=n SEEDS=n SECONDS=n: whole clusters from a seed, in one process
 #   make mutations  each rule of the protocol broken on purpose: do the checkers notice?
 #   make fuzz    SEED=n ROUNDS=n: damaged messages and records for every parser
+#   make hostile clients that mean harm, one kind after the other, and what others feel of it
+#   make model   MODEL_SECONDS=n: random requests against a model of etcd, shrunk on failure
 #   make tidy    the rules of the house
 #   make ci      all of it
 
@@ -25,9 +27,11 @@ SECONDS ?= 4
 FAULT_SECONDS ?= 200
 MUTATION_SECONDS ?= 40
 ROUNDS ?= 300000
+MODEL_SECONDS ?= 120
 POLDER = .build/release/polder
 
-.PHONY: help deps check build dev test e2e bench budgets conformance sim mutations chaos faults fuzz tidy ci clean
+.PHONY: help deps check build dev test e2e bench budgets conformance sim mutations chaos faults fuzz hostile model \
+	tidy ci clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -93,6 +97,17 @@ mutations:
 
 fuzz:
 	$(SWIFT) run -c release --package-path Proof proof fuzz --seed $(SEED) --rounds $(ROUNDS)
+
+# As root the server runs before others, so that what is measured is not the scheduler.
+hostile: build
+	python3 Tests/hostile/hostile.py --polder $(POLDER) $(FLAGS)
+
+# Against etcd too, if there is one: that proves the model.
+model: build
+	@python3 -c 'import grpc' 2>/dev/null || scripts/deps.sh python3-grpcio
+	python3 Tests/model/model.py --polder $(POLDER) --seconds $(MODEL_SECONDS) $(FLAGS)
+	python3 Tests/model/model.py --polder $(POLDER) --nodes 3 --seconds $(MODEL_SECONDS) $(FLAGS)
+	! command -v etcd >/dev/null || python3 Tests/model/model.py --etcd etcd --seconds $(MODEL_SECONDS) $(FLAGS)
 
 tidy: deps check
 	$(SWIFT) test --filter TidyTests
