@@ -185,20 +185,19 @@ extension Group {
             peers[i].probe = true
             return
         }
-        guard accepted.through <= acceptedThrough else {
-            effects.append(.note(.ignored(from: peers[i].node, accepted.ballot)))
-            return
-        }
-        if accepted.through > peers[i].acked {
+        // What it knows to be chosen may be more than this leader has proposed yet: up to there, where
+        // both have something, it is the same (a leader settles a configuration before what is behind it).
+        let through = min(accepted.through, acceptedThrough)
+        if through > peers[i].acked {
             var slot = max(peers[i].acked, keptAfter)
-            while slot < accepted.through {
+            while slot < through {
                 slot = slot.next
                 peers[i].inflightBytes -= self[slot].entry.payload.count
             }
             peers[i].inflightBytes = max(0, peers[i].inflightBytes)
-            peers[i].acked = accepted.through
+            peers[i].acked = through
         }
-        peers[i].sent = max(peers[i].sent, accepted.through)
+        peers[i].sent = max(peers[i].sent, through)
         if let from = accepted.resendFrom, from <= peers[i].sent, from > .zero {
             effects.append(.note(.resent(to: peers[i].node, from: from)))
             peers[i].sent = from.previous

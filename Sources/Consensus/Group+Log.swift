@@ -97,7 +97,8 @@ extension Group {
         into effects: inout Effects
     ) {
         guard installed.slot > decided else { return }
-        invariant(role != .leading, "snapshot at \(installed.slot) on the leader")
+        // It was asked for before the election: whoever sent it knows more to be chosen than this leader.
+        if role == .leading { standDown(at: now, into: &effects) }
         if role == .preparing {
             role = .follower
             leaderLost = true

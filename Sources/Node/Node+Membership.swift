@@ -270,18 +270,24 @@ extension Node {
 
     /// Everybody in the list or in some group: watched, told of the timeline, and taken seriously.
     mutating func refreshNodes(into effects: inout NodeEffects) {
-        var all = Set(directory.members.nodes)
-        for group in groups { all.formUnion(group.configuration.members) }
-        if !all.contains(node) || directory.members.version == 0 {
-            all.formUnion(configuration.nodes)
-        }
-        all.remove(node)
-        let nodes = all.sorted()
+        let nodes = Self.others(configuration, directory.members, groups)
         guard nodes != knownNodes else { return }
         knownNodes = nodes
         detector.setPeers(nodes, at: now)
         let everybody = [node] + nodes
         sequencer?.setNodes(everybody)
+    }
+
+    static func others(
+        _ configuration: NodeConfiguration, _ list: RegionMembers, _ groups: [Group]
+    ) -> [NodeID] {
+        var all = Set(list.nodes)
+        for group in groups { all.formUnion(group.configuration.members) }
+        if !all.contains(configuration.node) || list.version == 0 {
+            all.formUnion(configuration.nodes)
+        }
+        all.remove(configuration.node)
+        return all.sorted()
     }
 
     mutating func onConfigured(
@@ -299,8 +305,10 @@ extension Node {
     /// Not before: until a group has followed the list its voters are needed.
     package var isRemoved: Bool {
         let list = directory.members
-        let hasLeft = list.version > 0 && !list.members.contains { $0.node == node }
+        let isUnlisted = list.version > 0 && !list.members.contains { $0.node == node }
             && list.used.contains { $0.seat == node.seat && $0.incarnation >= node.incarnation }
+        // Without the directory it does not hear of newer lists.
+        let hasLeft = isUnlisted || groups[0].isGone
         return groups.allSatisfy { group in
             group.isGone || (hasLeft && !group.configuration.contains(node))
         }

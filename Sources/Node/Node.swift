@@ -246,11 +246,11 @@ package struct Node: Sendable {
         coordinator = Coordinator(
             node: configuration.node, boot: configuration.boot, map: map,
             limits: configuration.limits.coordinator)
+        // Who has been added since the configuration was written is in the log only.
+        knownNodes = Self.others(configuration, directory.members, groups)
         detector = FailureDetector(
-            node: configuration.node, peers: configuration.nodes.filter { $0 != configuration.node },
-            limits: configuration.limits.detector, at: now)
+            node: configuration.node, peers: knownNodes, limits: configuration.limits.detector, at: now)
         compactRevision = directory.compactRevision
-        knownNodes = configuration.nodes.filter { $0 != configuration.node }
         merge = TimelineMerge(
             emitted: heard, lostThrough: highest, rowsMax: configuration.limits.mergeRowsMax)
     }

@@ -243,6 +243,21 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
         bench.hear(3, accept(b2, first: 8, [entry(b2, 4)], decided: 8))
         #expect(bench.decided == ["8:2.3/4"])
     }
+
+    @Test func `a leader that gets a snapshot it asked for before its election stands down`() {
+        var bench = Bench()
+        bench.step(.campaign)
+        bench.sync()
+        bench.hear(2, bench.promise())
+        let mine = bench.group.ballot
+        #expect(bench.group.term == mine)
+        bench.step(.installed(
+                AppliedPosition(slot: Slot(7), term: b2, number: 3), bench.group.configuration))
+        #expect(bench.effects.contains(.deposed(mine)))
+        #expect(bench.group.term == nil && bench.group.decided == Slot(7))
+        bench.hear(3, accept(ballot(5, 3), first: 8, [entry(b2, 4)], decided: 8))
+        #expect(bench.decided == ["8:2.3/4"])
+    }
 }
 
 @Suite struct LeaderTests {
