@@ -42,14 +42,15 @@ struct FaultPlan {
         case compaction
         /// A node dies with its disk and comes back empty, while the others can do without it.
         case wipe
+        /// An operator adds, promotes or removes a member.
+        case change
 
         /// Happens at moments; the others hold for the whole run.
         var isMomentary: Bool {
             switch self {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
                 .connectionReset, .groupCut, .takeover, .duel, .restartedVoter, .lateAnswers,
-                .handOver, .linkCut,
-                .clockJump, .regionCut, .wipe:
+                .handOver, .linkCut, .clockJump, .regionCut, .wipe, .change:
                 true
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
                 .compaction:
@@ -131,6 +132,9 @@ struct FaultPlan {
         [.loss, .duplication, .reordering, .stalls, .oneWayPartition, .connectionReset],
         // Between regions.
         [.regionCut, .clockSkew, .clockJump, .crash, .compaction, .duplication],
+        // Members.
+        [.change, .wipe, .crash, .takeover, .groupCut],
+        [.change, .partition, .machineLoss, .freeze, .handOver, .slowDisk],
     ]
 
     func has(_ kind: Kind) -> Bool { kinds.contains(kind) }

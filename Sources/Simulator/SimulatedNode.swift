@@ -8,6 +8,8 @@ final class SimulatedNode {
     let address: NodeAddress
     /// On its disk, too.
     var identity: Identity
+    /// It was removed from its region.
+    var isRetired = false
     var clock: NodeClock
     var log = SimulatedLog()
     var store = SimulatedStore()

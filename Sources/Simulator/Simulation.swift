@@ -63,6 +63,8 @@ package enum Simulation {
         package var faults = 0
         package var crashes = 0
         package var wipes = 0
+        /// Of the list of members, by an operator.
+        package var changes = 0
         package var leaderships = 0
         package var epochs = 0
         package var voids = 0
@@ -122,6 +124,7 @@ package enum Simulation {
                 + "(\(counts.unanswered) at living nodes), \(counts.failed) errors, \(counts.rebuilt) rebuilt, "
                 + "\(counts.revisions) revisions, \(counts.voids) void, "
                 + "\(counts.faults) faults, \(counts.crashes) crashes, \(counts.wipes) disks lost, "
+                + "\(counts.changes) changes of members, "
                 + "\(counts.leaderships) leaderships, "
                 + "\(counts.epochs) epochs, \(counts.conflicts) conflicts, \(counts.snapshots) snapshots, "
                 + "\(counts.messages) messages, \(counts.events) events"

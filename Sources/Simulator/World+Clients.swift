@@ -9,12 +9,16 @@ extension World {
         return Int(token - 1)
     }
 
+    private func anyNode(of region: RegionID) -> NodeID {
+        random.pick(addresses.filter { $0.region == region }).node
+    }
+
     func clientNext(_ number: Int) {
         let client = clients[number]
         guard !client.isStopped, client.current == nil else { return }
         let address = NodeAddress(region: client.region, node: client.node)
         guard nodes[address]?.isUp == true else {
-            clients[number].node = NodeID(UInt16(1 + random.below(UInt64(nodesPerRegion))))
+            clients[number].node = anyNode(of: client.region)
             queue.schedule(.clientNext(number), after: paced(5 + random.below(20)))
             return
         }
@@ -25,7 +29,9 @@ extension World {
     /// An open loop of reads at every node: it goes on where a client that writes hangs, and sees what a
     /// node says that is cut off and does not know it.
     func readerNext(_ address: NodeAddress) {
-        guard faultsAreOn || queue.now < faultsEndedAt else { return }
+        guard faultsAreOn || queue.now < faultsEndedAt, nodes[address]?.isRetired == false else {
+            return
+        }
         if nodes[address]?.isUp == true {
             let key = workload.key(&random)
             ask(.read(RangeQuery(range: KeyRange(key: key))), client: -2, at: address)
@@ -116,7 +122,7 @@ extension World {
         clients[number].current = nil
         clients[number].learn(from: operations[i])
         if case .unknown = outcome {
-            clients[number].node = NodeID(UInt16(1 + random.below(UInt64(nodesPerRegion))))
+            clients[number].node = anyNode(of: clients[number].region)
         }
         queue.schedule(.clientNext(number), after: pause(around: workload.think))
     }

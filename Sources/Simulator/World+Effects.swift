@@ -47,8 +47,8 @@ extension World {
         if crashes(address, at: 3) { return }
         emit(effects, at: address)
         for (token, response) in effects.responses {
-            if token & Self.admissions != 0 {
-                onAdmission(response, token: token, at: address)
+            if token & (Self.admissions | Self.changes) != 0 {
+                onMembersAnswer(response, token: token, at: address)
             } else {
                 finish(token, .response(response), at: address)
             }
@@ -379,8 +379,12 @@ extension World {
         case .sequencerOpened: counts.epochs += 1
         case .revisionVoid: counts.voids += 1
         case .answerRebuilt: counts.rebuilt += 1
+        case .configured(let group, let configuration):
+            note(configuration, of: group, at: address)
+            leaveIfRemoved(address)
+        case .gone, .membersChanged: leaveIfRemoved(address)
         case .consensus, .lostLeadership, .sequencerClosed, .suspected, .trusted,
-            .snapshotInstalled, .configured, .gone, .membersChanged, .link, .ignored:
+            .snapshotInstalled, .link, .ignored:
             break
         }
     }

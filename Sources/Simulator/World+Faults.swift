@@ -34,6 +34,7 @@ extension World {
         case .wipe:
             let silent = luck.chance(1, in: 2), restart = span(20, 1_500)
             if canLoseDisk(in: address.region) { wipe(address, silent: silent, restartAfter: restart) }
+        case .change: change(in: address.region, &luck)
         case .freeze: freeze(address, for: span(10, 1_200))
         case .partition:
             let healAfter = span(50, 1_500)

@@ -7,7 +7,7 @@ extension World {
     // MARK: Processes
 
     func boot(_ address: NodeAddress) {
-        guard let node = nodes[address], !node.isUp else { return }
+        guard let node = nodes[address], !node.isUp, !node.isRetired else { return }
         guard node.identity.node != .none else { return askToTakePart(address) }
         node.life += 1
         let configuration = configuration(of: node)
@@ -48,64 +48,6 @@ extension World {
                     peerURLs: ["http://n\($0)"])
             }, used: seats)
         return configuration
-    }
-
-    // MARK: Disks that are lost
-
-    static let admissions: UInt64 = 1 << 61
-
-    /// All of its region are there and vote in every group: one of them may go for good.
-    func canLoseDisk(in region: RegionID) -> Bool {
-        let own = addresses.filter { $0.region == region }.compactMap { nodes[$0] }
-        let cores = own.compactMap(\.core)
-        guard own.count >= 3, cores.count == own.count else { return false }
-        let all = Set(own.map(\.identity.node))
-        return cores.allSatisfy { core in
-            Set(core.members.voters) == all
-                && core.configurations.allSatisfy { Set($0.voters) == all && $0.learners.isEmpty }
-        }
-    }
-
-    func wipe(_ address: NodeAddress, silent: Bool, restartAfter: TimeSpan) {
-        guard let node = nodes[address], node.isUp else { return }
-        kill(address, silent: silent, restartAfter: restartAfter)
-        say("\(address) has lost its disk")
-        counts.wipes += 1
-        node.wipe(token: random.next() | 1)
-    }
-
-    /// Asks one of the others, again and again, until the directory has given it a name.
-    private func askToTakePart(_ address: NodeAddress) {
-        guard let node = nodes[address] else { return }
-        let asker = RegionMembers.Asker(
-            token: node.identity.token, seat: address.node, name: "", peerURLs: [])
-        let others = addresses.filter {
-            $0.region == address.region && $0 != address && nodes[$0]?.isUp == true
-                && !network.isBlocked(from: address, to: $0)
-        }
-        if !others.isEmpty {
-            queue.schedule(
-                .ask(random.pick(others), asker), after: .microseconds(100 + random.below(2_000)))
-        }
-        queue.schedule(.boot(address), after: paced(40 + random.below(60)))
-    }
-
-    func onAdmission(_ response: Response, token: UInt64, at address: NodeAddress) {
-        guard case .members(let list, _) = response else { return }
-        let seat = NodeID(rawValue: UInt16(truncatingIfNeeded: token & 0xFF))
-        let asker = NodeAddress(region: address.region, node: seat)
-        guard !network.isBlocked(from: address, to: asker) else { return }
-        queue.schedule(.admitted(asker, list), after: .microseconds(100 + random.below(2_000)))
-    }
-
-    func admitted(_ list: RegionMembers, at address: NodeAddress) {
-        guard let node = nodes[address], node.identity.node == .none,
-            let me = list.members.first(where: { $0.token == node.identity.token })
-        else { return }
-        say("\(address) takes part as \(me.node)")
-        node.identity.node = me.node
-        node.identity.peers = list.nodes
-        boot(address)
     }
 
     /// Killed: its peers see resets, if they can be reached at all. `silent`: the machine went with it.

@@ -1,3 +1,4 @@
+import Consensus
 import GeoReplication
 import Node
 import Partitioning
@@ -27,6 +28,7 @@ final class World {
         /// A node with an empty disk asks to take part, and is answered.
         case ask(NodeAddress, RegionMembers.Asker)
         case admitted(NodeAddress, RegionMembers)
+        case retire(NodeAddress)
     }
 
     /// A later part of a fault.
@@ -46,7 +48,8 @@ final class World {
     let workload: Workload
     let regions: [RegionID]
     let nodesPerRegion: Int
-    let addresses: [NodeAddress]
+    /// The machines that there are now, in order.
+    var addresses: [NodeAddress]
     /// All periods and time-outs of nodes, clients and faults are so many times longer; the network and the
     /// disks are not. More of simulated time for as many events.
     let pace: UInt64
@@ -70,6 +73,7 @@ final class World {
     var published: [RegionID: [Epoch: Revision]] = [:]
     var newestEpoch: [RegionID: Epoch] = [:]
     var digests: [DigestKey: Digest] = [:]
+    var configurations: [ConfigurationKey: Configuration] = [:]
     var trace = TraceHash()
     var violations: [Violation] = []
     var brokenAt = Instant.never
@@ -230,6 +234,7 @@ final class World {
                     deadline: nodes[address]?.clock.reading(at: queue.now).instant
                         .advanced(by: paced(3_000)) ?? .never), to: address)
         case .admitted(let address, let list): admitted(list, at: address)
+        case .retire(let address): retire(address)
         }
     }
 
