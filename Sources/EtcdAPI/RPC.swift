@@ -182,6 +182,11 @@ package struct RPCLimits: Sendable {
     package var headerBytesMax = 256 << 10
     /// Half-received messages of one connection, together.
     package var partialBytesMax = 64 << 20
+    /// Half-received requests of all connections, together. Above it those with the most go.
+    package var partialBytesTotalMax = 256 << 20
+    /// Answers of all connections that are not read, together. Above it there are no new large ones, and
+    /// who holds much and reads slowly is let go of.
+    package var unreadBytesTotalMax = 384 << 20
     /// Answers of one connection that it has not read: above this it gets no new calls. Generous, since
     /// one list may be large, and there is only one connection for all that a client does.
     package var unreadBytesMax = 1 << 30

@@ -14,10 +14,12 @@ package protocol HTTP2ConnectionDelegate: HTTP2SessionDelegate {
     func onDisconnected()
 }
 
-/// Buffer that the connections of one loop share for draining: one drains at a time.
+/// What the connections of one loop share: a buffer for draining (one drains at a time), and the turns of
+/// those that have more to write than fits into one.
 package final class HTTP2Scratch {
     private var buffer = ByteBuffer()
-    package init() {}
+    fileprivate let steps: LoopSteps?
+    package init(steps: LoopSteps? = nil) { self.steps = steps }
 
     /// Taken out while in use: a callback may flush another connection meanwhile.
     fileprivate func take() -> ByteBuffer {
@@ -48,17 +50,27 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     private var isClosing = false
     private var closesAfterFlush = false
     private var readsLater = false
+    /// The peer has made much work of nothing, and is not read from for a while.
+    private var isPaused = false
+    /// Handed to the socket so far.
+    package private(set) var takenBytes: UInt64 = 0
 
     /// How much one write takes from the session.
     private static let writeBytes = 256 << 10
     /// How often it fills the socket while that takes everything at once, before the loop serves others.
     private static let roundsMax = 1
+    /// Of what comes with one read, so much is nobody's concern (`HTTP2Session.nuisance`).
+    private static let nuisanceMax = 64
+    /// For each above that, and at most: a flood costs its sender more than it costs others.
+    private static let pausePerNuisance = TimeAmount.microseconds(20)
+    private static let pauseMax = TimeAmount.milliseconds(100)
 
     package init(
         role: HTTP2Role, settings: HTTP2Settings, delegate: any HTTP2ConnectionDelegate,
-        scratch: HTTP2Scratch
+        scratch: HTTP2Scratch, unread: UnreadBytes = UnreadBytes()
     ) {
-        session = HTTP2Session(role: role, settings: settings, delegate: delegate)
+        session = HTTP2Session(
+            role: role, settings: settings, delegate: delegate, unread: unread)
         user = delegate
         self.scratch = scratch
     }
@@ -109,13 +121,29 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         isReading = false
         let isLater = user?.onReadEnd() ?? false
         if !isLater || isClosing || closesAfterFlush || !session.wantsToRead { flush() }
+        let nuisance = session.takeNuisance()
+        if session.role == .server, nuisance > Self.nuisanceMax {
+            pause(context, nuisance - Self.nuisanceMax)
+        }
         context.fireChannelReadComplete()
+    }
+
+    private func pause(_ context: ChannelHandlerContext, _ nuisance: Int) {
+        guard !isPaused, !isClosing else { return }
+        isPaused = true
+        let span = min(Self.pauseMax, .nanoseconds(Int64(nuisance) * Self.pausePerNuisance.nanoseconds))
+        context.eventLoop.assumeIsolated().scheduleTask(in: span) {
+            self.isPaused = false
+            guard let context = self.context, self.readsLater, context.channel.isWritable else { return }
+            self.readsLater = false
+            context.read()
+        }
     }
 
     package func channelWritabilityChanged(context: ChannelHandlerContext) {
         if context.channel.isWritable {
             flush()
-            if readsLater {
+            if readsLater, !isPaused {
                 readsLater = false
                 context.read()
             }
@@ -125,7 +153,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
 
     /// Who does not read its answers is not read from.
     package func read(context: ChannelHandlerContext) {
-        if context.channel.isWritable {
+        if context.channel.isWritable, !isPaused {
             context.read()
         } else {
             readsLater = true
@@ -154,6 +182,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
                 buffer.clear(minimumCapacity: 4096)
                 if !session.drain(into: &buffer, limit: Self.writeBytes) { isClosing = true }
                 if buffer.readableBytes > 0 {
+                    takenBytes &+= UInt64(buffer.readableBytes)
                     context.write(wrapOutboundOut(buffer), promise: nil)
                     wrote = true
                 }
@@ -165,7 +194,11 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         isFlushing = false
         // A stream without end must not keep the loop from the other connections.
         if hasMore, rounds == Self.roundsMax, !isClosing, context.channel.isWritable {
-            context.eventLoop.assumeIsolated().execute { self.flush() }
+            if let steps = scratch.steps {
+                steps.later { self.flush() }
+            } else {
+                context.eventLoop.assumeIsolated().execute { self.flush() }
+            }
         }
         if isClosing || closesAfterFlush || session.isFinished { close() }
     }

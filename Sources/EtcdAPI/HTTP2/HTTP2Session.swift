@@ -61,6 +61,13 @@ package final class HTTP2Session {
     @exclusivity(unchecked) package var hasSentFrames = false
     /// Sum over all streams of what is sent and not yet drained.
     @exclusivity(unchecked) package private(set) var bufferedBytes = 0
+    /// The same of all sessions that share it.
+    private let unread: UnreadBytes
+    /// Frames that made work and asked for nothing: pings, settings, resets, empty data, windows by the
+    /// byte, large headers. Some are part of every honest client's day.
+    @exclusivity(unchecked) private var nuisance = 0
+    /// Of the header block that is arriving, also when nobody takes it any more.
+    @exclusivity(unchecked) private var blockBytes = 0
 
     private let session: OpaquePointer
     @exclusivity(unchecked) private var output = ByteBuffer()
@@ -78,11 +85,12 @@ package final class HTTP2Session {
 
     package init(
         role: HTTP2Role, settings: HTTP2Settings = HTTP2Settings(),
-        delegate: (any HTTP2SessionDelegate)?
+        delegate: (any HTTP2SessionDelegate)?, unread: UnreadBytes = UnreadBytes()
     ) {
         self.role = role
         self.settings = settings
         self.delegate = delegate
+        self.unread = unread
         var made: OpaquePointer?
         let result =
             role == .server
@@ -117,6 +125,12 @@ package final class HTTP2Session {
                 stream.deallocate()
             }
         }
+    }
+
+    /// Since it was asked last.
+    package func takeNuisance() -> Int {
+        defer { nuisance = 0 }
+        return nuisance
     }
 
     // MARK: Bytes in and out
@@ -248,6 +262,7 @@ package final class HTTP2Session {
         stream.pointee.pieces.append(piece)
         stream.pointee.bufferedBytes += piece.count
         bufferedBytes += piece.count
+        unread.count += piece.count
         if stream.pointee.bufferedBytes > settings.bufferedBytesHigh { stream.pointee.isAbove = true }
         if role == .server, !stream.pointee.isShared, stream.pointee.bufferedBytes > Self.frameBytes {
             // By default (RFC 9218) a stream keeps the connection until it has nothing to send: what
@@ -373,6 +388,7 @@ package final class HTTP2Session {
         next?.pointee.previous = previous
         openStreams -= 1
         bufferedBytes -= stream.pointee.bufferedBytes
+        unread.count -= stream.pointee.bufferedBytes
         if headerStream == stream { headerStream = nil }
         guard freeCount < 256, stream.pointee.pieces.capacity <= 64 else {
             stream.deinitialize(count: 1)
@@ -496,10 +512,15 @@ extension HTTP2Session {
             headerStream = stream(id)
         }
         headerStream?.pointee.headerBytes = 0
+        blockBytes = 0
         return 0
     }
 
     fileprivate func onHeader(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Int32 {
+        blockBytes += name.count + value.count + 32
+        // HPACK makes a large block of a few bytes (a field that is named again and again), and reads on
+        // when the stream is gone: who goes on so far means harm, and the connection ends.
+        if blockBytes > 2 * settings.headerBytesMax { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
         guard let stream = headerStream else { return 0 }
         stream.pointee.headerBytes += name.count + value.count + 32
         guard stream.pointee.headerBytes <= settings.headerBytesMax else {
@@ -516,6 +537,7 @@ extension HTTP2Session {
         let header = frame.pointee.hd
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue:
+            if blockBytes > Self.headersAtEase { nuisance += blockBytes >> 10 }
             // Nil: the block was too large, and the stream is being reset.
             guard let stream = headerStream else { return 0 }
             headerStream = nil
@@ -524,6 +546,7 @@ extension HTTP2Session {
             delegate.onFieldsEnd(stream.pointee.id, stream.pointee.context)
             if isEnd { delegate.onEnd(stream.pointee.id, stream.pointee.context) }
         case NGHTTP2_DATA.rawValue:
+            if header.length == 0, header.flags == 0 { nuisance += 1 }
             guard header.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0,
                 let stream = stream(header.stream_id)
             else { return 0 }
@@ -531,6 +554,7 @@ extension HTTP2Session {
             delegate.onEnd(stream.pointee.id, stream.pointee.context)
         case NGHTTP2_PING.rawValue:
             if header.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) == 0 {
+                nuisance += 1
                 delegate.onPing()
             } else {
                 let payload = withUnsafeBytes(of: frame.pointee.ping.opaque_data) {
@@ -541,10 +565,17 @@ extension HTTP2Session {
         case NGHTTP2_GOAWAY.rawValue:
             delegate.onGoAway(
                 lastStream: frame.pointee.goaway.last_stream_id, code: frame.pointee.goaway.error_code)
-        default: break
+        case NGHTTP2_WINDOW_UPDATE.rawValue:
+            if frame.pointee.window_update.window_size_increment < 256 { nuisance += 1 }
+        // With what the call cost that is given up.
+        case NGHTTP2_RST_STREAM.rawValue: nuisance += 4
+        default: nuisance += 1
         }
         return 0
     }
+
+    /// No honest header block is larger, and if one is, it is no matter.
+    private static let headersAtEase = 8192
 
     fileprivate func onChunk(_ id: Int32, _ data: UnsafeRawBufferPointer) -> Int32 {
         guard let stream = stream(id) else {
@@ -592,6 +623,8 @@ extension HTTP2Session {
             let stream = unsent.removeValue(forKey: frame.pointee.hd.stream_id)
         else { return 0 }
         let id = stream.pointee.id, context = stream.pointee.context
+        // One whose headers are too large for a frame does have a stream, which is closed next.
+        nghttp2_session_set_stream_user_data(session, id, nil)
         recycle(stream)
         delegate?.onClose(id, context, code: NGHTTP2_REFUSED_STREAM.rawValue)
         return 0
@@ -637,6 +670,7 @@ extension HTTP2Session {
         }
         stream.pointee.bufferedBytes -= count
         bufferedBytes -= count
+        unread.count -= count
         if stream.pointee.isAbove, stream.pointee.bufferedBytes < settings.bufferedBytesLow {
             stream.pointee.isAbove = false
             writable.append(stream.pointee.id)

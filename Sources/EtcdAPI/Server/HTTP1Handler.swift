@@ -18,6 +18,9 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
     private var keepsAlive = true
     private var responder: HTTP1Responder?
     private var isLeaving = false
+    /// Written, and not taken by the socket.
+    private(set) var unreadBytes = 0
+    private(set) var takenBytes: UInt64 = 0
 
     init(server: RPCServer, peerName: String?, isSecure: Bool) {
         self.server = server
@@ -25,7 +28,10 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
         self.isSecure = isSecure
     }
 
-    func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        server.http1[ObjectIdentifier(self)] = self
+    }
 
     func handlerRemoved(context: ChannelHandlerContext) { disconnected() }
 
@@ -36,6 +42,8 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
 
     private func disconnected() {
         context = nil
+        server.http1[ObjectIdentifier(self)] = nil
+        forgetBody()
         let gone = responder
         responder = nil
         gone?.closed()
@@ -47,17 +55,17 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
         case .body(let part):
             guard request != nil else { return }
             guard body.count + part.readableBytes <= server.limits.httpBodyBytesMax else {
-                request = nil
-                body = []
-                keepsAlive = false
-                return answer(HTTPResponse(status: 413, contentType: "text/plain", "request too large\n"))
+                return refuse(413, "request too large\n")
             }
             body.append(contentsOf: part.readableBytesView)
+            guard server.takePartial(part.readableBytes, own: body.count) else {
+                return refuse(503, "too many half-sent requests\n")
+            }
         case .end:
             guard var whole = request else { return }
             request = nil
             whole.body = Bytes(body)
-            body = []
+            forgetBody()
             let responder = HTTP1Responder(self, isHead: whole.method == "HEAD")
             self.responder = responder
             server.handler?.onHTTP(whole, responder)
@@ -67,11 +75,24 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
     private func begin(_ head: HTTPRequestHead) {
         keepsAlive = head.isKeepAlive
         request = HTTPRequest(head, peerName: peerName, isSecure: isSecure)
-        body = []
+        forgetBody()
         if head.headers.first(name: "expect")?.lowercased() == "100-continue" {
             let interim = HTTPResponseHead(version: .http1_1, status: .continue)
             context?.writeAndFlush(wrapOutboundOut(.head(interim)), promise: nil)
         }
+    }
+
+    private func forgetBody() {
+        _ = server.takePartial(-body.count, own: 0)
+        body = []
+    }
+
+    /// What is wrong with a request that is still being sent; the connection ends with the answer.
+    private func refuse(_ status: Int, _ text: String) {
+        request = nil
+        forgetBody()
+        keepsAlive = false
+        answer(HTTPResponse(status: status, contentType: "text/plain", text))
     }
 
     private func answer(_ response: HTTPResponse) {
@@ -105,8 +126,21 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
     // MARK: Called by the responder
 
     func write(_ part: HTTPServerResponsePart, flush: Bool) {
-        context?.write(wrapOutboundOut(part), promise: nil)
-        if flush { context?.flush() }
+        guard let context else { return }
+        var taken: EventLoopPromise<Void>?
+        if case .body(let body) = part {
+            let count = body.readableBytes
+            unreadBytes += count
+            server.unread.count += count
+            taken = context.eventLoop.makePromise()
+            taken?.futureResult.assumeIsolated().whenComplete { _ in
+                self.unreadBytes -= count
+                self.takenBytes &+= UInt64(count)
+                self.server.unread.count -= count
+            }
+        }
+        context.write(wrapOutboundOut(part), promise: taken)
+        if flush { context.flush() }
     }
 
     func head(_ status: Int, _ fields: [(name: String, value: String)], bodyBytes: Int?) {
@@ -129,6 +163,10 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
         write(.end(nil), flush: true)
         if !keepsAlive || isLeaving { context?.close(promise: nil) }
     }
+}
+
+extension HTTP1Handler: AnswerHolder {
+    func drop() { context?.close(promise: nil) }
 }
 
 final class HTTP1Responder: HTTPResponder {

@@ -103,14 +103,28 @@ final class RPCConnection: HTTP2ConnectionDelegate {
     func onData(_ stream: Int32, _ context: Int, _ data: UnsafeRawBufferPointer) {
         switch server.state(context) {
         case .open:
-            partialBytes += server.receive(context, data)
-            guard partialBytes > server.limits.partialBytesMax, server.state(context) == .open else {
-                return
-            }
-            server.abort(context, .resourceExhausted, "too many half-sent messages on one connection")
-        case .http: exchanges[stream]?.receive(data, limit: server.limits.httpBodyBytesMax)
+            let growth = server.receive(context, data)
+            partialBytes += growth
+            let hasRoom = server.takePartial(growth, own: partialBytes)
+            guard !hasRoom || partialBytes > server.limits.partialBytesMax,
+                server.state(context) == .open
+            else { return }
+            server.abort(
+                context, .resourceExhausted,
+                hasRoom
+                    ? "too many half-sent messages on one connection" : "too many half-sent messages")
+        case .http:
+            guard let exchange = exchanges[stream] else { return }
+            let growth = exchange.receive(data, limit: server.limits.httpBodyBytesMax)
+            partialBytes += growth
+            if !server.takePartial(growth, own: partialBytes) { session.reset(stream, code: 11) }
         case .free, .headers, .ended: break
         }
+    }
+
+    private func releasePartial(_ bytes: Int) {
+        partialBytes -= bytes
+        _ = server.takePartial(-bytes, own: partialBytes)
     }
 
     func onEnd(_ stream: Int32, _ context: Int) {
@@ -118,6 +132,7 @@ final class RPCConnection: HTTP2ConnectionDelegate {
         case .open: server.halfClose(context)
         case .http:
             guard let exchange = exchanges[stream], !exchange.isClosed else { return }
+            releasePartial(exchange.bodyBytes)
             server.handler?.onHTTP(exchange.takeRequest(), exchange)
         case .free, .headers, .ended: break
         }
@@ -129,8 +144,11 @@ final class RPCConnection: HTTP2ConnectionDelegate {
     }
 
     func onClose(_ stream: Int32, _ context: Int, code: UInt32) {
-        partialBytes -= server.partialBytes(context)
-        if server.state(context) == .http { exchanges.removeValue(forKey: stream)?.closed() }
+        releasePartial(server.partialBytes(context))
+        if server.state(context) == .http, let exchange = exchanges.removeValue(forKey: stream) {
+            releasePartial(exchange.bodyBytes)
+            exchange.closed()
+        }
         server.closeCall(context)
     }
 
@@ -242,6 +260,12 @@ final class RPCConnection: HTTP2ConnectionDelegate {
         session.goAway()
         channel.flush()
     }
+}
+
+extension RPCConnection: AnswerHolder {
+    var unreadBytes: Int { channel?.session.bufferedBytes ?? 0 }
+    var takenBytes: UInt64 { channel?.takenBytes ?? 0 }
+    func drop() { channel?.close() }
 }
 
 /// The header block of a request, as it arrives. One for a connection, used again and again: what the
@@ -358,12 +382,17 @@ final class HTTP2Exchange: HTTPResponder {
         super.init()
     }
 
-    func receive(_ data: UnsafeRawBufferPointer, limit: Int) {
-        guard !isClosed else { return }
+    var bodyBytes: Int { body.count }
+
+    /// The result is by how much the body has grown.
+    func receive(_ data: UnsafeRawBufferPointer, limit: Int) -> Int {
+        guard !isClosed else { return 0 }
         guard body.count + data.count <= limit else {
-            return respond(HTTPResponse(status: 413, contentType: "text/plain", "request too large\n"))
+            respond(HTTPResponse(status: 413, contentType: "text/plain", "request too large\n"))
+            return 0
         }
         body.append(contentsOf: data)
+        return data.count
     }
 
     func takeRequest() -> HTTPRequest {

@@ -14,16 +14,18 @@ extension RPCServer {
             .serverChannelOption(.backlog, value: 1024)
             // In one tick, as ticks are long under load and a client that waits for its turn to be
             // accepted waits for several of them.
-            .serverChannelOption(.maxMessagesPerRead, value: 64)
+            .serverChannelOption(.maxMessagesPerRead, value: 16)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(
                 .writeBufferWaterMark, value: .init(low: max(1, high / 4), high: max(2, high))
             )
+            // One after the other: who sends a lot does not keep the others waiting for all of it.
+            .childChannelOption(.maxMessagesPerRead, value: 1)
             // A peer that vanished without a word is found out, also by what has no pings of its own.
             .childChannelOption(.socketOption(.so_keepalive), value: 1)
             .childChannelOption(
                 .recvAllocator,
-                value: AdaptiveRecvByteBufferAllocator(minimum: 2048, initial: 16384, maximum: 65536)
+                value: AdaptiveRecvByteBufferAllocator(minimum: 2048, initial: 16384, maximum: 32768)
             )
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try self.configure(channel, tls: tls) }
@@ -118,7 +120,8 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
         settings.bufferedBytesLow = server.limits.bufferedBytesLow
         let connection = RPCConnection(server: server, peerName: peerName, isSecure: isSecure)
         let handler = HTTP2ChannelHandler(
-            role: .server, settings: settings, delegate: connection, scratch: server.scratch)
+            role: .server, settings: settings, delegate: connection, scratch: server.scratch,
+            unread: server.unread)
         try context.pipeline.syncOperations.addHandler(handler, position: .after(self))
     }
 

@@ -13,7 +13,14 @@ package final class RPCServer: @unchecked Sendable {
     @exclusivity(unchecked) package var handler: (any RPCHandler)?
 
     let methods = RPCMethodTable()
-    let scratch = HTTP2Scratch()
+    package let steps: LoopSteps
+    let scratch: HTTP2Scratch
+    package let unread = UnreadBytes()
+    var slowReaders = SlowReaders()
+    /// Connections of HTTP/1.1; those of HTTP/2 are in `connections`.
+    var http1: [ObjectIdentifier: HTTP1Handler] = [:]
+    /// Half-received requests of all connections.
+    @exclusivity(unchecked) var partialBytes = 0
     @exclusivity(unchecked) private var calls: ContiguousArray<ServerCall> = []
     /// Of calls without a connection, by slot.
     var sinks: [Int: any LocalCallSink] = [:]
@@ -42,6 +49,7 @@ package final class RPCServer: @unchecked Sendable {
         package var callsRefused: UInt64 = 0
         package var messageBytesReceived: UInt64 = 0
         package var messageBytesSent: UInt64 = 0
+        package var slowReadersDropped: UInt64 = 0
     }
     @exclusivity(unchecked) package internal(set) var counters = Counters()
     @exclusivity(unchecked) package private(set) var openCalls = 0
@@ -50,6 +58,8 @@ package final class RPCServer: @unchecked Sendable {
     package init(loop: any EventLoop, limits: RPCLimits = RPCLimits()) {
         self.loop = loop
         self.limits = limits
+        steps = LoopSteps(loop: loop)
+        scratch = HTTP2Scratch(steps: steps)
         wheel = DeadlineWheel(now: loop.now.uptimeNanoseconds)
     }
 
@@ -337,6 +347,14 @@ package final class RPCServer: @unchecked Sendable {
             self.flushIsDue = false
             self.flush()
         }
+    }
+
+    /// All connections that may hold unread answers.
+    var answerHolders: [any AnswerHolder] {
+        var holders: [any AnswerHolder] = []
+        for connection in connections { if let connection { holders.append(connection) } }
+        for handler in http1.values { holders.append(handler) }
+        return holders
     }
 
     // MARK: Deadlines
