@@ -8,6 +8,8 @@ protocol CallOutput: AnyObject {
     func sendFramed(_ messages: [UInt8], to call: CallReference)
     /// One message in parts, the first of which begins with gRPC's five bytes.
     func sendParts(_ parts: [Bytes], to call: CallReference)
+    /// Whether there is memory for so many more bytes of answers that wait for their readers.
+    func hasRoom(for bytes: Int) -> Bool
     func finish(_ call: CallReference, _ status: GRPCStatus, message: String)
     func bufferedBytes(of call: CallReference) -> Int
 }
@@ -15,6 +17,7 @@ protocol CallOutput: AnyObject {
 extension RPCServer: CallOutput {}
 
 extension CallOutput {
+    func hasRoom(for bytes: Int) -> Bool { true }
     func sendParts(_ parts: [Bytes], to call: CallReference) {
         sendFramed(parts.flatMap(\.array), to: call)
     }

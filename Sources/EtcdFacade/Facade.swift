@@ -31,6 +31,9 @@ package final class Facade {
     /// Is told of calls that took longer than they should; few a second at most.
     package var onSlowCall: ((SlowCall) -> Void)?
     var slowCallsLeft = SlowCall.perTickMax
+    /// Of lists that are being read.
+    let listBytes = UnreadBytes()
+    let steps: LoopSteps
     var hasLeader: Bool
     private var leaderLostAt: Instant
     private var isStopped = false
@@ -41,17 +44,18 @@ package final class Facade {
         versions: ServedVersions = ServedVersions(), auth: AuthServices? = nil
     ) {
         self.init(
-            node: node, output: server, loop: server.loop, limits: limits, versions: versions,
-            auth: auth)
+            node: node, output: server, loop: server.loop, steps: server.steps, limits: limits,
+            versions: versions, auth: auth)
         localCalls = server
         self.server = server
     }
 
     init(
-        node: any NodeAccess, output: any CallOutput, loop: any EventLoop, limits: FacadeLimits,
-        versions: ServedVersions = ServedVersions(), auth: AuthServices? = nil
+        node: any NodeAccess, output: any CallOutput, loop: any EventLoop, steps: LoopSteps? = nil,
+        limits: FacadeLimits, versions: ServedVersions = ServedVersions(), auth: AuthServices? = nil
     ) {
         self.auth = auth
+        self.steps = steps ?? LoopSteps(loop: loop)
         tokens = auth.map { TokenKeeper($0) }
         authState = node.authState
         self.node = node
@@ -61,7 +65,7 @@ package final class Facade {
         self.versions = versions
         headers = HeaderSource(node)
         watches = WatchHub(
-            node: node, output: output, loop: loop, limits: limits, headers: headers)
+            node: node, output: output, steps: self.steps, limits: limits, headers: headers)
         hasLeader = node.status.sequencer != nil
         leaderLostAt = node.now
     }
@@ -97,6 +101,9 @@ package final class Facade {
     // MARK: Ends of calls
 
     func answer(_ call: CallReference, _ message: [UInt8]) {
+        guard message.count <= limits.smallAnswerBytes || output.hasRoom(for: message.count) else {
+            return fail(call, RequestError.tooManyRequests.failure)
+        }
         guard let open = calls.remove(call) else { return }
         metrics.count(open.method, .ok)
         output.send(message, to: call)

@@ -26,6 +26,10 @@ package struct FacadeLimits: Sendable {
     /// A watch stream with more bytes waiting is not sent to until it has drained. The server's
     /// `bufferedBytesHigh`, since it says when a stream has drained.
     package var bufferedBytesHigh = 1 << 20
+    /// The same while all streams together hold as much as there is memory for.
+    package var bufferedBytesPressed = 64 << 10
+    /// An answer above this needs memory to be there.
+    package var smallAnswerBytes = 64 << 10
     /// A client that goes on asking for watches without reading loses its stream here.
     package var bufferedBytesMax = 64 << 20
     /// Rows and bytes of one step of catching up: the loop serves others between steps.

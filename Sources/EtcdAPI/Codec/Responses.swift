@@ -52,12 +52,6 @@ package enum ResponseCodec {
         ProtoWriter.build(size(result, header)) { write(result, header, &$0) }
     }
 
-    /// Fields of a RangeResponse, which follow others or are followed by others: the rows, and what else
-    /// the part has.
-    package static func rangePiece(_ part: RangeResult, _ header: HeaderFields?) -> [UInt8] {
-        ProtoWriter.build(size(part, header)) { write(part, header, &$0) }
-    }
-
     /// RangeStreamResponse: a part of a streamed range. Without a header, more and count where the part
     /// has none.
     package static func rangePart(_ result: RangeResult, _ header: HeaderFields?) -> [UInt8] {

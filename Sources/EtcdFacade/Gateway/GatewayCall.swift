@@ -1,4 +1,6 @@
+import Dispatch
 import EtcdAPI
+import NIOCore
 import Primitives
 
 /// Where the calls of the gateway go in: `RPCServer`, as for those of gRPC.
@@ -10,6 +12,9 @@ protocol LocalCalls: AnyObject {
     func halfClose(_ call: CallReference)
     func cancel(_ call: CallReference)
     func drained(_ call: CallReference)
+    var loop: any EventLoop { get }
+    /// Counts answers that have not left.
+    var unread: UnreadBytes { get }
 }
 
 extension RPCServer: LocalCalls {}
@@ -20,6 +25,10 @@ class GatewayCall: LocalCallSink {
     private let calls: any LocalCalls
     private var call: CallReference?
     private var isFinished = false
+    /// Answers behind one that is being made into JSON elsewhere, and the end behind them.
+    private var waiting: CircularBuffer<Bytes> = []
+    private var isConverting = false
+    private var end: (status: GRPCStatus, message: String)?
 
     init(_ route: GatewayRoute, _ calls: any LocalCalls) {
         self.route = route
@@ -43,6 +52,7 @@ class GatewayCall: LocalCallSink {
             guard !isFinished else { return }
             isFinished = true
             self.call = nil
+            dropWaiting()
             refuse(error.text)
         }
     }
@@ -55,6 +65,7 @@ class GatewayCall: LocalCallSink {
     func abandon() {
         guard !isFinished else { return }
         isFinished = true
+        dropWaiting()
         if let call { calls.cancel(call) }
         call = nil
     }
@@ -67,20 +78,69 @@ class GatewayCall: LocalCallSink {
 
     final func onAnswer(_ message: Bytes) {
         guard !isFinished else { return }
-        guard let json = route.answer(message) else {
+        if !isConverting, message.count <= Self.bytesAtOnce { return show(route.answer(message)) }
+        calls.unread.count += message.count
+        waiting.append(message)
+        convert()
+    }
+
+    final func onFinish(_ status: GRPCStatus, _ message: String) {
+        guard !isFinished else { return }
+        guard !isConverting else {
+            end = (status, message)
+            return
+        }
+        isFinished = true
+        call = nil
+        dropWaiting()
+        finish(status, message)
+    }
+
+    private func show(_ json: [UInt8]?) {
+        guard !isFinished else { return }
+        guard let json else {
             if let call { calls.cancel(call) }
             return onFinish(.internal, "polder: an answer that cannot be shown as JSON")
         }
         deliver(json)
     }
 
-    final func onFinish(_ status: GRPCStatus, _ message: String) {
-        guard !isFinished else { return }
-        isFinished = true
-        call = nil
-        finish(status, message)
+    // MARK: Long answers
+
+    /// JSON of more than this is not made on the loop: a megabyte takes ten milliseconds.
+    private static let bytesAtOnce = 64 << 10
+    /// One after the other: it takes several times an answer's size in memory.
+    private static let worker = DispatchQueue(label: "polder.gateway")
+
+    private func convert() {
+        guard !isConverting, let message = waiting.popFirst() else { return }
+        isConverting = true
+        let route = self.route, loop = calls.loop
+        let this = NIOLoopBound(self, eventLoop: loop)
+        Self.worker.async {
+            let json = route.answer(message)
+            loop.execute { this.value.converted(json, from: message.count) }
+        }
     }
 
+    private func converted(_ json: [UInt8]?, from count: Int) {
+        calls.unread.count -= count
+        isConverting = false
+        show(json)
+        convert()
+        if !isConverting, let end {
+            self.end = nil
+            onFinish(end.status, end.message)
+        }
+    }
+
+    private func dropWaiting() {
+        for message in waiting { calls.unread.count -= message.count }
+        waiting.removeAll()
+        end = nil
+    }
+
+    /// What subclasses add of their own.
     var bufferedBytes: Int { 0 }
     func deliver(_ json: [UInt8]) {}
     func finish(_ status: GRPCStatus, _ message: String) {}

@@ -1,5 +1,4 @@
 import EtcdAPI
-import NIOCore
 import Primitives
 
 /// A range of many keys that is read and encoded piece by piece: each piece straight from the store into
@@ -17,16 +16,26 @@ final class List {
     var more = false
     /// The answer's `kvs`.
     var parts: [Bytes] = []
-    var bytes = 0
+    var bytes = 0 {
+        didSet { allBytes.count += bytes - oldValue }
+    }
+    /// Of all lists that are being read.
+    let allBytes: UnreadBytes
     var isClosed = false
 
-    init(_ call: CallReference, _ query: RangeQuery, at revision: Revision, index: Revision) {
+    init(
+        _ call: CallReference, _ query: RangeQuery, at revision: Revision, index: Revision,
+        counting allBytes: UnreadBytes
+    ) {
+        self.allBytes = allBytes
         self.call = call
         self.query = query
         self.revision = revision
         self.index = index
         rest = query.range
     }
+
+    deinit { allBytes.count -= bytes }
 }
 
 extension RangeQuery {
@@ -42,7 +51,9 @@ extension Facade {
     func beginList(
         _ call: CallReference, _ query: RangeQuery, _ index: ReadIndex
     ) throws(RequestError) {
-        let list = List(call, query, at: try revision(of: query, index), index: index.revision)
+        let list = List(
+            call, query, at: try revision(of: query, index), index: index.revision,
+            counting: listBytes)
         if try read(list) { return answer(list) }
         guard var open = calls[call] else { return }
         open.state = .list(list)
@@ -51,7 +62,7 @@ extension Facade {
     }
 
     private func readOn(_ list: List) {
-        loop.assumeIsolated().execute { [self] in
+        steps.later { [self] in
             guard !list.isClosed else { return }
             do throws(RequestError) {
                 if try read(list) { answer(list) } else { readOn(list) }
@@ -86,6 +97,8 @@ extension Facade {
         list.bytes += part.count
         // The length of a gRPC message has 32 bits; etcd's clients take less.
         guard list.bytes <= Int(Int32.max) else { throw .requestTooLarge }
+        // Lists wait in memory until they are whole, and then until they are read.
+        guard output.hasRoom(for: listBytes.count) else { throw .tooManyRequests }
         if !part.isEmpty { list.parts.append(Bytes(part)) }
         guard let next else { return true }
         list.rest = KeyRange(key: next, end: list.rest.end)

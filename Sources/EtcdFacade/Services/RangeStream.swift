@@ -105,7 +105,7 @@ extension Facade {
         if output.bufferedBytes(of: stream.call) > limits.bufferedBytesHigh {
             stream.isBlocked = true
         } else {
-            loop.assumeIsolated().execute { [self] in proceed(stream) }
+            steps.later { [self] in proceed(stream) }
         }
     }
 }

@@ -1,7 +1,7 @@
-import NIOCore
+import EtcdAPI
 import Primitives
 
-/// Catching up from the store: one bounded step per tick of the loop, for the watcher whose turn it is
+/// Catching up from the store: in bounded steps between which the loop serves others, for the watcher whose turn it is
 /// and for all others that are at or ahead of it within the same stretch. Turns go round, so a watcher
 /// that asks for all of history does not hold up one that is a moment behind.
 extension WatchHub {
@@ -10,7 +10,8 @@ extension WatchHub {
     func scheduleCatchUp() {
         guard !isCatchUpScheduled, !queueIsEmpty else { return }
         isCatchUpScheduled = true
-        loop.assumeIsolated().execute { [self] in
+        steps.later { [weak self] in
+            guard let self else { return }
             isCatchUpScheduled = false
             catchUp()
         }
@@ -78,8 +79,7 @@ extension WatchHub {
                 return true
             }
             if let last = changes.last { through = last.revision }
-            adapt(to: changes)
-            deliver(changes, from: from)
+            adapt(to: changes, listeners: deliver(changes, from: from))
         }
         advance(from: from, through: through, watcher)
         return true
@@ -109,11 +109,13 @@ extension WatchHub {
         return true
     }
 
-    private func adapt(to changes: [RevisionChanges]) {
+    /// What a step costs is what it sends: the same rows go to all who are at the same place.
+    private func adapt(to changes: [RevisionChanges], listeners: Int) {
         var bytes = 0
         for change in changes {
             for row in change.rows { bytes += row.value.count + row.key.count }
         }
+        bytes *= max(1, listeners)
         if bytes > 2 * limits.catchUpBytes {
             catchUpRows = max(1, catchUpRows / 2)
         } else if bytes < limits.catchUpBytes / 2 {
@@ -121,7 +123,8 @@ extension WatchHub {
         }
     }
 
-    private func deliver(_ changes: [RevisionChanges], from: Revision) {
+    /// To how many watchers.
+    private func deliver(_ changes: [RevisionChanges], from: Revision) -> Int {
         var batch = EventBatch()
         var touched: [Watcher] = []
         var passed = PreviousRows(bytesMax: limits.previousRowsBytes)
@@ -156,6 +159,7 @@ extension WatchHub {
                 send(to: watcher, &batch, revision: emitted)
             }
         }
+        return touched.count
     }
 
     /// Whoever was inside the stretch has now seen it all; at its end stands the live stream.

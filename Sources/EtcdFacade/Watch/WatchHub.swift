@@ -1,5 +1,4 @@
 import EtcdAPI
-import NIOCore
 import Primitives
 
 /// All watchers of a node. Synced ones are fed from the node's merged timeline as it comes; those that
@@ -10,7 +9,7 @@ import Primitives
 final class WatchHub {
     let node: any NodeAccess
     let output: any CallOutput
-    let loop: any EventLoop
+    let steps: LoopSteps
     let limits: FacadeLimits
     let headers: HeaderSource
 
@@ -31,6 +30,8 @@ final class WatchHub {
     /// Streams whose progress request could not be answered at once.
     private var progressWaiters: [WatchStream] = []
     private var notifiedStreams: [WatchStream] = []
+    /// Blocked below the usual mark, since memory is short: nobody but a tick lets them go on.
+    private var heldBack: [WatchStream] = []
 
     private(set) var streamsCount = 0
     private(set) var watchersCount = 0
@@ -38,12 +39,12 @@ final class WatchHub {
     private(set) var eventsTotal: UInt64 = 0
 
     init(
-        node: any NodeAccess, output: any CallOutput, loop: any EventLoop, limits: FacadeLimits,
+        node: any NodeAccess, output: any CallOutput, steps: LoopSteps, limits: FacadeLimits,
         headers: HeaderSource
     ) {
         self.node = node
         self.output = output
-        self.loop = loop
+        self.steps = steps
         self.limits = limits
         self.headers = headers
         emitted = node.status.revision
@@ -309,9 +310,33 @@ final class WatchHub {
         guard !stream.outbox.isEmpty else { return }
         output.sendFramed(stream.outbox, to: stream.call)
         stream.outbox = []
-        if output.bufferedBytes(of: stream.call) > limits.bufferedBytesHigh {
+        blockIfFull(stream)
+    }
+
+    /// Its client does not take what it is sent: what follows is in the store.
+    private func blockIfFull(_ stream: WatchStream) {
+        let buffered = output.bufferedBytes(of: stream.call)
+        if buffered > limits.bufferedBytesHigh {
             stream.isBlocked = true
+        } else if buffered > limits.bufferedBytesPressed, !stream.isBlocked, !output.hasRoom(for: 0) {
+            stream.isBlocked = true
+            heldBack.append(stream)
         }
+    }
+
+    private func letGo() {
+        guard !heldBack.isEmpty else { return }
+        let hasRoom = output.hasRoom(for: 0)
+        var released: [WatchStream] = []
+        heldBack.removeAll { stream in
+            let isDone = stream.isClosed || !stream.isBlocked
+            if !isDone, hasRoom || output.bufferedBytes(of: stream.call) <= limits.bufferedBytesPressed {
+                released.append(stream)
+                return true
+            }
+            return isDone
+        }
+        for stream in released { onWritable(stream) }
     }
 
     /// Its events are not sent now; the store has them.
@@ -344,9 +369,7 @@ final class WatchHub {
             let answer = WatchAnswer(watchID: watcher.id)
             output.send(ResponseCodec.watch(answer, events: fields, header), to: stream.call)
         }
-        if output.bufferedBytes(of: stream.call) > limits.bufferedBytesHigh {
-            stream.isBlocked = true
-        }
+        blockIfFull(stream)
     }
 
     /// What a response has at most beside its events.
@@ -402,6 +425,7 @@ final class WatchHub {
 
     /// Progress notifications of watchers that asked for them and have had no event since the last.
     func onTick(_ now: Instant) {
+        letGo()
         if !queueIsEmpty { scheduleCatchUp() }
         guard !notifiedStreams.isEmpty else { return }
         notifiedStreams.removeAll(where: \.isClosed)

@@ -29,6 +29,8 @@ struct EtcdFlag: Sendable {
 
     /// The known name that `text` most likely was meant to be.
     static func suggestion(for text: String) -> String? {
+        // No slip of the pen.
+        guard text.utf8.count <= 64 else { return nil }
         var best: (name: String, distance: Int)?
         for flag in all {
             let distance = editDistance(text, flag.name)

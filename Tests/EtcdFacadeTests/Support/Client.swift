@@ -18,6 +18,9 @@ final class Recorder: CallOutput {
     private(set) var outcomes: [CallReference: Outcome] = [:]
     private var buffered: [CallReference: Int] = [:]
     var slow: Set<CallReference> = []
+    /// What is left for large answers.
+    var roomBytes = Int.max
+    func hasRoom(for bytes: Int) -> Bool { bytes <= roomBytes }
 
     func send(_ message: [UInt8], to call: CallReference) {
         guard outcomes[call] == nil else { return }
