@@ -12,7 +12,7 @@
 #   make faults  FAULT_SECONDS=n: one fault after the other under load, the books of all clients compared
 #   make sim     SEED=n SEEDS=n SECONDS=n: whole clusters from a seed, in one process
 #   make mutations  each rule of the protocol broken on purpose: do the checkers notice?
-#   make fuzz    SEED=n ROUNDS=n: damaged messages and records for every parser
+#   make fuzz    FUZZ_SECONDS=n TARGET=name SEED=n: damaged input for everything that reads what others wrote
 #   make hostile clients that mean harm, one kind after the other, and what others feel of it
 #   make model   MODEL_SECONDS=n: random requests against a model of etcd, shrunk on failure
 #   make tidy    the rules of the house
@@ -26,7 +26,8 @@ SEEDS ?= 20
 SECONDS ?= 4
 FAULT_SECONDS ?= 200
 MUTATION_SECONDS ?= 40
-ROUNDS ?= 300000
+FUZZ_SECONDS ?= 10
+TARGET ?=
 MODEL_SECONDS ?= 120
 POLDER = .build/release/polder
 
@@ -95,8 +96,10 @@ faults: build
 mutations:
 	scripts/mutations.sh --seconds $(MUTATION_SECONDS)
 
-fuzz:
-	$(SWIFT) run -c release --package-path Proof proof fuzz --seed $(SEED) --rounds $(ROUNDS)
+# Seconds of CPU for each target (`swift run -c release fuzz list`).
+fuzz: deps check
+	$(SWIFT) build -c release --product fuzz
+	.build/release/fuzz --seed $(SEED) --seconds $(FUZZ_SECONDS) $(if $(TARGET),--target $(TARGET)) $(FLAGS)
 
 # As root the server runs before others, so that what is measured is not the scheduler.
 hostile: build

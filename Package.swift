@@ -116,10 +116,19 @@ let package = Package(
             swiftSettings: settings),
         tests("BudgetTests", ["MicroBenchmarks"]),
 
+        // Everything that reads what others wrote, given damaged input: `make fuzz`.
+        .executableTarget(
+            name: "fuzz",
+            dependencies: [
+                "Primitives", "Simulator", "Storage", "BoltFile", "EtcdSnapshot", "TLS", "Transport",
+                "EtcdAPI", "EtcdFacade", "NodeHost", nioCore, nioEmbedded, protobuf,
+            ],
+            path: "Proof/Fuzz", exclude: ["README.md"], swiftSettings: settings),
+
         tests("PrimitivesTests", ["Primitives"]),
         tests(
             "EtcdAPITests",
-            ["EtcdAPI", "Primitives", "TLS", nioCore, nioEmbedded, protobuf]),
+            ["EtcdAPI", "Primitives", "TLS", nioCore, nioPosix, nioEmbedded, protobuf]),
         tests("GeoReplicationTests", ["GeoReplication", "Primitives"]),
         tests("PartitioningTests", ["Partitioning", "Primitives"]),
         tests("NodeTests", ["Node", "Partitioning", "Primitives"]),

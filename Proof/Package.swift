@@ -2,7 +2,7 @@
 import PackageDescription
 
 // The pure modules and the simulator alone: builds in a minute, where the shell takes many. `make
-// mutations` and `make fuzz` use it; POLDER_MUTATIONS=1 puts the broken rules in (Primitives/Mutation).
+// mutations` uses it; POLDER_MUTATIONS=1 puts the broken rules in (Primitives/Mutation).
 
 let mutations: [SwiftSetting] =
     Context.environment["POLDER_MUTATIONS"] == nil ? [] : [.define("POLDER_MUTATIONS")]

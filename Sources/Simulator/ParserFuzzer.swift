@@ -2,7 +2,7 @@ import Consensus
 import GeoReplication
 import Node
 import Partitioning
-import Primitives
+package import Primitives
 
 /// Damages real messages and records, and gives them to the parsers: each answers with a value or with
 /// `DecodingError`, never with a crash or with more memory than the bytes are worth, and what it takes is
@@ -56,6 +56,7 @@ package struct ParserFuzzer {
         corpus = found
     }
 
+    package func samples(of target: Target) -> [Bytes] { corpus[target] ?? [] }
     package var sampleCount: Int { corpus.values.reduce(0) { $0 + $1.count } }
 
     /// `rounds` damaged inputs for one parser.
@@ -119,11 +120,12 @@ package struct ParserFuzzer {
 
     // MARK: Parsers
 
-    private struct Different: Error {
-        let what: String
+    /// The parser was wrong: what it took it does not write and read again as the same.
+    package struct Different: Error {
+        package let what: String
     }
 
-    private static func parse(_ target: Target, _ input: Bytes) throws {
+    package static func parse(_ target: Target, _ input: Bytes) throws {
         switch target {
         case .peerFrame:
             let frame = try PeerFrame.decode(input)

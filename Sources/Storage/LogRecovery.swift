@@ -1,7 +1,7 @@
-import Primitives
+package import Primitives
 
 /// What a node's log segments hold, read in order.
-struct LogRecovery {
+package struct LogRecovery {
     struct Segment {
         var number: UInt64
         /// Of its last valid batch.
@@ -19,7 +19,7 @@ struct LogRecovery {
     private(set) var segments: [Segment] = []
     private(set) var groups: [GroupID: Group] = [:]
 
-    var restored: [GroupID: RestoredLog] {
+    package var restored: [GroupID: RestoredLog] {
         groups.mapValues { group in
             RestoredLog(
                 promised: group.promised, truncatedThrough: group.truncated,
@@ -29,7 +29,7 @@ struct LogRecovery {
     }
 
     /// `numbers` ascending.
-    static func read(
+    package static func read(
         _ directory: String, _ numbers: [UInt64], identity: NodeIdentity
     ) throws(StorageError) -> LogRecovery {
         var recovery = LogRecovery()

@@ -1,10 +1,10 @@
-import Primitives
+package import Primitives
 
 /// Bytes of a snapshot's chunks (docs/formats.md). Pure.
-enum SnapshotFormat {
+package enum SnapshotFormat {
     static let version: UInt8 = 1
 
-    enum Item: Equatable {
+    package enum Item: Equatable {
         /// First of the first chunk.
         case head(GroupID, applied: Slot, floor: Revision)
         case record(key: Bytes, value: Bytes)
@@ -13,12 +13,12 @@ enum SnapshotFormat {
         case end
     }
 
-    static func begin(_ number: UInt64, _ w: inout ByteWriter) {
+    package static func begin(_ number: UInt64, _ w: inout ByteWriter) {
         w.byte(version)
         w.varint(number)
     }
 
-    static func append(_ item: Item, _ w: inout ByteWriter) {
+    package static func append(_ item: Item, _ w: inout ByteWriter) {
         switch item {
         case .head(let group, let applied, let floor):
             w.byte(1)
@@ -36,12 +36,12 @@ enum SnapshotFormat {
         }
     }
 
-    static func finish(_ w: inout ByteWriter) -> Bytes {
+    package static func finish(_ w: inout ByteWriter) -> Bytes {
         w.fixed32(CRC32C.checksum(w.bytes))
         return Bytes(w.bytes)
     }
 
-    static func items(of chunk: Bytes, number: UInt64) throws(DecodingError) -> [Item] {
+    package static func items(of chunk: Bytes, number: UInt64) throws(DecodingError) -> [Item] {
         guard chunk.count >= 6 else { throw DecodingError("too short for a chunk") }
         let body = chunk[0..<(chunk.count - 4)]
         var tail = ByteReader(chunk[(chunk.count - 4)..<chunk.count])

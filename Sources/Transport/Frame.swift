@@ -1,6 +1,6 @@
 import CLZ4
-import NIOCore
-import Primitives
+package import NIOCore
+package import Primitives
 
 /// How bytes lie on a connection between nodes. Little-endian:
 ///
@@ -13,17 +13,17 @@ import Primitives
 ///                   0 over TLS, which protects the bytes better
 ///
 /// A change of anything here raises `version`.
-struct FrameHeader: Equatable {
-    static let size = 16
+package struct FrameHeader: Equatable {
+    package static let size = 16
     static let magic: UInt16 = 0x4C50
     static let version: UInt8 = 1
     static let compressedFlag: UInt8 = 0x80
     /// Larger frames are refused on both sides: a bound on what a peer can make us hold.
-    static let payloadMax = 64 << 20
+    package static let payloadMax = 64 << 20
     /// Before the peer has said who it is.
     static let greetingMax = 4 << 10
 
-    enum Kind: UInt8 {
+    package enum Kind: UInt8, CaseIterable {
         /// Dialler's first frame, and the answers to it.
         case hello = 1
         case welcome = 2
@@ -69,21 +69,21 @@ struct FrameHeader: Equatable {
     }
 }
 
-struct FrameError: Error, Equatable, CustomStringConvertible {
-    let description: String
+package struct FrameError: Error, Equatable, CustomStringConvertible {
+    package let description: String
     init(_ description: String) { self.description = description }
 }
 
-struct Frame: Equatable {
-    let kind: FrameHeader.Kind
-    let payload: Bytes
+package struct Frame: Equatable {
+    package let kind: FrameHeader.Kind
+    package let payload: Bytes
     let wireBytes: Int
 }
 
 extension ByteBuffer {
     /// Appends a frame; returns its bytes on the wire. Compressed if `compress` and if it pays.
     @discardableResult
-    mutating func writeFrame(
+    package mutating func writeFrame(
         _ kind: FrameHeader.Kind, _ payload: Bytes, compress: Bool, checksum: Bool
     ) -> Int {
         let start = writerIndex
@@ -130,29 +130,29 @@ extension ByteBuffer {
 }
 
 extension FrameHeader {
-    static func sum(header: UnsafeRawBufferPointer, payload: UnsafeRawBufferPointer) -> UInt32 {
+    package static func sum(header: UnsafeRawBufferPointer, payload: UnsafeRawBufferPointer) -> UInt32 {
         CRC32C.checksum(payload, seed: CRC32C.checksum(header))
     }
 }
 
 /// Cuts a stream of bytes into frames. Memory grows with what has arrived, not with what was
 /// announced.
-struct FrameDecoder {
+package struct FrameDecoder {
     /// Raised once the peer is known.
-    var lengthMax = FrameHeader.greetingMax
+    package var lengthMax = FrameHeader.greetingMax
     let checksum: Bool
     private var headerBytes: [UInt8] = []
     private var header: FrameHeader?
     private var payload: [UInt8] = []
 
-    init(checksum: Bool) {
+    package init(checksum: Bool) {
         self.checksum = checksum
         headerBytes.reserveCapacity(FrameHeader.size)
     }
 
     /// The next whole frame, taken off the front of `input`; `nil`: all of `input` is taken, more
     /// is needed. After an error the decoder is of no use.
-    mutating func next(_ input: inout UnsafeRawBufferPointer) throws(FrameError) -> Frame? {
+    package mutating func next(_ input: inout UnsafeRawBufferPointer) throws(FrameError) -> Frame? {
         if header == nil {
             take(FrameHeader.size - headerBytes.count, of: &input, into: &headerBytes)
             guard headerBytes.count == FrameHeader.size else { return nil }
@@ -219,7 +219,7 @@ struct FrameDecoder {
 }
 
 /// The first words on a connection, the same in both directions.
-struct Hello: Equatable {
+package struct Hello: Equatable {
     /// The versions of the protocol *in* the frames that we speak; a common one is used.
     static let protocolVersion: UInt16 = 1
 
@@ -232,7 +232,7 @@ struct Hello: Equatable {
     var level = FeatureLevel.first
     var regionLevel = FeatureLevel.first
 
-    func encoded() -> Bytes {
+    package func encoded() -> Bytes {
         var writer = ByteWriter(capacity: 40)
         writer.fixed16(version)
         writer.fixed64(cluster)
@@ -246,14 +246,14 @@ struct Hello: Equatable {
         return Bytes(writer.bytes)
     }
 
-    init(cluster: UInt64, from: PeerID, boot: UInt64, to: PeerID) {
+    package init(cluster: UInt64, from: PeerID, boot: UInt64, to: PeerID) {
         self.cluster = cluster
         self.from = from
         self.boot = boot
         self.to = to
     }
 
-    init(_ bytes: Bytes) throws(DecodingError) {
+    package init(_ bytes: Bytes) throws(DecodingError) {
         var reader = ByteReader(bytes)
         version = try reader.fixed16()
         cluster = try reader.fixed64()

@@ -63,20 +63,6 @@ case "sim":
     let seeds = Int(arguments.number("seeds", or: 1))
     isGood = SimulateCommand.run(options(&arguments), seeds: seeds)
 case "shrink": isGood = SimulateCommand.shrink(options(&arguments))
-case "fuzz":
-    let seed = arguments.number("seed", or: 1)
-    let rounds = Int(arguments.number("rounds", or: 100_000))
-    let only = arguments.list("targets")
-    var fuzzer = ParserFuzzer(seed: seed)
-    for target in ParserFuzzer.Target.allCases where only?.contains(target.rawValue) ?? true {
-        let report = fuzzer.run(target, rounds: rounds)
-        print(
-            "\(target): \(report.rounds) inputs, \(report.accepted) taken, \(report.refused) refused")
-        for failure in report.failures {
-            print("  BROKEN \(failure)")
-            isGood = false
-        }
-    }
 case "mutations":
     for mutation in Mutation.allCases { print(mutation.rawValue) }
 case "hunt":

@@ -1,4 +1,4 @@
-import Primitives
+package import Primitives
 
 /// What travels in one frame between two hosts. Kind, version, body.
 enum HostFrame {
@@ -33,7 +33,7 @@ enum HostFrame {
 }
 
 /// How a partition's snapshot travels: the receiver paces the sender, chunk by chunk.
-enum SnapshotMessage: Equatable {
+package enum SnapshotMessage: Equatable {
     /// `number` tells attempts apart.
     case offer(GroupID, number: UInt64, applied: Slot)
     case chunk(GroupID, number: UInt64, index: UInt64, Bytes)
@@ -42,7 +42,7 @@ enum SnapshotMessage: Equatable {
     case next(GroupID, number: UInt64, next: UInt64)
     case refused(GroupID, number: UInt64)
 
-    func encoded() -> Bytes {
+    package func encoded() -> Bytes {
         var writer = HostFrame.begin(.snapshot)
         switch self {
         case .offer(let group, let number, let applied):
@@ -74,7 +74,7 @@ enum SnapshotMessage: Equatable {
         return Bytes(writer.bytes)
     }
 
-    init(_ reader: inout ByteReader) throws(DecodingError) {
+    package init(_ reader: inout ByteReader) throws(DecodingError) {
         let tag = try reader.byte()
         let group = try reader.group(), number = try reader.varint()
         switch tag {

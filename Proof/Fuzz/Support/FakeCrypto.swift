@@ -1,0 +1,1 @@
+../../../Tests/EtcdFacadeTests/Support/FakeCrypto.swift

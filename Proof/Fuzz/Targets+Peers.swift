@@ -1,0 +1,120 @@
+import NIOCore
+import NodeHost
+import Primitives
+import Simulator
+import Transport
+
+extension FuzzTarget {
+    /// What comes over a line between nodes: frames, and in them greetings and snapshots' messages.
+    nonisolated(unsafe) static let peerFrames = FuzzTarget(
+        name: "peer-frames", what: "a peer's bytes: frames, greetings, snapshots' messages",
+        repair: repairFrames
+    ) {
+        let group = GroupID(keyspace: .standard, partition: PartitionID(1))
+        let messages: [SnapshotMessage] = [
+            .offer(group, number: 1, applied: Slot(9)), .chunk(group, number: 1, index: 2, "chunk"),
+            .end(group, number: 1, chunks: 3), .next(group, number: 1, next: 4), .refused(group, number: 1),
+        ]
+        let hello = Hello(
+            cluster: 7, from: PeerID(region: RegionID(1), node: NodeID(1)), boot: 5,
+            to: PeerID(region: RegionID(1), node: NodeID(2)))
+        var samples: [[UInt8]] = []
+        for compress in [false, true] {
+            var all = ByteBuffer()
+            all.writeFrame(.hello, hello.encoded(), compress: false, checksum: true)
+            all.writeFrame(.ping, .empty, compress: false, checksum: true)
+            for message in messages { all.writeFrame(.data, message.encoded(), compress: compress, checksum: true) }
+            all.writeFrame(.data, Bytes([UInt8](repeating: 7, count: 3000)), compress: compress, checksum: true)
+            samples.append(Array(all.readableBytesView))
+        }
+        return Prepared(samples: samples) { input in
+            var seen: [Int] = []
+            for piece in [input.count, 5] {
+                seen.append(try frames(input, piece: max(1, piece)))
+            }
+            guard seen[0] == seen[1] else { throw Finding("\(seen) frames, depending on the pieces") }
+            if seen[0] == 0 { throw DecodingError("no frame") }
+        }
+    }
+
+    private static func frames(_ input: [UInt8], piece: Int) throws -> Int {
+        var decoder = FrameDecoder(checksum: true)
+        decoder.lengthMax = FrameHeader.payloadMax
+        var found = 0
+        for start in stride(from: 0, to: input.count, by: piece) {
+            let part = Array(input[start..<min(input.count, start + piece)])
+            do {
+                try part.withUnsafeBytes { raw in
+                    var rest = raw
+                    while let frame = try decoder.next(&rest) {
+                        found += 1
+                        try content(frame)
+                    }
+                }
+            } catch let finding as Finding {
+                throw finding
+            } catch { return found }
+        }
+        return found
+    }
+
+    private static func content(_ frame: Frame) throws {
+        switch frame.kind {
+        case .hello, .welcome:
+            guard let hello = try? Hello(frame.payload) else { return }
+            guard try Hello(hello.encoded()) == hello else { throw Finding("\(hello) became another") }
+        case .data:
+            guard frame.payload.count > 2, frame.payload[0] == 3, frame.payload[1] == 1 else { return }
+            var reader = ByteReader(frame.payload[2..<frame.payload.count])
+            guard let message = try? SnapshotMessage(&reader) else { return }
+            let encoded = message.encoded()
+            var again = ByteReader(encoded[2..<encoded.count])
+            guard try SnapshotMessage(&again) == message else { throw Finding("\(message) became another") }
+        case .refusal, .ping, .pong: break
+        }
+    }
+
+    private static func repairFrames(_ input: [UInt8]) -> [UInt8] {
+        var bytes = input
+        var at = 0
+        while at + FrameHeader.size <= bytes.count {
+            let length = (0..<4).reduce(0) { $0 | Int(bytes[at + 4 + $1]) << (8 * $1) }
+            let end = at + FrameHeader.size + length
+            guard end <= bytes.count else { break }
+            let sum = bytes.withUnsafeBytes { raw in
+                CRC32C.checksum(
+                    UnsafeRawBufferPointer(rebasing: raw[(at + FrameHeader.size)..<end]),
+                    seed: CRC32C.checksum(UnsafeRawBufferPointer(rebasing: raw[at..<(at + 12)])))
+            }
+            for i in 0..<4 { bytes[at + 12 + i] = UInt8(truncatingIfNeeded: sum >> UInt32(8 * i)) }
+            at = end
+        }
+        return bytes
+    }
+
+    /// The pure modules' own formats; their samples come from a short simulation.
+    nonisolated(unsafe) static let pure: [FuzzTarget] = ParserFuzzer.Target.allCases.map { target in
+        let names: [ParserFuzzer.Target: (String, String)] = [
+            .peerFrame: ("peer-messages", "what nodes of a region say to one another"),
+            .linkMessage: ("link-messages", "what regions say to one another"),
+            .logRecord: ("log-records", "records of the log"),
+            .entry: ("log-entries", "entries of a group's log"),
+            .partitionRecords: ("partition-records", "a partition's own records"),
+            .conflictRecord: ("conflict-records", "records of conflicts"),
+            .historyFile: ("history-files", "histories for `polder check`"),
+        ]
+        let (name, what) = names[target] ?? (target.rawValue, "")
+        return FuzzTarget(name: name, what: what, grammar: target == .historyFile ? .text : .bytes) {
+            let samples = ParserFuzzer(seed: 1).samples(of: target).map(\.array)
+            // Enough variety, and a corpus that fits the cache.
+            let some = samples.enumerated().filter { $0.offset % max(1, samples.count / 400) == 0 }
+            return Prepared(samples: some.map(\.element)) { input in
+                do {
+                    try ParserFuzzer.parse(target, Bytes(input))
+                } catch let error as ParserFuzzer.Different {
+                    throw Finding(error.what)
+                }
+            }
+        }
+    }
+}
