@@ -121,7 +121,7 @@ let package = Package(
             name: "fuzz",
             dependencies: [
                 "Primitives", "Simulator", "Storage", "BoltFile", "EtcdSnapshot", "TLS", "Transport",
-                "EtcdAPI", "EtcdFacade", "NodeHost", nioCore, nioEmbedded, protobuf,
+                "EtcdAPI", "EtcdFacade", "Node", "NodeHost", nioCore, nioEmbedded, protobuf,
             ],
             path: "Proof/Fuzz", exclude: ["README.md"], swiftSettings: settings),
 

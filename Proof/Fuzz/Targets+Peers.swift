@@ -1,4 +1,5 @@
 import NIOCore
+import Node
 import NodeHost
 import Primitives
 import Simulator
@@ -18,11 +19,16 @@ extension FuzzTarget {
         let hello = Hello(
             cluster: 7, from: PeerID(region: RegionID(1), node: NodeID(1)), boot: 5,
             to: PeerID(region: RegionID(1), node: NodeID(2)))
+        var question = ByteWriter()
+        Admission.Message.ask(
+            .init(token: 9, seat: NodeID(1), name: "n1", peerURLs: ["http://a:2380"])
+        ).encode(into: &question)
         var samples: [[UInt8]] = []
         for compress in [false, true] {
             var all = ByteBuffer()
             all.writeFrame(.hello, hello.encoded(), compress: false, checksum: true)
             all.writeFrame(.ping, .empty, compress: false, checksum: true)
+            all.writeFrame(.question, Bytes(question.bytes), compress: false, checksum: true)
             for message in messages { all.writeFrame(.data, message.encoded(), compress: compress, checksum: true) }
             all.writeFrame(.data, Bytes([UInt8](repeating: 7, count: 3000)), compress: compress, checksum: true)
             samples.append(Array(all.readableBytesView))
@@ -70,6 +76,15 @@ extension FuzzTarget {
             let encoded = message.encoded()
             var again = ByteReader(encoded[2..<encoded.count])
             guard try SnapshotMessage(&again) == message else { throw Finding("\(message) became another") }
+        case .question, .answer:
+            var reader = ByteReader(frame.payload)
+            guard let message = try? Admission.Message(&reader) else { return }
+            var writer = ByteWriter()
+            message.encode(into: &writer)
+            var again = ByteReader(Bytes(writer.bytes))
+            guard try Admission.Message(&again) == message else {
+                throw Finding("\(message) became another")
+            }
         case .refusal, .ping, .pong: break
         }
     }

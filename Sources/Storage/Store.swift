@@ -317,10 +317,18 @@ package final class Store {
 /// a large transaction). Of one key's changes the later one stays the later one.
 struct OrderedWrites {
     private struct Entry {
-        var key: Int
-        var value: Int
-        var end: Int
+        // Small: sorting moves them about. A batch is far below 4 GiB.
+        var key: UInt32
+        var value: UInt32
+        var end: UInt32
         var isDeletion: Bool
+
+        init(key: Int, value: Int, end: Int, isDeletion: Bool) {
+            self.key = UInt32(key)
+            self.value = UInt32(value)
+            self.end = UInt32(end)
+            self.isDeletion = isDeletion
+        }
     }
     private var bytes: [UInt8] = []
     /// Where each entry's key begins, its value begins, and it ends.
@@ -364,17 +372,17 @@ struct OrderedWrites {
         bytes.withUnsafeBytes { raw in
             guard let base = raw.baseAddress else { return }
             entries.sort { a, b in
-                let x = a.value - a.key, y = b.value - b.key
-                let order = memcmp(base + a.key, base + b.key, min(x, y))
+                let x = Int(a.value - a.key), y = Int(b.value - b.key)
+                let order = memcmp(base + Int(a.key), base + Int(b.key), min(x, y))
                 if order != 0 { return order < 0 }
                 return x == y ? a.key < b.key : x < y
             }
             for entry in entries {
-                let key = UnsafeRawBufferPointer(rebasing: raw[entry.key..<entry.value])
+                let key = UnsafeRawBufferPointer(rebasing: raw[Int(entry.key)..<Int(entry.value)])
                 if entry.isDeletion {
                     batch.delete(key)
                 } else {
-                    batch.put(key, UnsafeRawBufferPointer(rebasing: raw[entry.value..<entry.end]))
+                    batch.put(key, UnsafeRawBufferPointer(rebasing: raw[Int(entry.value)..<Int(entry.end)]))
                 }
             }
         }

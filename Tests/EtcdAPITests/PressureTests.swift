@@ -63,6 +63,7 @@ import Testing
                 bytes: Self.frame(1, 5, 1, block + kept)
                     + Self.frame(1, 5, 3, block + [UInt8](repeating: 0xBE, count: 70))
                     + Self.frame(1, 4, 5, block)))
+        loop.run()
         #expect(channel.isActive)
         #expect(handler.calls.count == 2)
         #expect(server.openCalls <= 2)
