@@ -169,7 +169,7 @@ def cluster_calls(c, count):
         check(f"/metrics has {metric}", metric in metrics)
 
 
-def surface(c, count, p):
+def whole_surface(c, count, p):
     key_values(c, p + "kv/")
     transactions(c, p + "txn/")
     watches(c, p + "watch/")
@@ -187,7 +187,7 @@ def single(options):
             c.etcdctl_path = path
             version = run([path, "version"]).out.split("\n")[0].split()[-1]
             print(f"      one node, plain, etcdctl {version}", flush=True)
-            surface(c, 1, f"e2e-{version}/")
+            whole_surface(c, 1, f"e2e-{version}/")
         print("      the JSON gateway and its like, plain", flush=True)
         gateway.everything(check, c, 1, "e2e-gateway/")
         bad_input(options, c)
@@ -239,7 +239,7 @@ def region(options):
     c = Cluster(options.polder, options.etcdctl[-1], regions=1, nodes=3)
     try:
         print("      three nodes, mutual TLS", flush=True)
-        surface(c, 3, "tls/")
+        whole_surface(c, 3, "tls/")
         gateway.everything(check, c, 3, "tls-gateway/")
         gateway.failover(check, c, "tls-gateway/")
         names = list(c.nodes)

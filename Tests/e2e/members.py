@@ -162,8 +162,9 @@ try:
     check("an empty disk is no vote: one of three with its disk decides nothing",
           not founders[0].ctl("put", "c", "1", "--command-timeout=1s").ok)
     check("nor does the empty one serve", not founders[2].ctl("get", "x", "--command-timeout=1s").ok)
-    told = open(founders[2].log).read()[before:]
-    check("and it says what it waits for", "not admitted to the region yet" in told, told[-500:])
+    told = lambda: open(founders[2].log).read()[before:]
+    check("and it says what it waits for",
+          eventually(lambda: "not admitted to the region yet" in told(), 10), told()[-500:])
     founders[1].start(founders)
     check("with the second's disk there is a majority, and it takes part", eventually(
         lambda: founders[0].ctl("put", "c", "2").ok and founders[2].serves(), 15), open(founders[2].log).read()[-500:])
