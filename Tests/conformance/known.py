@@ -90,8 +90,9 @@ told(OWN, "`--listen-peer-urls` takes one address; `--snapshot-count`, `--wal-di
      "tunes etcd's own storage is passed over with a warning, as are `--enable-pprof` and tracing; "
      "`/debug/vars` has those of etcd's variables that mean something here.")
 told(OWN, "What took too long ends with `request timed out` alone; etcd's three longer texts guess at a cause.")
-told(OWN, "What a transaction has written itself lies above every `max_mod_revision` and `max_create_revision` of its "
-     "own ranges: its revision is not known yet when the bound is looked at. (etcd: bounds in the future include it.)")
+told(OWN, "What a transaction has written itself lies above every lower and upper bound on revisions of its own "
+     "ranges (`min_mod_revision` and the like), also above those in the future: its revision is not known yet when the "
+     "bound is looked at.")
 told(OWN, "A put that names both a lease and (with `ignore_value` or `ignore_lease`) a key that are not there hears of "
      "the key first, alone as in a transaction.")
 told(MISSING, "`--discovery` (the discovery service), `--force-new-cluster`, `--peer-client-cert-file`.")

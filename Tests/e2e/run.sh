@@ -46,7 +46,7 @@ if [ -z "$python" ]; then
     exit $failed
 fi
 "$python" "$here/../conformance/kubernetes.py" --polder "$polder" --seconds 8 --objects 1500 || failed=1
-"$python" "$here/../model/model.py" --polder "$polder" --seconds 8 || failed=1
+"$python" "$here/../model/model.py" --polder "$polder" --seed 1 --cases 90 || failed=1
 if command -v etcd >/dev/null 2>&1 || [ -x /usr/bin/etcd ]; then
     "$python" "$here/../conformance/conformance.py" --polder "$polder" --essential || failed=1
 else

@@ -222,8 +222,8 @@ class Run:
             raise Difference(f"{kind} {body}\n  answers  {found}\n  expected {wanted}")
 
     def clamp(self, transaction):
-        """What a transaction has written itself is above every bound to Polder, also above those that lie
-        in the future: its revision is not known yet when the bound is looked at."""
+        """What a transaction has written itself is above every bound to Polder, lower or upper, also above
+        those that lie in the future: its revision is not known yet when the bound is looked at."""
         for operation in transaction["success"] + transaction["failure"]:
             (kind, inner), = operation.items()
             if kind == "request_txn":
@@ -231,6 +231,9 @@ class Run:
             for bound in ("max_mod_revision", "max_create_revision"):
                 if bound in inner:
                     inner[bound] = min(inner[bound], self.model.revision)
+            for bound in ("min_mod_revision", "min_create_revision"):
+                if bound in inner:
+                    inner[bound] = min(inner[bound], self.model.revision + 1)
 
     def expected(self, kind, body):
         model = self.model
