@@ -2,22 +2,12 @@
 """Membership of a region, with real processes started by etcd's flags and real etcdctl: a member is added
 as a learner and promoted, one is added as a voter, one is removed, URLs are updated; one loses its disk
 and is started again while clients write. Usage: members.py POLDER [ETCDCTL] [--port 23200]"""
-import argparse, json, os, shutil, signal, subprocess, sys, tempfile, threading, time
+import json, os, shutil, signal, subprocess, sys, tempfile, threading, time
+import script
 from cluster import eventually, run
+from script import check, failures
 
-parser = argparse.ArgumentParser()
-parser.add_argument("polder")
-parser.add_argument("etcdctl", nargs="?", default=shutil.which("etcdctl") or "etcdctl")
-parser.add_argument("--port", type=int, default=23200)
-arguments = parser.parse_args()
-failures = []
-
-
-def check(what, condition, detail=""):
-    print(("ok    " if condition else "FAIL  ") + what + ("" if condition else f": {detail}"), flush=True)
-    if not condition:
-        failures.append(what)
-    return condition
+arguments = script.arguments(23200)
 
 
 class Node:

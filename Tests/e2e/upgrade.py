@@ -1,22 +1,12 @@
 #!/usr/bin/env python3
 """A region of three goes over to a build that pretends to be the next version, one node at a time, under
 writes; then the old build is refused. Usage: upgrade.py POLDER [ETCDCTL] [--port 23900]"""
-import argparse, json, os, shutil, signal, subprocess, sys, tempfile, threading, time, urllib.request
+import json, os, shutil, signal, subprocess, sys, tempfile, threading, time, urllib.request
+import script
 from cluster import eventually, run
+from script import check, failures
 
-parser = argparse.ArgumentParser()
-parser.add_argument("polder")
-parser.add_argument("etcdctl", nargs="?", default=shutil.which("etcdctl") or "etcdctl")
-parser.add_argument("--port", type=int, default=23900)
-arguments = parser.parse_args()
-failures = []
-
-
-def check(what, condition, detail=""):
-    print(("ok    " if condition else "FAIL  ") + what + ("" if condition else f": {detail}"), flush=True)
-    if not condition:
-        failures.append(what)
-    return condition
+arguments = script.arguments(23900)
 
 
 class Node:

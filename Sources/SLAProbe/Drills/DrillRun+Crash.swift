@@ -3,6 +3,21 @@ import Primitives
 /// leader-crash and node-crash.
 extension DrillRun {
     func crash() async throws {
+        try await hurtOne(isBackAfter: "its restart") { victim in
+            try cluster.kill(victim)
+            phase("kill -9 \(victim.name)")
+            try await sleep(faultTime(otherwise: 5))
+            let restart = SystemClock.now()
+            try cluster.perform(.start, victim)
+            phase("\(victim.name) restarted")
+            return restart
+        }
+    }
+
+    /// One node is hurt while the others serve the load. `hurt` returns when it could begin to recover.
+    func hurtOne(
+        isBackAfter event: String, _ hurt: (DevCluster.Node) async throws -> Instant
+    ) async throws {
         let region = try threeNodes()
         let victim = try choose(try await cluster.leaders(of: region), region)
         document.victim = victim.name
@@ -11,15 +26,10 @@ extension DrillRun {
         var isBack = false
         let place = others.map(\.name).joined(separator: " and ")
         let timing = try await underLoad([load], on: place) {
-            try cluster.kill(victim)
-            phase("kill -9 \(victim.name)")
-            try await sleep(faultTime(otherwise: 5))
-            let restart = SystemClock.now()
-            try cluster.perform(.start, victim)
-            phase("\(victim.name) restarted")
-            isBack = await isServing(victim, since: restart, after: "its restart")
+            let healed = try await hurt(victim)
+            isBack = await isServing(victim, since: healed, after: event)
         }
-        // Also through the one that was dead: it must have caught up.
+        // Also through the one that was away: it must have caught up.
         await verify(load, with: isBack ? [victim] + others : others)
         summarize(load, region.name, timing)
     }

@@ -4,14 +4,7 @@ import Primitives
 /// leader-freeze and rolling-restart.
 extension DrillRun {
     func freeze() async throws {
-        let region = try threeNodes()
-        let victim = try choose(try await cluster.leaders(of: region), region)
-        document.victim = victim.name
-        let others = region.nodes.filter { $0.name != victim.name }
-        let load = load(on: others, of: region)
-        var isBack = false
-        let place = others.map(\.name).joined(separator: " and ")
-        let timing = try await underLoad([load], on: place) {
+        try await hurtOne(isBackAfter: "it went on") { victim in
             try cluster.perform(.freeze, victim)
             phase("\(victim.name) stands still")
             do {
@@ -23,10 +16,8 @@ extension DrillRun {
             let thaw = SystemClock.now()
             try cluster.perform(.thaw, victim)
             phase("\(victim.name) goes on")
-            isBack = await isServing(victim, since: thaw, after: "it went on")
+            return thaw
         }
-        await verify(load, with: isBack ? [victim] + others : others)
-        summarize(load, region.name, timing)
     }
 
     /// Every node in turn; the next one only when the last one serves again.
