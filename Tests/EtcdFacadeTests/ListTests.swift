@@ -100,4 +100,109 @@ import Testing
         client.loop.run()
         #expect(client.output.take(call).isEmpty && client.output.outcomes[call] == nil)
     }
+
+    // MARK: Other orders than the keys'
+
+    /// Rows whose versions, revisions and values are in orders of their own, some of them alike.
+    private func mixed(_ count: Int, rows: Int) throws -> Client {
+        let client = try filled(0, rows: rows)
+        for i in 0..<count { try client.put("k\(1000 + i * 7 % count)", "v\(i % 5)") }
+        for i in 0..<count / 2 { try client.put("k\(1000 + i * 3 % count)", "w\(i % 3)") }
+        try client.delete("k1002")
+        return client
+    }
+
+    private typealias Order = Etcdserverpb_RangeRequest.SortOrder
+    private typealias Target = Etcdserverpb_RangeRequest.SortTarget
+
+    @Test(arguments: [3, 7, 1000], [0, 1, 9, 40, 10_000])
+    func `a sorted list that is read in pieces is what sorting all of it gives`(
+        rows: Int, limit: Int64
+    ) throws {
+        let client = try mixed(60, rows: rows)
+        for order in [Order.none, .ascend, .descend] {
+            for target in [Target.key, .version, .create, .mod, .value] {
+                for keysOnly in [false, true] {
+                    let found = try list(
+                        client,
+                        begin(client) {
+                            $0.limit = limit
+                            $0.sortOrder = order
+                            $0.sortTarget = target
+                            $0.keysOnly = keysOnly
+                        })
+                    var query = RangeQuery(range: KeyRange(key: "k", end: "l"), limit: limit)
+                    query.order = [.none: .none, .ascend: .ascending, .descend: .descending][order] ?? .none
+                    query.target =
+                        [
+                            .key: .key, .version: .version, .create: .createRevision, .mod: .modRevision,
+                            .value: .value,
+                        ][target] ?? .key
+                    query.keysOnly = keysOnly
+                    let wanted = try client.node.range(query, at: client.node.revision)
+                    #expect(
+                        found.kvs.map { text($0.key) }
+                            == wanted.rows.map { String(decoding: $0.key.array, as: UTF8.self) },
+                        "\(order) \(target)")
+                    #expect(found.kvs.map { Array($0.value) } == wanted.rows.map(\.value.array))
+                    #expect(found.kvs.map(\.version) == wanted.rows.map(\.version))
+                    #expect(found.more == wanted.more && found.count == wanted.count)
+                }
+            }
+        }
+        #expect(client.facade.listBytes.count == 0)
+    }
+
+    @Test(arguments: [3, 1000], [Int64(0), 4])
+    func `a filtered list counts the whole range`(rows: Int, limit: Int64) throws {
+        let client = try mixed(60, rows: rows)
+        let found = try list(
+            client,
+            begin(client) {
+                $0.limit = limit
+                $0.minModRevision = 40
+                $0.maxCreateRevision = 50
+            })
+        var query = RangeQuery(range: KeyRange(key: "k", end: "l"), limit: limit)
+        query.minModRevision = 40
+        query.maxCreateRevision = 50
+        let wanted = try client.node.range(query, at: client.node.revision)
+        #expect(!wanted.rows.isEmpty && found.kvs.map(\.modRevision) == wanted.rows.map(\.modRevision.rawValue))
+        #expect(found.more == wanted.more && found.count == wanted.count && found.count == 59)
+    }
+
+    @Test func `only as many rows as are wanted are kept while a huge range is sorted`() throws {
+        let client = try filled(6_000, rows: 500)
+        // All of their keys would need 228,000.
+        client.output.roomBytes = 150_000
+        let found = try list(
+            client,
+            begin(client) {
+                $0.limit = 3
+                $0.sortOrder = .descend
+                $0.sortTarget = .mod
+            })
+        #expect(found.kvs.map { text($0.key) } == ["k15999", "k15998", "k15997"])
+        #expect(found.more && found.count == 6_000)
+    }
+
+    @Test func `a sorted list that a compaction overtakes begins anew`() throws {
+        let client = try filled(30)
+        let call = begin(client) { $0.sortTarget = .value }
+        try client.put("k10000", "a")
+        let _: Etcdserverpb_CompactionResponse = try client.call(
+            .compact, Etcdserverpb_CompactionRequest.with { $0.revision = 32 })
+        let found = try list(client, call)
+        #expect(found.kvs.count == 30 && found.header.revision == 32)
+        #expect(text(found.kvs[0].key) == "k10000")
+    }
+
+    @Test func `a sorted list that does not fit into memory is refused`() throws {
+        let client = try filled(30)
+        client.output.roomBytes = 500
+        let call = begin(client) { $0.sortTarget = .value }
+        client.loop.run()
+        #expect(client.output.outcomes[call]?.status == .resourceExhausted)
+        #expect(client.facade.listBytes.count == 0)
+    }
 }

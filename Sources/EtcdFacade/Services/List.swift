@@ -3,7 +3,8 @@ import Primitives
 
 /// A range of many keys that is read and encoded piece by piece: each piece straight from the store into
 /// the bytes of the answer, and between pieces the loop serves others. The answer's length comes first
-/// on the wire, so nothing leaves before the last piece is there.
+/// on the wire, so nothing leaves before the last piece is there. In another order than the keys', rows
+/// are sorted before they are read (`Sorting`).
 final class List {
     let call: CallReference
     let query: RangeQuery
@@ -19,8 +20,17 @@ final class List {
     var bytes = 0 {
         didSet { allBytes.count += bytes - oldValue }
     }
+    /// Of what is known of rows that are not in `parts`.
+    var heldBytes = 0 {
+        didSet { allBytes.count += heldBytes - oldValue }
+    }
     /// Of all lists that are being read.
     let allBytes: UnreadBytes
+    /// Nil: the rows come as the store has them.
+    var sorting: Sorting?
+    /// Rows of the range, whether they pass the filter or not; only while sorting.
+    var seen: Int64 = 0
+    let isSorted: Bool
     var isClosed = false
 
     init(
@@ -33,18 +43,22 @@ final class List {
         self.revision = revision
         self.index = index
         rest = query.range
+        isSorted = query.isSorted
+        sorting = isSorted ? Sorting(query) : nil
     }
 
-    deinit { allBytes.count -= bytes }
+    deinit { allBytes.count -= bytes + heldBytes }
 }
 
 extension RangeQuery {
-    /// In the store's order, and of unknown size. Small pages are better off in one go, which knows the
-    /// counts of ranges that were counted before.
+    /// Of unknown size. Small pages in the store's order are better off in one go, which knows the counts of
+    /// ranges that were counted before.
     var isList: Bool {
-        !range.isSingle && !countOnly && !hasFilter && target == .key && order != .descending
-            && (limit <= 0 || limit > 1_000)
+        !range.isSingle && !countOnly && (isSorted || limit <= 0 || limit > 1_000)
     }
+
+    /// All rows must be looked at, however few are wanted.
+    var isSorted: Bool { hasFilter || target != .key || order == .descending }
 }
 
 extension Facade {
@@ -74,6 +88,7 @@ extension Facade {
 
     /// One piece. True: that was the last.
     private func read(_ list: List) throws(RequestError) -> Bool {
+        if list.isSorted { return try readSorted(list) }
         if list.rest.isEmpty { return true }
         let rowsMax = list.rows + Int64(limits.listPartRows)
         let limit = list.query.limit > 0 ? list.query.limit : Int64.max
@@ -94,20 +109,24 @@ extension Facade {
             ResponseCodec.appendRow(row, withValue: withValue, to: &part)
             return true
         }
+        try take(part, into: list)
+        guard let next else { return true }
+        list.rest = KeyRange(key: next, end: list.rest.end)
+        return false
+    }
+
+    func take(_ part: [UInt8], into list: List) throws(RequestError) {
         list.bytes += part.count
         // The length of a gRPC message has 32 bits; etcd's clients take less.
         guard list.bytes <= Int(Int32.max) else { throw .requestTooLarge }
         // Lists wait in memory until they are whole, and then until they are read.
         guard output.hasRoom(for: listBytes.count) else { throw .tooManyRequests }
         if !part.isEmpty { list.parts.append(Bytes(part)) }
-        guard let next else { return true }
-        list.rest = KeyRange(key: next, end: list.rest.end)
-        return false
     }
 
     private func answer(_ list: List) {
-        var count = list.rows
-        if list.more {
+        var count = list.isSorted ? list.seen : list.rows
+        if list.more, !list.isSorted {
             do throws(RequestError) {
                 var all = RangeQuery(range: list.query.range)
                 all.countOnly = true

@@ -79,12 +79,12 @@ def keys(t):
     t.fill("b", "d", prefix="second ")
 
 
-def ranges(name, *requests, before=keys):
+def ranges(name, *requests, before=keys, essential=True):
     def run(t):
         before(t)
         for request in requests:
             t.call("Range", request(t) if callable(request) else request)
-    add("kv." + name, run)
+    add("kv." + name, run, essential)
 
 
 ranges("range_ends",
@@ -113,6 +113,22 @@ ranges("range_sort_of_equals",
          for order in (1, 2) for target in (1, 4)],
        before=lambda t: [t.call("Put", {"key": k, "value": v}, quiet=True)
                          for k, v in zip("fedcba", "112211")])
+
+
+def many(t):
+    """More than one piece of a list, and nothing that is equal: what etcd sorts is in no order of its own then."""
+    for i in range(1300):
+        t.call("Put", {"key": f"m{i * 577 % 1300:04}", "value": f"{i * 7919 % 10007:05}"}, quiet=True)
+
+
+ranges("range_sorted_in_pieces",
+       *[{"key": "m", "range_end": "n", "sort_order": order, "sort_target": target, **more}
+         for order, target in ((2, 0), (1, 2), (2, 3), (1, 4), (2, 4), (0, 3))
+         for more in ({"keys_only": True}, {"limit": 3}, {"limit": 1250, "keys_only": True})],
+       *[lambda t, n=n: {"key": "m", "range_end": "n", "min_mod_revision": t.r + 40,
+                         "max_create_revision": t.r + 1290, "keys_only": True, **n}
+         for n in ({}, {"limit": 5}, {"sort_order": 2}, {"sort_order": 2, "sort_target": 4, "limit": 1100})],
+       before=many, essential=False)
 
 
 def _sort_unknown():
