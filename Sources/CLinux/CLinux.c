@@ -3,11 +3,16 @@
 #include <arpa/inet.h>
 #include <arpa/nameser.h>
 #include <crypt.h>
+#include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <resolv.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -15,6 +20,9 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 // jemalloc reads this, where it is linked: few threads allocate, and what the store's flushes free goes back
@@ -81,4 +89,101 @@ int polder_bcrypt(const char *password, const char *setting, char *hash, int siz
   explicit_bzero(data, sizeof *data);
   free(data);
   return length;
+}
+
+// MARK: Sampling
+
+static unsigned long *sample_words;
+static unsigned long sample_room;
+static atomic_ulong sample_used, sample_lost;
+static atomic_int sample_on;
+
+enum { sample_depth = 64 };
+
+// Any address may be asked for: what is not mapped is an error, and no signal.
+static int read_words(unsigned long from, unsigned long *to, unsigned long count) {
+  struct iovec here = {to, count * sizeof *to}, there = {(void *)from, count * sizeof *to};
+  return process_vm_readv(getpid(), &here, 1, &there, 1, 0) == (ssize_t)(count * sizeof *to);
+}
+
+// Follows frame pointers, which Swift keeps. Where C code uses the register otherwise, the stack ends.
+static void on_sample(int signal, siginfo_t *info, void *state) {
+  (void)signal;
+  (void)info;
+  if (!atomic_load_explicit(&sample_on, memory_order_acquire)) return;
+  int error = errno;
+  ucontext_t *context = state;
+  unsigned long found[sample_depth];
+  unsigned long count = 0, frame;
+#if defined(__x86_64__)
+  found[count++] = (unsigned long)context->uc_mcontext.gregs[REG_RIP];
+  frame = (unsigned long)context->uc_mcontext.gregs[REG_RBP];
+#elif defined(__aarch64__)
+  found[count++] = (unsigned long)context->uc_mcontext.pc;
+  frame = (unsigned long)context->uc_mcontext.regs[29];
+#else
+  frame = 0;
+#endif
+  unsigned long next[2];
+  while (count < sample_depth && frame > 4096 && !(frame & 7) && read_words(frame, next, 2) &&
+         next[1] > 4096) {
+    // Behind the call: the call itself is what is meant.
+    found[count++] = next[1] - 1;
+    if (next[0] <= frame || next[0] - frame > (8ul << 20)) break;
+    frame = next[0];
+  }
+  unsigned long at = atomic_fetch_add(&sample_used, count + 1);
+  if (count && at + count + 1 <= sample_room) {
+    memcpy(sample_words + at + 1, found, count * sizeof *found);
+    __atomic_store_n(sample_words + at, count, __ATOMIC_RELEASE);
+  } else {
+    atomic_fetch_add(&sample_lost, 1);
+  }
+  errno = error;
+}
+
+int polder_sampling_begin(int hertz, unsigned long *words, unsigned long count) {
+  if (hertz < 1 || hertz > 1000 || atomic_load(&sample_on)) return -1;
+  sample_words = words;
+  sample_room = count;
+  atomic_store(&sample_used, 0);
+  atomic_store(&sample_lost, 0);
+  struct sigaction action = {0};
+  action.sa_sigaction = on_sample;
+  action.sa_flags = SA_SIGINFO | SA_RESTART;
+  if (sigaction(SIGPROF, &action, 0)) return -1;
+  atomic_store_explicit(&sample_on, 1, memory_order_release);
+  struct itimerval timer = {{0, 1000000 / hertz}, {0, 1000000 / hertz}};
+  if (setitimer(ITIMER_PROF, &timer, 0) == 0) return 0;
+  atomic_store(&sample_on, 0);
+  return -1;
+}
+
+unsigned long polder_sampling_end(unsigned long *lost) {
+  struct itimerval off = {{0, 0}, {0, 0}};
+  setitimer(ITIMER_PROF, &off, 0);
+  // Handlers that have begun are short: by then they are over.
+  usleep(20000);
+  atomic_store(&sample_on, 0);
+  signal(SIGPROF, SIG_IGN);
+  *lost = atomic_load(&sample_lost);
+  unsigned long used = atomic_load(&sample_used);
+  return used < sample_room ? used : sample_room;
+}
+
+static void add_text(void *to, const char *text) { fputs(text, to); }
+
+char *polder_allocator_report(void) {
+  char *text = 0;
+  size_t size = 0;
+  FILE *out = open_memstream(&text, &size);
+  if (!out) return 0;
+  void (*print)(void (*)(void *, const char *), void *, const char *) =
+      dlsym(RTLD_DEFAULT, "malloc_stats_print");
+  if (print)
+    print(add_text, out, "gd");
+  else
+    malloc_info(0, out);
+  fclose(out);
+  return text;
 }

@@ -158,3 +158,22 @@ struct OpenCalls {
 
     var all: [OpenCall] { calls.compactMap { $0 } }
 }
+
+extension OpenCall.State {
+    /// For those who look at what is open.
+    var name: String {
+        switch self {
+        case .expectsMessage: "expects its message"
+        case .waits: "waits for the node"
+        case .watch(let stream): "watches: \(stream.watchers.count)"
+        case .keepAlive: "keeps leases alive"
+        case .rangeStream, .list: "reads"
+        case .observes: "observes health"
+        case .contends: "waits for its turn"
+        case .follows: "follows an election"
+        case .reflects: "reflects"
+        case .snapshot: "sends a snapshot"
+        case .computes: "computes"
+        }
+    }
+}

@@ -143,13 +143,19 @@ import Testing
 
     @Test func `what has no meaning here is warned about, unless it is etcd's default`() throws {
         let found = try arguments(
-            ["--snapshot-count=10000", "--log-outputs=stderr", "--backend-batch-limit", "250", "--enable-pprof",
+            ["--snapshot-count=10000", "--log-outputs=stderr", "--backend-batch-limit", "250", "--memory-mlock",
                 "--pre-vote=true"],
             ["ETCD_MAX_SNAPSHOTS": "7", "ETCD_DATA_DRI": "d", "ETCDCTL_API": "3"])
         #expect(found.warnings.compactMap { $0.metadata["flag"] }
-            == ["--max-snapshots", "--backend-batch-limit", "--enable-pprof"])
+            == ["--max-snapshots", "--backend-batch-limit", "--memory-mlock"])
         #expect(found.warnings[0].metadata
             == ["variable": "ETCD_DATA_DRI", "suggestion": "ETCD_DATA_DIR"])
+    }
+
+    @Test func `profiles are for those who ask for them, or log everything`() throws {
+        #expect(try !plan([]).configuration.access.profiles)
+        #expect(try plan(["--enable-pprof"]).configuration.access.profiles)
+        #expect(try plan(["--log-level", "debug"]).configuration.access.profiles)
     }
 
     @Test func `history, quota and sockets are as the flags say`() throws {

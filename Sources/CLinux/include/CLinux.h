@@ -34,3 +34,15 @@ int polder_bcrypt_setting(int cost, const unsigned char *random, char *setting, 
 
 /// The hash of a password (to its first zero byte) with a setting or an older hash; its length, or -1.
 int polder_bcrypt(const char *password, const char *setting, char *hash, int size);
+
+/// Begins to look at who uses the CPUs, `hertz` times a second of CPU time; what is seen goes into `words`
+/// until they are full. 0, or -1: it runs already, or cannot be begun. The words must stay where they are
+/// until `polder_sampling_end`, and are zero before.
+int polder_sampling_begin(int hertz, unsigned long *words, unsigned long count);
+
+/// How many words have been taken, and (in `lost`) how many looks found no room. Samples one after the other:
+/// a count of addresses (0: not whole, and nothing follows), and so many addresses, the innermost first.
+unsigned long polder_sampling_end(unsigned long *lost);
+
+/// What the allocator tells of itself, as text; to be freed. Null if it tells nothing.
+char *polder_allocator_report(void);

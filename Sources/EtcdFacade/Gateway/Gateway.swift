@@ -4,6 +4,8 @@ import Primitives
 /// What etcd's flags say of plain HTTP: `--enable-grpc-gateway`, `--cors`, `--host-whitelist`.
 package struct HTTPAccess: Sendable, Equatable {
     package var isGatewayEnabled = true
+    /// /debug/requests, as etcd has it with --log-level debug.
+    package var showsRequests = false
     /// Origins whose pages may read answers; empty or with "*": all.
     package var origins: Set<String> = []
     /// Names by which clients without TLS may call this server; empty or with "*": all.

@@ -69,6 +69,7 @@ extension Facade {
                     status: 200, contentType: "text/plain; version=0.0.4; charset=utf-8",
                     metricsText()))
         case "/debug/vars": respond(.json(variablesJSON()))
+        case "/debug/requests": respond(openCallsPage())
         case "/polder/status": respond(.json(statusJSON()))
         case "/polder/conflicts":
             // It shows keys and values.
@@ -84,9 +85,33 @@ extension Facade {
         switch path {
         case "/health", "/version", "/metrics", "/debug/vars", "/polder/status", "/polder/conflicts":
             true
+        case "/debug/requests": access.showsRequests
         default: path.hasPrefix("/livez") || path.hasPrefix("/readyz")
         }
     }
+
+    /// The calls that are open: what, since when, and what for. Never their keys.
+    private func openCallsPage() -> HTTPResponse {
+        let now = node.now
+        let open = calls.all.sorted { $0.startedAt < $1.startedAt }
+        var rows = ""
+        for call in open.prefix(Self.openCallsMax) {
+            let seconds = Double(now.since(call.startedAt).milliseconds) / 1e3
+            rows += "<tr><td>\(seconds)</td><td>\(call.method.path)</td><td>\(call.state.name)</td></tr>\n"
+        }
+        let more = open.count > Self.openCallsMax ? "<p>and \(open.count - Self.openCallsMax) more</p>" : ""
+        return HTTPResponse(
+            status: 200, contentType: "text/html; charset=utf-8",
+            """
+            <html><head><title>/debug/requests</title></head><body><h1>/debug/requests</h1>
+            <p>\(open.count) open calls, the oldest first</p>
+            <table><tr><th>seconds</th><th>method</th><th>state</th></tr>
+            \(rows)</table>\(more)</body></html>
+
+            """)
+    }
+
+    private static let openCallsMax = 1_000
 
     /// Go's expvar page, with those of etcd's variables that mean something here.
     private func variablesJSON() -> String {

@@ -46,7 +46,9 @@ extension HostConfiguration {
         out.line("  logBytesBeforeFlush: \(limits.logBytesBeforeFlush)")
         let cors = access.origins.sorted().map(quoted).joined(separator: ", ")
         let hosts = access.hosts.sorted().map(quoted).joined(separator: ", ")
-        out.line("http: {gateway: \(access.isGatewayEnabled), cors: [\(cors)], hosts: [\(hosts)]}")
+        let profiles = access.profiles ? ", profiles: true" : ""
+        out.line(
+            "http: {gateway: \(access.isGatewayEnabled), cors: [\(cors)], hosts: [\(hosts)]\(profiles)}")
         out.line("auth:")
         out.line("  token: \(quoted(auth.tokenText))")
         if case .simple(let timeToLive) = auth.tokens {

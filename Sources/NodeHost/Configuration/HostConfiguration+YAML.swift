@@ -17,6 +17,7 @@ extension HostConfiguration {
         if var reader = try root.mapping("limits") { try readLimits(&reader) }
         if var http = try root.mapping("http") {
             if let on = try http.boolean("gateway") { access.isGatewayEnabled = on }
+            if let on = try http.boolean("profiles") { access.profiles = on }
             if let origins = try http.strings("cors") { access.origins = Set(origins) }
             if let hosts = try http.strings("hosts") { access.hosts = Set(hosts) }
             try http.finish()

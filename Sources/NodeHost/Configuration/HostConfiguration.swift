@@ -116,6 +116,8 @@ package struct HostConfiguration: Equatable, Sendable {
         package var origins: Set<String> = []
         /// Names by which clients without TLS may call this node; empty or with "*": all.
         package var hosts: Set<String> = []
+        /// etcd's --enable-pprof: profiles of the running process, for whoever may connect.
+        package var profiles = false
         package init() {}
     }
 

@@ -92,7 +92,7 @@ struct EtcdFlag: Sendable {
         + flags(.honoured, .boolean, [
             ("enable-grpc-gateway", "true"), ("client-cert-auth", "false"),
             ("peer-client-cert-auth", "false"), ("version", "false"), ("auto-tls", "false"),
-            ("peer-auto-tls", "false"),
+            ("peer-auto-tls", "false"), ("enable-pprof", "false"),
         ])
         + flags(.honoured, .number, [
             ("max-txn-ops", "128"), ("max-request-bytes", "1572864"),
@@ -163,7 +163,7 @@ struct EtcdFlag: Sendable {
         + flags(.ignored("there is no such thing here"), .boolean, [
             ("initial-election-tick-advance", "true"), ("socket-reuse-port", "false"),
             ("socket-reuse-address", "false"), ("strict-reconfig-check", "true"),
-            ("pre-vote", "true"), ("enable-v2", "false"), ("enable-pprof", "false"),
+            ("pre-vote", "true"), ("enable-v2", "false"),
             ("unsafe-no-fsync", "false"),
             ("discovery-insecure-transport", "true"), ("discovery-insecure-skip-tls-verify", "false"),
             ("memory-mlock", "false"), ("peer-skip-client-san-verification", "false"),

@@ -468,6 +468,9 @@ private struct Builder {
         configuration.access.isGatewayEnabled = arguments.isOn("enable-grpc-gateway")
         configuration.access.origins = Set(arguments.list("cors"))
         configuration.access.hosts = Set(arguments.list("host-whitelist"))
+        // As etcd: also when everything is logged.
+        configuration.access.profiles =
+            arguments.isOn("enable-pprof") || arguments.text("log-level") == "debug"
     }
 
     private mutating func bounded(_ name: String, _ range: ClosedRange<Int>) -> Int {

@@ -4,7 +4,8 @@ import NIOCore
 import Primitives
 import Transport
 
-/// Everything of clients goes to the facade, except what only the shell can do: `/polder/fault`.
+/// Everything of clients goes to the facade, except what only the shell can do: `/polder/fault`,
+/// `/debug/pprof`.
 final class ClientDoor: RPCHandler {
     private unowned let host: Host
     private let facade: Facade
@@ -31,6 +32,7 @@ final class ClientDoor: RPCHandler {
     }
 
     func onHTTP(_ request: HTTPRequest, _ responder: HTTPResponder) {
+        if Host.isProfilePath(request.target) { return host.onProfile(request, responder) }
         guard request.target.hasPrefix("/polder/fault") else {
             facade.onHTTP(request, responder)
             return

@@ -206,7 +206,8 @@ final class Host: @unchecked Sendable {
         let facade = Facade(
             node: self, server: server, limits: facadeLimits, versions: versions,
             auth: AuthServices(crypto: passwords, settings: configuration.auth.settings))
-        facade.access = HTTPAccess(configuration.access)
+        facade.access = HTTPAccess(
+            configuration.access, isDebugging: [.trace, .debug].contains(configuration.logLevel))
         facade.onSlowCall = { [logger] in Host.note($0, logger) }
         self.facade = facade
         server.handler = ClientDoor(host: self, facade: facade)
@@ -388,9 +389,10 @@ final class Host: @unchecked Sendable {
 }
 
 extension HTTPAccess {
-    init(_ access: HostConfiguration.Access) {
+    init(_ access: HostConfiguration.Access, isDebugging: Bool) {
         self.init()
         isGatewayEnabled = access.isGatewayEnabled
+        showsRequests = isDebugging
         origins = access.origins
         hosts = access.hosts
     }
