@@ -22,6 +22,7 @@ package final class Facade {
     var calls = OpenCalls()
     var contests = Contests()
     var metrics = CallMetrics()
+    let keysTotal = KeyCount()
     let auth: AuthServices?
     // Both are asked several times a call, on the loop only.
     @exclusivity(unchecked) var tokens: TokenKeeper?
@@ -109,6 +110,12 @@ package final class Facade {
         output.send(message, to: call)
         output.finish(call, .ok, message: "")
         ended(open, .ok, answerBytes: message.count)
+    }
+
+    /// One of the messages of a stream.
+    func sendOnStream(_ message: [UInt8], to call: CallReference, _ method: RPCMethod) {
+        metrics.sent(method)
+        output.send(message, to: call)
     }
 
     func fail(_ call: CallReference, _ failure: CallFailure) {
@@ -227,6 +234,7 @@ extension Facade: RPCHandler {
 
     package func onMessage(_ call: CallReference, _ message: Bytes) {
         guard let open = calls[call] else { return }
+        metrics.received(open.method)
         do throws(CallFailure) {
             switch open.state {
             case .expectsMessage: try onUnary(open, message)
@@ -355,7 +363,9 @@ extension Facade: NodeClient {
         case (.proclaim, .failed(let error)): return fail(call, error.failure.withoutStatus)
         case (.proclaim, .transaction(let result, _)) where !result.succeeded:
             return fail(call, .notLeader)
-        case (_, .failed(let error)): return fail(call, error.failure)
+        case (let kind, .failed(let error)):
+            metrics.count(error, of: kind)
+            return fail(call, failure(error, call, isRead: false))
         case (_, .auth(let error?, _)): return fail(call, error.failure)
         default: break
         }
@@ -374,9 +384,20 @@ extension Facade: NodeClient {
         answer(call, message)
     }
 
+    /// As the call is told: why it took too long, if that is known.
+    private func failure(
+        _ error: RequestError, _ call: CallReference, isRead: Bool
+    ) -> CallFailure {
+        guard error == .timedOut, let open = calls[call] else { return error.failure }
+        return node.causeOfDelay(since: open.startedAt, isRead: isRead).error.failure
+    }
+
     package func onReadIndex(_ answered: Result<ReadIndex, RequestError>, token: UInt64) {
         guard let waiting = pending.take(token) else { return }
-        if case .failure = answered { metrics.readIndexesFailed += 1 }
+        if case .failure(let error) = answered {
+            metrics.readIndexesFailed += 1
+            if error == .timedOut { metrics.readIndexesSlow += 1 }
+        }
         switch waiting.kind {
         case .healthCheck(let check): return check.onReadIndex(answered)
         case .contends(let contender): return onReadIndex(answered, for: contender)
@@ -398,7 +419,7 @@ extension Facade: NodeClient {
     ) {
         if case .moveLeader = kind { return onLeaderMoved(answered, call) }
         switch answered {
-        case .failure(let error): fail(call, error.failure)
+        case .failure(let error): fail(call, failure(error, call, isRead: true))
         case .success(let index):
             do throws(CallFailure) {
                 if authState.isEnabled { try checkPermission(toRead: kind, call) }

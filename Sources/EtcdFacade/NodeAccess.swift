@@ -62,6 +62,10 @@ package protocol NodeAccess: AnyObject {
     /// False: that changed nothing.
     func setAlarm(_ alarm: Alarm, isRaised: Bool) -> Bool
 
+    /// Why what was asked at `start` has had no answer until now, as far as this node can tell. A read waits
+    /// for what it is to see to be applied here; a write does not.
+    func causeOfDelay(since start: Instant, isRead: Bool) -> DelayCause
+
     /// Losers of conflicts between regions, the newest first (geo.md "Conflicts").
     func conflicts(limit: Int) -> [ConflictReport]
 
@@ -75,7 +79,19 @@ package protocol NodeAccess: AnyObject {
     func randomLeaseID() -> LeaseID
 }
 
+/// etcd names three of them behind "request timed out".
+package enum DelayCause: Sendable {
+    case unknown
+    /// The region's leader, or that of partitions, was lost meanwhile.
+    case leaderFailure
+    /// Whom this node must ask was not connected all the time.
+    case lostConnection
+    /// Decided, and not yet in this node's store.
+    case applying
+}
+
 extension NodeAccess {
+    package func causeOfDelay(since start: Instant, isRead: Bool) -> DelayCause { .unknown }
     package var epochRound: UInt64 { status.epochRound }
     package func readIndexNow(linearizable: Bool) -> ReadIndex? { nil }
     package var compactRevision: Revision { status.compactRevision }
@@ -223,14 +239,39 @@ package struct NodeStatus: Sendable {
         /// Its member id, as etcd's metrics label it.
         package var id: UInt64
         package var isConnected: Bool
-        package var bytesSent: UInt64
-        package var bytesReceived: UInt64
-        package init(id: UInt64, isConnected: Bool, bytesSent: UInt64, bytesReceived: UInt64) {
+        package var bytesSent: UInt64 = 0
+        package var bytesReceived: UInt64 = 0
+        /// Frames that could not be sent, and those that could not be read.
+        package var sendFailures: UInt64 = 0
+        package var receiveFailures: UInt64 = 0
+        package var disconnects: UInt64 = 0
+        /// Of the questions whether it still lives.
+        package var roundTrips = DurationCounts()
+        package var snapshotsSent = Snapshots()
+        package var snapshotsReceived = Snapshots()
+        package init(id: UInt64, isConnected: Bool) {
             self.id = id
             self.isConnected = isConnected
-            self.bytesSent = bytesSent
-            self.bytesReceived = bytesReceived
         }
+    }
+
+    /// Snapshots of partitions, in one direction.
+    package struct Snapshots: Sendable, Equatable {
+        package var underWay = 0
+        package var failures: UInt64 = 0
+        /// Of those that were whole.
+        package var durations = DurationCounts()
+        package init() {}
+    }
+
+    /// Work in the background that comes in pieces.
+    package struct Work: Sendable, Equatable {
+        package var isUnderWay = false
+        package var pieces = DurationCounts()
+        package var whole = DurationCounts()
+        /// Seconds since 1970 when the last one ended; 0: none since the start.
+        package var endedAt = 0.0
+        package init() {}
     }
 
     package var clusterID: UInt64 = 0
@@ -273,8 +314,20 @@ package struct NodeStatus: Sendable {
     /// Batches of changes that were put into the store.
     package var storeCommits = DurationCounts()
     package var peers: [PeerTraffic] = []
-    /// Live keys, deletions left out; nil while the store does not count them.
-    package var keysTotal: Int64?
+    /// Into the log since the start.
+    package var logBytesTotal: UInt64 = 0
+    /// Of history.
+    package var compaction = Work()
+    package var compactedRowsTotal: UInt64 = 0
+    /// Of the store's files, so that space comes back.
+    package var reclaiming = Work()
+    /// What the store holds in memory, to the disk: then the log may be cut.
+    package var flushes = Work()
+    package var isInstallingSnapshot = false
+    /// The loop was so late that other nodes have missed a heartbeat, while this node led something.
+    package var lateHeartbeatsTotal: UInt64 = 0
+    /// What the store may grow to: its quota, or else what the disk has room for. 0: not known.
+    package var capacityBytes: Int64 = 0
     package init() {}
 }
 

@@ -165,6 +165,12 @@ final class RocksDatabase: @unchecked Sendable {
         return false
     }
 
+    var isCompactingInBackground: Bool {
+        monitor.lock()
+        defer { monitor.unlock() }
+        return isCompacting
+    }
+
     func property(_ name: String) -> UInt64 {
         var value: UInt64 = 0
         return rocksdb_property_int(db, name, &value) == 0 ? value : 0

@@ -84,10 +84,14 @@ extension Store {
         } else {
             before = try stored(key, at: revision.previous, in: keyspace)?.modRevision
         }
-        if let before { batch.delete(StoreFormat.rowKey(keyspace, key, before)) }
+        if let before {
+            batch.delete(StoreFormat.rowKey(keyspace, key, before))
+            compactedRows += 1
+        }
         let isDeletion = entry[0] == StoreFormat.deletionKind
         if isDeletion {
             batch.delete(StoreFormat.rowKey(keyspace, key, revision))
+            compactedRows += 1
             cache.removed(key, keyspace, revision)
         }
         if pass.left.count >= CompactionPass.leftMax { pass.left.removeAll(keepingCapacity: true) }

@@ -13,6 +13,7 @@ extension Store {
     /// there is data. One at a time: false if one runs.
     @discardableResult
     package func reclaimInBackground() -> Bool { database.compactInBackground() }
+    package var isReclaiming: Bool { database.isCompactingInBackground }
 }
 
 package final class HistoryExport: @unchecked Sendable {

@@ -30,6 +30,8 @@ package final class Store {
     var floors: [KeyspaceID: Revision]
     var passes: [KeyspaceID: CompactionPass] = [:]
     var imports: Set<GroupID>
+    /// Versions that compactions have removed since the start.
+    package internal(set) var compactedRows: UInt64 = 0
     /// One per `write`: what a reused cursor or a later check may rely on.
     private let batch = WriteBatch()
     private var flushing = FlushState()

@@ -154,6 +154,20 @@ package struct PeerStatistics: Sendable, Equatable {
     package var disconnects: UInt64 = 0
     package var overflows: UInt64 = 0
     package var queuedBytes = 0
+    /// Frames that could not be read: the connection was given up.
+    package var malformed: UInt64 = 0
+    /// Of pings: how many, how long together, and how many took less than 2^i microseconds (and not less
+    /// than 2^(i-1)).
+    package var roundTrips: UInt64 = 0
+    package var roundTripNanoseconds: UInt64 = 0
+    package var roundTripHistogram = [UInt64](repeating: 0, count: 24)
+
+    mutating func note(roundTrip nanoseconds: UInt64) {
+        roundTrips += 1
+        roundTripNanoseconds += nanoseconds
+        let at = UInt64.bitWidth - (nanoseconds / 1000).leadingZeroBitCount
+        roundTripHistogram[min(at, roundTripHistogram.count - 1)] += 1
+    }
 
     /// 1 means nothing gained; 3 means a third of the bytes on the wire.
     package var compressionRatio: Double {

@@ -37,6 +37,8 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
     let openedAt: NIODeadline
     /// Last sign of life.
     var heardAt: NIODeadline
+    /// Of those that are not answered: a connection that is silent for some is given up.
+    private var pings = CircularBuffer<NIODeadline>(initialCapacity: 8)
 
     init(side: Side, transport: PeerTransport) {
         self.side = side
@@ -96,6 +98,7 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
                 // A frame's receiver may close us: then the rest is nobody's.
                 while !isClosed, let frame = try decoder.next(&rest) { try onFrame(frame) }
             } catch {
+                if let peer { transport.countMalformed(from: peer) }
                 transport.note(.malformed(from: peer?.description ?? remote, reason: "\(error)"))
                 abort(reason: "\(error)")
             }
@@ -157,8 +160,9 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
         case (.ping, .accepted):
             guard let peer else { throw FrameError("ping before hello") }
             if !transport.isBlocked(peer) { write(.pong, .empty) }
-        case (.pong, .dialled) where isGreeted:
-            break
+        case (.pong, .dialled(let peer)) where isGreeted:
+            // A ping that was answered late is the oldest one: later ones wait behind it.
+            if let sent = pings.popFirst() { transport.roundTrip(.now() - sent, of: peer) }
         case (.question, .accepted) where !isGreeted && !hasAsked:
             hasAsked = true
             wasRefused = true
@@ -174,6 +178,11 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
         default:
             throw FrameError("\(frame.kind) out of place")
         }
+    }
+
+    func ping() {
+        pings.append(.now())
+        write(.ping, .empty)
     }
 
     private func onHello(_ payload: Bytes) throws(FrameError) {

@@ -344,7 +344,7 @@ final class PeerLink: @unchecked Sendable {
             if connection.heardAt + transport.configuration.silenceMax < now {
                 connection.abort(reason: "silent for \(transport.configuration.silenceMax.text)")
             } else if !isBlocked {
-                connection.write(.ping, .empty)
+                connection.ping()
             }
         }
     }

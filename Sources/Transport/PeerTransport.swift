@@ -310,6 +310,12 @@ package final class PeerTransport: @unchecked Sendable {
         }
     }
 
+    func countMalformed(from peer: PeerID) { links[peer]?.counters.malformed += 1 }
+
+    func roundTrip(_ span: TimeAmount, of peer: PeerID) {
+        links[peer]?.counters.note(roundTrip: UInt64(max(0, span.nanoseconds)))
+    }
+
     func isBlocked(_ peer: PeerID) -> Bool { links[peer]?.isBlocked ?? false }
     func framesDelivered() { delegate?.onFramesDelivered() }
     func note(_ note: TransportNote) { delegate?.onNote(note) }

@@ -72,6 +72,18 @@ import Testing
             (.stopped, .unavailable, "server stopped"),
             (.timedOut, .unavailable, "request timed out"),
             (
+                .timedOutByLeaderFailure, .unavailable,
+                "request timed out, possibly due to previous leader failure"
+            ),
+            (
+                .timedOutByLostConnection, .unavailable,
+                "request timed out, possibly due to connection lost"
+            ),
+            (
+                .timedOutApplying, .unavailable,
+                "request timed out, waiting for the applied index took too long"
+            ),
+            (
                 .transferTimedOut, .unavailable,
                 "request timed out, leader transfer took too long"
             ),

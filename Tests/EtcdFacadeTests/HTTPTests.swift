@@ -1,5 +1,6 @@
 import EtcdAPI
 import Foundation
+import NIOEmbedded
 import Primitives
 import SwiftProtobuf
 import Testing
@@ -166,6 +167,63 @@ import Testing
         #expect(value("process_cpu_seconds_total") > 0)
         #expect(value("process_resident_memory_bytes") > 1_000_000)
         #expect(value("process_open_fds") > 0)
+    }
+
+    @Test func `metrics of peers, of work in the background and of transactions`() throws {
+        let client = Client()
+        var peer = NodeStatus.PeerTraffic(id: 0xA2, isConnected: true)
+        peer.sendFailures = 3
+        peer.roundTrips.note(nanoseconds: 100_000)
+        client.node.picture.peers = [peer]
+        client.node.picture.capacityBytes = 1 << 30
+        client.node.picture.isLearner = true
+        client.node.picture.compaction.pieces.note(nanoseconds: 3_000_000)
+        client.node.picture.alarms = [Alarm(memberID: 0xA1, kind: .noSpace)]
+        let _: Etcdserverpb_TxnResponse = try client.call(
+            .txn,
+            Etcdserverpb_TxnRequest.with {
+                $0.success = [
+                    .with { $0.requestPut = .with { $0.key = data("a") } },
+                    .with { $0.requestPut = .with { $0.key = data("b") } },
+                    .with { $0.requestRange = .with { $0.key = data("c") } },
+                ]
+            })
+        let _: Etcdserverpb_LeaseGrantResponse = try client.call(
+            .leaseGrant, Etcdserverpb_LeaseGrantRequest.with { $0.ttl = 60 })
+        _ = ask(client, "/readyz")
+        // Keys are counted in the background.
+        _ = text(client, "/metrics")
+        client.loop.run()
+        let lines = Set(text(client, "/metrics").split(separator: "\n").map(String.init))
+        for line in [
+            #"etcd_network_peer_sent_failures_total{To="a2"} 3"#,
+            #"etcd_network_peer_round_trip_time_seconds_bucket{To="a2",le="6.4e-05"} 0"#,
+            #"etcd_network_peer_round_trip_time_seconds_bucket{To="a2",le="0.000128"} 1"#,
+            #"etcd_network_peer_round_trip_time_seconds_count{To="a2"} 1"#,
+            #"etcd_network_active_peers{Local="a1",Remote="a2"} 1"#,
+            "etcd_server_quota_backend_bytes 1073741824", "etcd_server_is_learner 1",
+            #"etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds_bucket{le="4.096"} 1"#,
+            "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds_sum 3.0",
+            "etcd_mvcc_put_total 2", "etcd_debugging_mvcc_put_total 2", "etcd_mvcc_range_total 1",
+            "etcd_mvcc_txn_total 1", "etcd_debugging_mvcc_keys_total 2",
+            #"etcd_debugging_lease_ttl_total_bucket{le="32"} 0"#,
+            #"etcd_debugging_lease_ttl_total_bucket{le="64"} 1"#,
+            #"etcd_debugging_server_alarms{alarm_type="NOSPACE",server_id="a1"} 1"#,
+            #"etcd_server_healthcheck{name="non_learner",type="/readyz"} 0"#,
+            #"etcd_server_healthchecks_total{name="serializable_read",status="success",type="/readyz"} 1"#,
+            #"grpc_server_msg_received_total{grpc_method="Txn",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1"#,
+            #"grpc_server_msg_sent_total{grpc_method="Txn",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1"#,
+        ] { #expect(lines.contains(line), "\(line)") }
+    }
+
+    @Test func `open calls are shown to those who log everything`() throws {
+        let client = Client()
+        #expect(ask(client, "/debug/requests")?.status == 404)
+        client.facade.access.showsRequests = true
+        _ = client.open(.watch)
+        let page = text(client, "/debug/requests")
+        #expect(page.contains("1 open calls"))
+        #expect(page.contains("<td>/etcdserverpb.Watch/Watch</td><td>watches: 0</td>"))
     }
 
     @Test func `status shows regions, nodes, partitions and the sequencer`() throws {

@@ -299,4 +299,23 @@ import Testing
             client.output.outcomes[call]
                 == Recorder.Outcome(status: .unavailable, text: "etcdserver: no leader"))
     }
+
+    @Test(arguments: [
+        (DelayCause.unknown, ""), (.leaderFailure, ", possibly due to previous leader failure"),
+        (.lostConnection, ", possibly due to connection lost"),
+        (.applying, ", waiting for the applied index took too long"),
+    ])
+    func `what took too long says why, if that is known`(cause: DelayCause, text: String) throws {
+        let client = Client()
+        client.node.delayCause = cause
+        client.node.nextFailure = .timedOut
+        let put = client.failure(.put, Etcdserverpb_PutRequest.with { $0.key = data("a") })
+        client.node.nextFailure = .timedOut
+        let range = client.failure(.range, Etcdserverpb_RangeRequest.with { $0.key = data("a") })
+        for failure in [put, range] {
+            #expect(failure?.status == .unavailable)
+            #expect(failure?.text == "etcdserver: request timed out" + text)
+        }
+        #expect(client.node.delaysAsked == [false, true])
+    }
 }

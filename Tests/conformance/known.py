@@ -87,9 +87,20 @@ told(OWN, "The port for peers speaks Polder's protocol: `/raft`, `/members`, `/l
      "etcd's members serve to each other are not there.")
 told(OWN, "Roles, users and alarms are of a region; regions do not share them.")
 told(OWN, "`--listen-peer-urls` takes one address; `--snapshot-count`, `--wal-dir`, `--log-outputs` and whatever else "
-     "tunes etcd's own storage is passed over with a warning, as are `--enable-pprof` and tracing; "
+     "tunes etcd's own storage is passed over with a warning, as is tracing; "
      "`/debug/vars` has those of etcd's variables that mean something here.")
-told(OWN, "What took too long ends with `request timed out` alone; etcd's three longer texts guess at a cause.")
+told(OWN, "`/debug/pprof/` (`--enable-pprof`, or `--log-level debug`) has `profile` (a CPU profile with names, for `go "
+     "tool pprof`; with `debug=1` as folded stacks), `heap` (the allocator's own report), `threadcreate` (the "
+     "threads), `cmdline` and `symbol`. Goroutines, blocking, mutexes, traces and samples of allocations are "
+     "Go's: 404, \"Unknown profile\". `/debug/requests` (`--log-level debug`) shows the calls that are open; "
+     "there is no `/debug/events`.")
+told(OWN, "`/metrics` has etcd's names, and with `--metrics extensive` its histograms of calls, but none of `go_*`, "
+     "`promhttp_*`, `etcd_grpc_proxy_*`, of the v2 store (`etcd_debugging_store_*`) and of the insides of bbolt "
+     "(`..._rebalance`, `_spill`, `_write`), of `etcd_snap_*` and of applying (`etcd_server_apply_duration_seconds`). "
+     "`..._put_total` and its kin count what came through this node, not what it applied. Without a quota "
+     "`etcd_server_quota_backend_bytes` is what the disk has room for. `etcd_debugging_mvcc_keys_total` is counted "
+     "anew once a minute at most.")
+told(BETTER, "Learners answer every client and every call, as any node does (etcd: `rpc not supported for learner`).")
 told(OWN, "What a transaction has written itself lies above every lower and upper bound on revisions of its own "
      "ranges (`min_mod_revision` and the like), also above those in the future: its revision is not known yet when the "
      "bound is looked at.")

@@ -6,6 +6,7 @@ Imported by e2e.py; `--only surface` runs this alone.
 import json, os, signal, socket, ssl, stat, sys, urllib.error, urllib.request
 
 import discovery
+import observed
 from cluster import free_base_port, run
 
 
@@ -225,5 +226,6 @@ def run_all(check, e):
     service_manager(check, e)
     alarms(check, e)
     discovery.check_all(check, e)
+    observed.check_all(check, e)
     large_answers(check, e)
     clients(check, e)

@@ -70,7 +70,8 @@ extension Facade {
 
     private func tell(_ follower: LeaderFollower, of row: Row, at revision: Revision) {
         follower.told = (row.key.compact(), row.modRevision)
-        output.send(LeaderResponse.leader(row, headers.at(revision)), to: follower.call)
+        sendOnStream(
+            LeaderResponse.leader(row, headers.at(revision)), to: follower.call, .electionObserve)
         if output.bufferedBytes(of: follower.call) > limits.bufferedBytesHigh {
             follower.isBlocked = true
         }

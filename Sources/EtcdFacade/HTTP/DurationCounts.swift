@@ -27,17 +27,53 @@ package struct DurationCounts: Sendable, Equatable {
         write(name, [], &out)
     }
 
+    func writeMilliseconds(_ name: String, _ help: String, _ out: inout MetricsText) {
+        out.family(name, "histogram", help)
+        write(name, [], perSecond: 1e3, &out)
+    }
+
     /// One of a family's histograms.
-    func write(_ name: String, _ labels: [(String, String)], _ out: inout MetricsText) {
+    func write(
+        _ name: String, _ labels: [(String, String)], perSecond: Double = 1, _ out: inout MetricsText
+    ) {
         var sum: UInt64 = 0
         for (i, count) in counts.dropLast().enumerated() {
             sum += count
             // Below that nobody looks.
             guard i >= 6 else { continue }
-            out.sample("\(name)_bucket", labels + [("le", "\(Double(1 << i) / 1e6)")], "\(sum)")
+            let bound = Double(1 << i) / 1e6 * perSecond
+            out.sample("\(name)_bucket", labels + [("le", "\(bound)")], "\(sum)")
         }
         out.sample("\(name)_bucket", labels + [("le", "+Inf")], "\(count)")
-        out.sample("\(name)_sum", labels, "\(seconds)")
+        out.sample("\(name)_sum", labels, "\(seconds * perSecond)")
         out.sample("\(name)_count", labels, "\(count)")
+    }
+}
+
+/// How often something was so many whole seconds: counts by powers of two.
+struct SecondCounts {
+    private var count: UInt64 = 0
+    private var sum: Int64 = 0
+    /// [i]: at most 2^i, and more than half of that. The last one has the rest.
+    private var counts = [UInt64](repeating: 0, count: 25)
+
+    mutating func note(_ seconds: Int64) {
+        guard seconds > 0 else { return }
+        count += 1
+        sum &+= seconds
+        let at = Int64.bitWidth - (seconds - 1).leadingZeroBitCount
+        counts[min(at, counts.count - 1)] += 1
+    }
+
+    func write(_ name: String, _ help: String, _ out: inout MetricsText) {
+        out.family(name, "histogram", help)
+        var total: UInt64 = 0
+        for (i, count) in counts.dropLast().enumerated() {
+            total += count
+            out.sample("\(name)_bucket", [("le", "\(1 << i)")], "\(total)")
+        }
+        out.sample("\(name)_bucket", [("le", "+Inf")], "\(count)")
+        out.sample("\(name)_sum", "\(sum)")
+        out.sample("\(name)_count", "\(count)")
     }
 }

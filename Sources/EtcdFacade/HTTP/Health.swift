@@ -60,6 +60,7 @@ extension Facade {
         let parts = target.path.split(separator: "/", omittingEmptySubsequences: false)
         guard parts.count == 2 || parts.count == 3, parts[0].isEmpty else { return false }
         let all: [Check]
+        let type = String(parts[1])
         switch parts[1] {
         case "livez": all = Check.live
         case "readyz": all = Check.ready
@@ -75,20 +76,21 @@ extension Facade {
             let excluded = target.values("exclude")
             chosen = all.filter { !excluded.contains($0.rawValue) }
         }
-        run(chosen, target, respond)
+        run(chosen, type, target, respond)
         return true
     }
 
     private func run(
-        _ checks: [Check], _ target: HTTPTarget, _ respond: @escaping (HTTPResponse) -> Void
+        _ checks: [Check], _ type: String, _ target: HTTPTarget,
+        _ respond: @escaping (HTTPResponse) -> Void
     ) {
         // Only one of them has to wait.
         guard checks.contains(.linearizableRead) else {
-            return respond(Self.verdict(checks, isVerbose: target.has("verbose"), problem))
+            return respond(verdict(checks, type, isVerbose: target.has("verbose"), problem))
         }
         probe(linearizable: true) { [self] linearizable in
             respond(
-                Self.verdict(checks, isVerbose: target.has("verbose")) { check in
+                verdict(checks, type, isVerbose: target.has("verbose")) { check in
                     check == .linearizableRead ? linearizable : problem(of: check)
                 })
         }
@@ -107,13 +109,16 @@ extension Facade {
         }
     }
 
-    private static func verdict(
-        _ checks: [Check], isVerbose: Bool, _ problem: (Check) -> String?
+    private func verdict(
+        _ checks: [Check], _ type: String, isVerbose: Bool, _ problem: (Check) -> String?
     ) -> HTTPResponse {
         var lines = ""
         var isFine = true
         for check in checks {
-            if let problem = problem(check) {
+            let problem = problem(check)
+            metrics.count(
+                CallMetrics.Check(type: "/\(type)", name: check.rawValue), isFine: problem == nil)
+            if let problem {
                 isFine = false
                 lines += "[-]\(check.rawValue) failed: \(problem)\n"
             } else {

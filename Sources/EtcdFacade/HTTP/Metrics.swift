@@ -17,9 +17,76 @@ struct CallMetrics {
     var healthFailures: UInt64 = 0
     var proposalsFailed: UInt64 = 0
     var readIndexesFailed: UInt64 = 0
+    var readIndexesSlow: UInt64 = 0
     var slowApplies: UInt64 = 0
+    var leaseTTLs = SecondCounts()
+    /// Of answers to Hash, HashKV and Snapshot.
+    var hashes = DurationCounts()
+    var revisionHashes = DurationCounts()
+    var snapshots = DurationCounts()
+    /// By the reason in etcd's words: there are three.
+    var promotionsRefused: [String: UInt64] = [:]
+    var checks: [Check: CheckCounts] = [:]
+    private var receivedTotals = [UInt64](repeating: 0, count: RPCMethod.allCases.count)
+    /// Of streams, but for watches, and for what ends a call.
+    private var sentTotals = [UInt64](repeating: 0, count: RPCMethod.allCases.count)
     /// By method; empty unless somebody wants to know.
     private var durations: [DurationCounts] = []
+
+    /// One of the checks of /livez and /readyz.
+    struct Check: Hashable {
+        let type: String
+        let name: String
+    }
+    struct CheckCounts {
+        var isFine = true
+        var successes: UInt64 = 0
+        var failures: UInt64 = 0
+    }
+
+    mutating func count(_ check: Check, isFine: Bool) {
+        var counts = checks[check] ?? CheckCounts()
+        counts.isFine = isFine
+        if isFine { counts.successes += 1 } else { counts.failures += 1 }
+        checks[check] = counts
+    }
+
+    /// What a transaction turned out to do.
+    mutating func count(_ result: TransactionResult) {
+        for operation in result.results {
+            switch operation {
+            case .put: puts += 1
+            case .delete: deletes += 1
+            case .range: ranges += 1
+            case .transaction(let nested): count(nested)
+            }
+        }
+    }
+
+    mutating func count(_ error: RequestError, of kind: Pending.Kind) {
+        guard case .members(.memberPromote) = kind else { return }
+        let reason =
+            switch error {
+            case .learnerNotReady: "learner not ready"
+            case .memberNotLearner: "not a learner"
+            case .memberNotFound: "member not found"
+            default: "other"
+            }
+        promotionsRefused[reason, default: 0] += 1
+    }
+
+    mutating func received(_ method: RPCMethod) { receivedTotals[Int(method.rawValue)] += 1 }
+    mutating func sent(_ method: RPCMethod) { sentTotals[Int(method.rawValue)] += 1 }
+    func messagesReceived(of method: RPCMethod) -> UInt64 { receivedTotals[Int(method.rawValue)] }
+    func messagesSent(of method: RPCMethod) -> UInt64 {
+        switch method.shape {
+        case .unary: handled(of: method, .ok)
+        case .serverStream, .bothStream:
+            // The last part of a list is its answer.
+            sentTotals[Int(method.rawValue)]
+                + (method == .rangeStream ? handled(of: method, .ok) : 0)
+        }
+    }
 
     mutating func started(_ method: RPCMethod) { startedTotals[Int(method.rawValue)] += 1 }
     mutating func count(_ method: RPCMethod, _ status: GRPCStatus) {
@@ -98,6 +165,7 @@ extension Facade {
         var out = MetricsText()
         writeServer(status, &out)
         writeStore(status, &out)
+        writeDisk(status, &out)
         writePolder(status, &out)
         writeNetwork(status, &out)
         writeCalls(&out)
@@ -115,7 +183,8 @@ extension Facade {
             "Whether or not this member is a leader. 1 if is, 0 otherwise.", isLeader ? 1 : 0)
         out.gauge(
             "etcd_server_is_learner",
-            "Whether or not this member is a learner. 1 if is, 0 otherwise.", 0)
+            "Whether or not this member is a learner. 1 if is, 0 otherwise.",
+            status.isLearner ? 1 : 0)
         out.gauge(
             "etcd_debugging_auth_revision", "The current revision of auth store.",
             authState.revision)
@@ -141,10 +210,12 @@ extension Facade {
             "etcd_server_slow_apply_total",
             "The total number of slow apply requests (likely overloaded from slow disk).",
             metrics.slowApplies)
-        if status.quotaBytes > 0 {
+        // Alerts divide by it: without a quota the disk is the limit.
+        let capacity = status.quotaBytes > 0 ? status.quotaBytes : status.capacityBytes
+        if capacity > 0 {
             out.gauge(
                 "etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.",
-                status.quotaBytes)
+                capacity)
         }
         out.counter(
             "etcd_server_health_success", "The total number of successful health checks",
@@ -173,25 +244,61 @@ extension Facade {
         out.counter(
             "etcd_debugging_lease_renewed_total",
             "The number of renewed leases seen by the leader.", metrics.leasesRenewed)
-        status.logSyncs.write(
-            "etcd_disk_wal_fsync_duration_seconds",
-            "The latency distributions of fsync called by WAL.", &out)
-        status.storeCommits.write(
-            "etcd_disk_backend_commit_duration_seconds",
-            "The latency distributions of commit called by backend.", &out)
+        metrics.leaseTTLs.write(
+            "etcd_debugging_lease_ttl_total", "Bucketed histogram of lease TTLs.", &out)
+        writeChecks(&out)
+        out.counter(
+            "etcd_server_slow_read_indexes_total",
+            "The total number of pending read indexes not in sync with leader's or timed out read "
+                + "index requests.", metrics.readIndexesSlow)
+        out.counter(
+            "etcd_server_heartbeat_send_failures_total",
+            "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
+            status.lateHeartbeatsTotal)
+        out.counter(
+            "etcd_server_learner_promote_successes",
+            "The total number of successful learner promotions while this member is leader.",
+            metrics.handled(of: .memberPromote, .ok))
+        out.family(
+            "etcd_server_learner_promote_failures", "counter",
+            "The total number of failed learner promotions (likely learner not ready) while this "
+                + "member is leader.")
+        for (reason, count) in metrics.promotionsRefused.sorted(by: { $0.key < $1.key }) {
+            out.sample("etcd_server_learner_promote_failures", [("Reason", reason)], "\(count)")
+        }
+        out.family(
+            "etcd_debugging_server_alarms", "gauge",
+            "Alarms for every member in cluster. 1 for 'server_id' label with current ID. 2 for "
+                + "'alarm_type' label with type of this alarm")
+        for alarm in status.alarms {
+            out.sample(
+                "etcd_debugging_server_alarms",
+                [
+                    ("alarm_type", alarm.kind.etcdName),
+                    ("server_id", String(alarm.memberID, radix: 16)),
+                ], "1")
+        }
     }
 
-    /// `--metrics extensive`, as go-grpc-prometheus shows them.
-    private func writeDurations(_ used: [RPCMethod], _ out: inout MetricsText) {
-        let name = "grpc_server_handling_seconds"
-        let measured = used.filter { (metrics.durations(of: $0)?.count ?? 0) > 0 }
-        guard !measured.isEmpty else { return }
+    private func writeChecks(_ out: inout MetricsText) {
+        let checks = metrics.checks.sorted { ($0.key.type, $0.key.name) < ($1.key.type, $1.key.name) }
+        guard !checks.isEmpty else { return }
+        out.family("etcd_server_healthcheck", "gauge", "The result of each kind of healthcheck.")
+        for (check, counts) in checks {
+            out.sample(
+                "etcd_server_healthcheck", [("name", check.name), ("type", check.type)],
+                counts.isFine ? "1" : "0")
+        }
         out.family(
-            name, "histogram",
-            "Histogram of response latency (seconds) of gRPC that had been application-level handled "
-                + "by the server.")
-        for method in measured {
-            metrics.durations(of: method)?.write(name, method.labels, &out)
+            "etcd_server_healthchecks_total", "counter",
+            "The total number of each kind of healthcheck.")
+        for (check, counts) in checks {
+            for (status, count) in [("error", counts.failures), ("success", counts.successes)]
+            where count > 0 {
+                out.sample(
+                    "etcd_server_healthchecks_total",
+                    [("name", check.name), ("status", status), ("type", check.type)], "\(count)")
+            }
         }
     }
 
@@ -208,23 +315,28 @@ extension Facade {
             "etcd_debugging_mvcc_db_total_size_in_bytes",
             "Total size of the underlying database physically allocated in bytes.",
             status.storeBytes)
-        out.counter(
-            "etcd_mvcc_range_total", "Total number of ranges seen by this member.", metrics.ranges)
-        out.counter(
-            "etcd_mvcc_put_total", "Total number of puts seen by this member.", metrics.puts)
-        out.counter(
-            "etcd_mvcc_delete_total", "Total number of deletes seen by this member.",
-            metrics.deletes)
-        out.counter(
-            "etcd_mvcc_txn_total", "Total number of txns seen by this member.", metrics.transactions
-        )
+        // The second name is that of etcd's earlier versions; dashboards ask for either.
+        for prefix in ["etcd_mvcc", "etcd_debugging_mvcc"] {
+            out.counter(
+                "\(prefix)_range_total", "Total number of ranges seen by this member.",
+                metrics.ranges)
+            out.counter(
+                "\(prefix)_put_total", "Total number of puts seen by this member.", metrics.puts)
+            out.counter(
+                "\(prefix)_delete_total", "Total number of deletes seen by this member.",
+                metrics.deletes)
+            out.counter(
+                "\(prefix)_txn_total", "Total number of txns seen by this member.",
+                metrics.transactions)
+        }
         out.gauge(
             "etcd_debugging_mvcc_current_revision", "The current revision of store.",
             status.revision.rawValue)
         out.gauge(
             "etcd_debugging_mvcc_compact_revision", "The revision of the last compaction in store.",
             status.compactRevision.rawValue)
-        if let keys = status.keysTotal {
+        keysTotal.isWanted(by: self)
+        if let keys = keysTotal.count {
             out.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", keys)
         }
         out.gauge(
@@ -238,160 +350,9 @@ extension Facade {
         out.counter(
             "etcd_debugging_mvcc_events_total", "Total number of events sent by this member.",
             watches.eventsTotal)
-    }
-
-    private func writePolder(_ status: NodeStatus, _ out: inout MetricsText) {
+        // None waits in memory: watchers that are behind read from the store.
         out.gauge(
-            "polder_frontier_revision",
-            "The highest revision that is resolved with everything before it, as this node can serve it.",
-            status.revision.rawValue)
-        out.gauge(
-            "polder_ready", "1 if this node can serve linearizable reads.", status.isReady ? 1 : 0)
-        out.gauge(
-            "polder_feature_level",
-            "The features that the region uses: those which the builds of all its nodes know.",
-            Int64(status.featureLevel))
-        out.counter(
-            "polder_void_revisions_total", "Revisions that were handed out and came to nothing.",
-            status.voidRevisionsTotal)
-        out.family(
-            "polder_partition_leader", "gauge",
-            "The node that leads the partition; 0 if none is known.")
-        for partition in status.partitions {
-            out.sample(
-                "polder_partition_leader", [("partition", "\(partition.id)")],
-                "\(partition.leader ?? .none)")
-        }
-        out.family(
-            "polder_partition_applied_slot", "gauge",
-            "The slot up to which this node has applied the partition's log.")
-        for partition in status.partitions {
-            out.sample(
-                "polder_partition_applied_slot", [("partition", "\(partition.id)")],
-                "\(partition.applied)")
-        }
-        out.family(
-            "polder_geo_lag_seconds", "gauge",
-            "How long ago the newest change of the origin that is missing here was made.")
-        for link in status.geoLinks {
-            guard let lag = link.lagSeconds else { continue }
-            out.sample("polder_geo_lag_seconds", [("origin", link.origin)], "\(lag)")
-        }
-        out.family(
-            "polder_geo_lag_revisions", "gauge", "Revisions of the origin that are missing here.")
-        for link in status.geoLinks {
-            guard let lag = link.lagRevisions else { continue }
-            out.sample("polder_geo_lag_revisions", [("origin", link.origin)], "\(lag)")
-        }
-        out.family("polder_geo_connected", "gauge", "1 if the link from the origin is up.")
-        for link in status.geoLinks {
-            out.sample(
-                "polder_geo_connected", [("origin", link.origin)], link.isConnected ? "1" : "0")
-        }
-        out.family(
-            "polder_conflicts_total", "counter",
-            "Conflicts between regions that were resolved here.")
-        for count in status.conflicts {
-            out.sample("polder_conflicts_total", [("policy", count.policy)], "\(count.total)")
-        }
-    }
-
-    private func writeNetwork(_ status: NodeStatus, _ out: inout MetricsText) {
-        if let counters = server?.counters {
-            out.counter(
-                "etcd_network_client_grpc_received_bytes_total",
-                "The total number of bytes received from grpc clients.",
-                counters.messageBytesReceived)
-            out.counter(
-                "etcd_network_client_grpc_sent_bytes_total",
-                "The total number of bytes sent to grpc clients.", counters.messageBytesSent)
-        }
-        let local = String(status.memberID, radix: 16)
-        out.family(
-            "etcd_network_active_peers", "gauge", "The current number of active peer connections.")
-        for peer in status.peers where peer.isConnected {
-            out.sample(
-                "etcd_network_active_peers",
-                [("Local", local), ("Remote", String(peer.id, radix: 16))], "1")
-        }
-        out.family(
-            "etcd_network_peer_sent_bytes_total", "counter",
-            "The total number of bytes sent to peers.")
-        for peer in status.peers {
-            out.sample(
-                "etcd_network_peer_sent_bytes_total", [("To", String(peer.id, radix: 16))],
-                "\(peer.bytesSent)")
-        }
-        out.family(
-            "etcd_network_peer_received_bytes_total", "counter",
-            "The total number of bytes received from peers.")
-        for peer in status.peers {
-            out.sample(
-                "etcd_network_peer_received_bytes_total", [("From", String(peer.id, radix: 16))],
-                "\(peer.bytesReceived)")
-        }
-    }
-
-    private func writeCalls(_ out: inout MetricsText) {
-        let used = RPCMethod.allCases.filter { metrics.started(of: $0) > 0 }
-        out.family(
-            "grpc_server_started_total", "counter", "Total number of RPCs started on the server.")
-        for method in used {
-            out.sample("grpc_server_started_total", method.labels, "\(metrics.started(of: method))")
-        }
-        writeDurations(used, &out)
-        out.family(
-            "grpc_server_handled_total", "counter",
-            "Total number of RPCs completed on the server, regardless of success or failure.")
-        for method in used {
-            for status in GRPCStatus.allCases {
-                let total = metrics.handled(of: method, status)
-                guard total > 0 else { continue }
-                out.sample(
-                    "grpc_server_handled_total",
-                    [("grpc_code", status.prometheusName)] + method.labels, "\(total)")
-            }
-        }
-    }
-}
-
-extension RPCMethod {
-    /// As go-grpc-prometheus names them.
-    fileprivate var labels: [(String, String)] {
-        let parts = "\(path)".split(separator: "/").map(String.init)
-        let kind: String
-        switch self {
-        case .watch, .leaseKeepAlive, .reflection, .reflectionAlpha: kind = "bidi_stream"
-        case .rangeStream, .snapshot, .electionObserve, .healthWatch: kind = "server_stream"
-        default: kind = "unary"
-        }
-        return [
-            ("grpc_method", parts.last ?? ""), ("grpc_service", parts.first ?? ""),
-            ("grpc_type", kind),
-        ]
-    }
-}
-
-extension GRPCStatus {
-    fileprivate var prometheusName: String {
-        switch self {
-        case .ok: "OK"
-        case .cancelled: "Canceled"
-        case .unknown: "Unknown"
-        case .invalidArgument: "InvalidArgument"
-        case .deadlineExceeded: "DeadlineExceeded"
-        case .notFound: "NotFound"
-        case .alreadyExists: "AlreadyExists"
-        case .permissionDenied: "PermissionDenied"
-        case .resourceExhausted: "ResourceExhausted"
-        case .failedPrecondition: "FailedPrecondition"
-        case .aborted: "Aborted"
-        case .outOfRange: "OutOfRange"
-        case .unimplemented: "Unimplemented"
-        case .internal: "Internal"
-        case .unavailable: "Unavailable"
-        case .dataLoss: "DataLoss"
-        case .unauthenticated: "Unauthenticated"
-        }
+            "etcd_debugging_mvcc_pending_events_total",
+            "Total number of pending events to be sent.", 0)
     }
 }

@@ -6,6 +6,8 @@ struct ProcessFigures {
     var cpuSeconds = 0.0
     var residentBytes: Int64 = 0
     var virtualBytes: Int64 = 0
+    /// Nil: as much as there is.
+    var virtualBytesMax: UInt64?
     var openFiles = 0
     var openFilesMax: UInt64 = 0
 
@@ -32,6 +34,11 @@ struct ProcessFigures {
         if getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 {
             figures.openFilesMax = UInt64(limit.rlim_cur)
         }
+        if getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0,
+            limit.rlim_cur != rlim_t.max
+        {
+            figures.virtualBytesMax = UInt64(limit.rlim_cur)
+        }
         return figures
     }
 
@@ -42,6 +49,11 @@ struct ProcessFigures {
         out.gauge(
             "process_resident_memory_bytes", "Resident memory size in bytes.", residentBytes)
         out.gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", virtualBytes)
+        // As the Go client writes "no limit".
+        out.gauge(
+            "process_virtual_memory_max_bytes",
+            "Maximum amount of virtual memory available in bytes.",
+            Double(virtualBytesMax ?? .max))
         out.gauge("process_open_fds", "Number of open file descriptors.", openFiles)
         out.gauge("process_max_fds", "Maximum number of open file descriptors.", openFilesMax)
         // etcd's own names for the two.

@@ -67,6 +67,7 @@ extension Facade {
             }
             return ResponseCodec.delete(deleted: deleted, previous: previous, headers.at(revision))
         case (.transaction, .transaction(let result, let revision)):
+            metrics.count(result)
             return ResponseCodec.transaction(result, headers.at(revision))
         case (.headerOnly, .transaction(_, let revision)),
             (.proclaim, .transaction(_, let revision)):
@@ -101,6 +102,7 @@ extension Facade {
     func read(_ transaction: Transaction, _ index: ReadIndex) throws(RequestError) -> [UInt8] {
         var reader = TransactionReader(node: node, index: index)
         let result = try reader.evaluate(transaction)
+        metrics.count(result)
         return ResponseCodec.transaction(result, headers.at(index.revision))
     }
 }

@@ -8,6 +8,7 @@ extension Facade {
         guard ttl <= limits.leaseSecondsMax else { throw EtcdError.leaseTTLTooLarge.failure }
         let id = numbers[2] == 0 ? node.randomLeaseID() : LeaseID(numbers[2])
         metrics.leasesGranted += 1
+        metrics.leaseTTLs.note(max(ttl, limits.leaseSecondsMin))
         submit(
             .leaseGrant(id, ttlSeconds: max(ttl, limits.leaseSecondsMin)), call, as: .leaseGrant)
     }
@@ -96,7 +97,7 @@ extension Facade {
         }
         var ready = 0
         while ready < stream.entries.count, let answer = stream.entries[ready].answer {
-            output.send(answer, to: stream.call)
+            sendOnStream(answer, to: stream.call, .leaseKeepAlive)
             ready += 1
         }
         stream.entries.removeFirst(ready)

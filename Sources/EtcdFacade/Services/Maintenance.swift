@@ -39,7 +39,9 @@ extension Facade {
 
     func onHash(_ call: CallReference) {
         let revision = node.status.revision
-        hash(at: revision, for: call) { builder, hash in builder.field(2, UInt64(hash)) }
+        hash(at: revision, for: call, counting: \.hashes) { builder, hash in
+            builder.field(2, UInt64(hash))
+        }
     }
 
     func onHashKV(_ call: CallReference, _ message: Bytes) throws(CallFailure) {
@@ -48,7 +50,7 @@ extension Facade {
         if asked > .zero, asked < status.compactRevision { throw EtcdError.compacted.failure }
         if asked > status.revision { throw EtcdError.futureRevision.failure }
         let revision = asked > .zero ? asked : status.revision
-        hash(at: revision, for: call) { builder, hash in
+        hash(at: revision, for: call, counting: \.revisionHashes) { builder, hash in
             builder.field(2, UInt64(hash))
             // etcd: -1 before the first compaction.
             builder.field(
@@ -59,16 +61,20 @@ extension Facade {
 
     private func hash(
         at revision: Revision, for call: CallReference,
+        counting durations: WritableKeyPath<CallMetrics, DurationCounts>,
         _ build: @escaping (inout MessageBuilder, UInt32) -> Void
     ) {
         guard var open = calls[call] else { return }
         open.state = .computes
         calls[call] = open
         let header = headers.at(node.status.revision)
+        let begun = node.now
         node.hash(at: revision) { [weak self] result in
             guard let self, self.calls[call] != nil else { return }
             switch result {
             case .success(let hash):
+                let took = self.node.now.since(begun)
+                self.metrics[keyPath: durations].note(nanoseconds: took.nanoseconds)
                 var builder = MessageBuilder(header)
                 build(&builder, hash)
                 self.answer(call, builder.bytes)
@@ -148,7 +154,7 @@ extension Facade {
         open.state = .observes
         calls[call] = open
         // SERVICE_UNKNOWN is 3; the stream stays open, as the health protocol wants.
-        output.send(isKnown ? Self.serving : [8, 3], to: call)
+        sendOnStream(isKnown ? Self.serving : [8, 3], to: call, .healthWatch)
     }
 
     private static let serving: [UInt8] = [8, 1]

@@ -95,7 +95,7 @@ extension Facade {
         }
         part.more = false
         let message = ResponseCodec.rangePart(part, nil)
-        output.send(message, to: stream.call)
+        sendOnStream(message, to: stream.call, .rangeStream)
         if let next { stream.rest.range = KeyRange(key: next, end: stream.rest.range.end) }
         if message.count < limits.requestBytesMax / 2 {
             stream.partRows = min(stream.partRows * 2, 1 << 20)

@@ -15,7 +15,7 @@ extension Facade {
         guard let bytes: [UInt8] = try? response.serializedBytes() else {
             throw CallFailure(status: .internal, text: "polder: an answer that cannot be encoded")
         }
-        output.send(bytes, to: call)
+        sendOnStream(bytes, to: call, .reflection)
     }
 }
 

@@ -79,7 +79,12 @@ extension Facade {
             guard let self, self.calls[stream.call] != nil else { return }
             switch result {
             case .failure(let failure): self.fail(stream.call, failure.failure)
-            case .success(nil): self.complete(stream.call)
+            case .success(nil):
+                if let open = self.calls[stream.call] {
+                    let took = self.node.now.since(open.startedAt)
+                    self.metrics.snapshots.note(nanoseconds: took.nanoseconds)
+                }
+                self.complete(stream.call)
             case .success(let piece?):
                 self.send(piece, to: stream.call)
                 self.continueSnapshot(stream)
@@ -95,7 +100,7 @@ extension Facade {
             builder.field(2, piece.remaining + UInt64(piece.bytes.count - end))
             builder.message(3, piece.bytes[start..<end].array)
             builder.field(4, versions.snapshot)
-            output.send(builder.bytes, to: call)
+            sendOnStream(builder.bytes, to: call, .snapshot)
             start = end
         }
     }

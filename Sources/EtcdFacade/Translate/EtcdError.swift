@@ -68,101 +68,108 @@ enum EtcdError: Error, CaseIterable {
     case leaderChanged
     case stopped
     case timedOut
+    case timedOutByLeaderFailure
+    case timedOutByLostConnection
+    case timedOutApplying
     case transferTimedOut
     case unhealthy
     case cancelled
     case deadlineExceeded
     case corrupt
 
-    var status: GRPCStatus {
-        switch self {
-        case .emptyKey, .keyNotFound, .valueProvided, .leaseProvided, .tooManyOperations,
-            .duplicateKey, .invalidClientAPIVersion, .invalidSortOption, .requestTooLarge,
-            .userEmpty, .roleEmpty, .authFailed, .permissionNotGiven, .invalidAuthManagement,
-            .authOldRevision, .memberURLsInvalid, .downgradeVersionFormat, .downgradeVersionInvalid:
-            .invalidArgument
-        case .compacted, .futureRevision, .leaseTTLTooLarge: .outOfRange
-        case .noSpace, .tooManyRequests: .resourceExhausted
-        case .leaseNotFound, .memberNotFound: .notFound
-        case .leaseExists, .authNotEnabled, .notLeader, .badLeaderTransferee, .rootUserNotExist,
-            .rootRoleNotExist, .userAlreadyExist, .userNotFound, .roleAlreadyExist, .roleNotFound,
-            .roleNotGranted, .permissionNotGranted, .peerURLExists, .memberNotLearner,
-            .learnerNotReady, .tooManyLearners, .notEnoughStarted:
-            .failedPrecondition
-        case .permissionDenied: .permissionDenied
-        case .invalidAuthToken: .unauthenticated
-        case .noLeader, .leaderChanged, .stopped, .timedOut, .transferTimedOut, .unhealthy:
-            .unavailable
-        case .unknownMethod: .unknown
-        case .watchCancelled, .cancelled: .cancelled
-        case .deadlineExceeded: .deadlineExceeded
-        case .corrupt: .dataLoss
-        }
-    }
+    var status: GRPCStatus { told.status }
+    var text: String { told.text }
 
-    var text: String {
+    private var told: (status: GRPCStatus, text: String) {
         switch self {
-        case .emptyKey: "etcdserver: key is not provided"
-        case .keyNotFound: "etcdserver: key not found"
-        case .valueProvided: "etcdserver: value is provided"
-        case .leaseProvided: "etcdserver: lease is provided"
-        case .tooManyOperations: "etcdserver: too many operations in txn request"
-        case .duplicateKey: "etcdserver: duplicate key given in txn request"
-        case .invalidClientAPIVersion: "etcdserver: invalid client api version"
-        case .invalidSortOption: "etcdserver: invalid sort option"
-        case .requestTooLarge: "etcdserver: request is too large"
-        case .compacted: "etcdserver: mvcc: required revision has been compacted"
-        case .futureRevision: "etcdserver: mvcc: required revision is a future revision"
-        case .noSpace: "etcdserver: mvcc: database space exceeded"
-        case .tooManyRequests: "etcdserver: too many requests"
-        case .leaseNotFound: "etcdserver: requested lease not found"
-        case .leaseExists: "etcdserver: lease already exists"
-        case .leaseTTLTooLarge: "etcdserver: too large lease TTL"
-        case .watchCancelled: "etcdserver: watch canceled"
-        case .authNotEnabled: "etcdserver: authentication is not enabled"
-        case .rootUserNotExist: "etcdserver: root user does not exist"
-        case .rootRoleNotExist: "etcdserver: root user does not have root role"
-        case .userAlreadyExist: "etcdserver: user name already exists"
-        case .userEmpty: "etcdserver: user name is empty"
-        case .userNotFound: "etcdserver: user name not found"
-        case .roleAlreadyExist: "etcdserver: role name already exists"
-        case .roleNotFound: "etcdserver: role name not found"
-        case .roleEmpty: "etcdserver: role name is empty"
-        case .authFailed: "etcdserver: authentication failed, invalid user ID or password"
-        case .permissionNotGiven: "etcdserver: permission not given"
-        case .permissionDenied: "etcdserver: permission denied"
-        case .roleNotGranted: "etcdserver: role is not granted to the user"
-        case .permissionNotGranted: "etcdserver: permission is not granted to the role"
-        case .invalidAuthToken: "etcdserver: invalid auth token"
-        case .invalidAuthManagement: "etcdserver: invalid auth management"
-        case .authOldRevision: "etcdserver: revision of auth store is old"
-        case .memberNotFound: "etcdserver: member not found"
-        case .memberURLsInvalid: "etcdserver: given member URLs are invalid"
-        case .peerURLExists: "etcdserver: Peer URLs already exists"
-        case .memberNotLearner: "etcdserver: can only promote a learner member"
+        case .emptyKey: (.invalidArgument, "etcdserver: key is not provided")
+        case .keyNotFound: (.invalidArgument, "etcdserver: key not found")
+        case .valueProvided: (.invalidArgument, "etcdserver: value is provided")
+        case .leaseProvided: (.invalidArgument, "etcdserver: lease is provided")
+        case .tooManyOperations:
+            (.invalidArgument, "etcdserver: too many operations in txn request")
+        case .duplicateKey: (.invalidArgument, "etcdserver: duplicate key given in txn request")
+        case .invalidClientAPIVersion: (.invalidArgument, "etcdserver: invalid client api version")
+        case .invalidSortOption: (.invalidArgument, "etcdserver: invalid sort option")
+        case .requestTooLarge: (.invalidArgument, "etcdserver: request is too large")
+        case .compacted: (.outOfRange, "etcdserver: mvcc: required revision has been compacted")
+        case .futureRevision:
+            (.outOfRange, "etcdserver: mvcc: required revision is a future revision")
+        case .noSpace: (.resourceExhausted, "etcdserver: mvcc: database space exceeded")
+        case .tooManyRequests: (.resourceExhausted, "etcdserver: too many requests")
+        case .leaseNotFound: (.notFound, "etcdserver: requested lease not found")
+        case .leaseExists: (.failedPrecondition, "etcdserver: lease already exists")
+        case .leaseTTLTooLarge: (.outOfRange, "etcdserver: too large lease TTL")
+        case .watchCancelled: (.cancelled, "etcdserver: watch canceled")
+        case .authNotEnabled: (.failedPrecondition, "etcdserver: authentication is not enabled")
+        case .rootUserNotExist: (.failedPrecondition, "etcdserver: root user does not exist")
+        case .rootRoleNotExist:
+            (.failedPrecondition, "etcdserver: root user does not have root role")
+        case .userAlreadyExist: (.failedPrecondition, "etcdserver: user name already exists")
+        case .userEmpty: (.invalidArgument, "etcdserver: user name is empty")
+        case .userNotFound: (.failedPrecondition, "etcdserver: user name not found")
+        case .roleAlreadyExist: (.failedPrecondition, "etcdserver: role name already exists")
+        case .roleNotFound: (.failedPrecondition, "etcdserver: role name not found")
+        case .roleEmpty: (.invalidArgument, "etcdserver: role name is empty")
+        case .authFailed:
+            (.invalidArgument, "etcdserver: authentication failed, invalid user ID or password")
+        case .permissionNotGiven: (.invalidArgument, "etcdserver: permission not given")
+        case .permissionDenied: (.permissionDenied, "etcdserver: permission denied")
+        case .roleNotGranted: (.failedPrecondition, "etcdserver: role is not granted to the user")
+        case .permissionNotGranted:
+            (.failedPrecondition, "etcdserver: permission is not granted to the role")
+        case .invalidAuthToken: (.unauthenticated, "etcdserver: invalid auth token")
+        case .invalidAuthManagement: (.invalidArgument, "etcdserver: invalid auth management")
+        case .authOldRevision: (.invalidArgument, "etcdserver: revision of auth store is old")
+        case .memberNotFound: (.notFound, "etcdserver: member not found")
+        case .memberURLsInvalid: (.invalidArgument, "etcdserver: given member URLs are invalid")
+        case .peerURLExists: (.failedPrecondition, "etcdserver: Peer URLs already exists")
+        case .memberNotLearner:
+            (.failedPrecondition, "etcdserver: can only promote a learner member")
         case .learnerNotReady:
-            "etcdserver: can only promote a learner member which is in sync with leader"
-        case .tooManyLearners: "etcdserver: too many learner members in cluster"
+            (.failedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader")
+        case .tooManyLearners:
+            (.failedPrecondition, "etcdserver: too many learner members in cluster")
         case .notEnoughStarted:
-            "etcdserver: re-configuration failed due to not enough started members"
-        case .notLeader: "etcdserver: not leader"
-        case .badLeaderTransferee: "etcdserver: bad leader transferee"
-        case .downgradeVersionFormat: "etcdserver: wrong downgrade target version format"
-        case .downgradeVersionInvalid: "etcdserver: invalid downgrade target version"
-        case .unknownMethod: "etcdserver: unknown method"
-        case .noLeader: "etcdserver: no leader"
-        case .leaderChanged: "etcdserver: leader changed"
-        case .stopped: "etcdserver: server stopped"
-        case .timedOut: "etcdserver: request timed out"
-        case .transferTimedOut: "etcdserver: request timed out, leader transfer took too long"
-        case .unhealthy: "etcdserver: unhealthy cluster"
-        case .cancelled: "etcdserver: request canceled"
-        case .deadlineExceeded: "etcdserver: context deadline exceeded"
-        case .corrupt: "etcdserver: corrupt cluster"
+            (.failedPrecondition, "etcdserver: re-configuration failed due to not enough started members")
+        case .notLeader: (.failedPrecondition, "etcdserver: not leader")
+        case .badLeaderTransferee: (.failedPrecondition, "etcdserver: bad leader transferee")
+        case .downgradeVersionFormat:
+            (.invalidArgument, "etcdserver: wrong downgrade target version format")
+        case .downgradeVersionInvalid:
+            (.invalidArgument, "etcdserver: invalid downgrade target version")
+        case .unknownMethod: (.unknown, "etcdserver: unknown method")
+        case .noLeader: (.unavailable, "etcdserver: no leader")
+        case .leaderChanged: (.unavailable, "etcdserver: leader changed")
+        case .stopped: (.unavailable, "etcdserver: server stopped")
+        case .timedOut: (.unavailable, "etcdserver: request timed out")
+        case .timedOutByLeaderFailure:
+            (.unavailable, "etcdserver: request timed out, possibly due to previous leader failure")
+        case .timedOutByLostConnection:
+            (.unavailable, "etcdserver: request timed out, possibly due to connection lost")
+        case .timedOutApplying:
+            (.unavailable, "etcdserver: request timed out, waiting for the applied index took too long")
+        case .transferTimedOut:
+            (.unavailable, "etcdserver: request timed out, leader transfer took too long")
+        case .unhealthy: (.unavailable, "etcdserver: unhealthy cluster")
+        case .cancelled: (.cancelled, "etcdserver: request canceled")
+        case .deadlineExceeded: (.deadlineExceeded, "etcdserver: context deadline exceeded")
+        case .corrupt: (.dataLoss, "etcdserver: corrupt cluster")
         }
     }
 
     var failure: CallFailure { CallFailure(status: status, text: text) }
+}
+
+extension DelayCause {
+    var error: EtcdError {
+        switch self {
+        case .unknown: .timedOut
+        case .leaderFailure: .timedOutByLeaderFailure
+        case .lostConnection: .timedOutByLostConnection
+        case .applying: .timedOutApplying
+        }
+    }
 }
 
 extension RequestError {

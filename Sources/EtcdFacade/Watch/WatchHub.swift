@@ -37,6 +37,7 @@ final class WatchHub {
     private(set) var watchersCount = 0
     private(set) var behindCount = 0
     private(set) var eventsTotal: UInt64 = 0
+    private(set) var messagesTotal: UInt64 = 0
 
     init(
         node: any NodeAccess, output: any CallOutput, steps: LoopSteps, limits: FacadeLimits,
@@ -167,6 +168,7 @@ final class WatchHub {
     private func sendControl(
         _ answer: WatchAnswer, _ header: HeaderFields, on stream: WatchStream
     ) {
+        messagesTotal += 1
         output.send(ResponseCodec.watch(answer, header), to: stream.call)
         if output.bufferedBytes(of: stream.call) > limits.bufferedBytesMax {
             close(stream)
@@ -303,6 +305,7 @@ final class WatchHub {
         watcher.hits.removeAll(keepingCapacity: true)
         watcher.isProgressDue = false
         eventsTotal += 1
+        messagesTotal += 1
         if stream.outbox.count >= Self.outboxBytes { empty(stream) }
     }
 
@@ -367,6 +370,7 @@ final class WatchHub {
             sendFragments(fields, header, to: watcher)
         } else {
             let answer = WatchAnswer(watchID: watcher.id)
+            messagesTotal += 1
             output.send(ResponseCodec.watch(answer, events: fields, header), to: stream.call)
         }
         blockIfFull(stream)
@@ -387,6 +391,7 @@ final class WatchHub {
             }
             answer.fragment = end < fields.count
             let message = ResponseCodec.watch(answer, events: fields[start..<end], header)
+            messagesTotal += 1
             output.send(message, to: watcher.stream.call)
             start = end
         }
@@ -409,6 +414,7 @@ final class WatchHub {
 
     private func sendProgress(_ id: Int64, on stream: WatchStream) {
         let answer = WatchAnswer(watchID: id)
+        messagesTotal += 1
         output.send(ResponseCodec.watch(answer, headers.at(emitted)), to: stream.call)
     }
 

@@ -138,18 +138,7 @@ extension Host: NodeAccess {
         status.conflicts = [.init(policy: "last-writer-wins", total: node.conflictsTotal)]
         status.leaderChangesTotal = figures.leaderChanges
         status.voidRevisionsTotal = figures.voidRevisions
-        let syncs = log.metrics()
-        status.logSyncs = DurationCounts(
-            count: syncs.syncs, seconds: Double(syncs.syncNanoseconds) / 1e9,
-            counts: syncs.syncHistogram)
-        status.storeCommits = figures.commits
-        status.peers = transport.statistics.sorted { $0.key < $1.key }.map { peer, traffic in
-            NodeStatus.PeerTraffic(
-                id: HostConfiguration.memberID(
-                    cluster: configuration.clusterID, region: peer.region, node: peer.node),
-                isConnected: traffic.connected, bytesSent: traffic.bytesSent,
-                bytesReceived: traffic.bytesReceived)
-        }
+        addFigures(to: &status)
         return status
     }
 
@@ -239,6 +228,7 @@ extension Host: NodeAccess {
     func noticeLeader() {
         if epochRound != figures.epochRoundSeen {
             figures.epochRoundSeen = epochRound
+            figures.leaderChangedAt = Clocks.instant()
             figures.leaderChanges += 1
         }
         let has = hasSequencer

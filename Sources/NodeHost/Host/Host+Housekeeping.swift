@@ -42,6 +42,7 @@ extension Host {
         let isOld = written > flushedAtBytes && now.since(flushedAt) >= .seconds(60)
         if isMuch || isOld { flush(written: written, at: now) }
         lookAtSize()
+        lookAtReclaim(now)
         lookAtCertificates()
         publish()
     }
@@ -66,10 +67,12 @@ extension Host {
         guard isFlushing else { return }
         flushedAtBytes = written
         flushedAt = now
+        figures.flushes.begin(at: now)
     }
 
     private func onFlushed(_ result: Result<[GroupID: Slot], StorageError>) {
         isFlushing = false
+        figures.flushes.end(at: Clocks.instant())
         switch result {
         case .success(let slots):
             logger.debug("store flushed")
@@ -82,6 +85,11 @@ extension Host {
         }
     }
 
+    /// The store does it on a thread of its own, and tells nobody.
+    private func lookAtReclaim(_ now: Instant) {
+        if figures.reclaiming.isUnderWay, !store.isReclaiming { figures.reclaiming.end(at: now) }
+    }
+
     // MARK: Compaction
 
     func beginCompaction(_ floor: Revision) throws(StorageError) {
@@ -89,15 +97,21 @@ extension Host {
         try store.compact(floor: floor, in: .standard)
         guard !isCompacting else { return }
         isCompacting = true
+        figures.compaction.begin(at: Clocks.instant())
         compactSome()
     }
 
     /// A little at a time: the loop serves clients in between.
     private func compactSome() {
         guard !isStopped, !end.hasFailed else { return }
+        let before = Clocks.instant()
         do throws(StorageError) {
-            if try store.compactStep(budget: 500, in: .standard) {
+            let isDone = try store.compactStep(budget: 500, in: .standard)
+            let now = Clocks.instant()
+            figures.compaction.piece(now.since(before))
+            if isDone {
                 isCompacting = false
+                figures.compaction.end(at: now)
                 return
             }
         } catch {
@@ -173,31 +187,6 @@ extension Host {
             logger.debug("consensus", metadata: ["group": "\(group)", "event": "\(what)"])
         case .ignored(let what, let from):
             logger.debug("ignored", metadata: ["what": "\(what)", "from": "\(from)"])
-        }
-    }
-}
-
-/// Counters of the shell.
-struct HostFigures {
-    var turns: UInt64 = 0
-    var inputs: UInt64 = 0
-    var framesUnknown: UInt64 = 0
-    var framesMalformed: UInt64 = 0
-    var voidRevisions: UInt64 = 0
-    /// Epochs of sequencers that this node has heard of, wherever they run.
-    var leaderChanges: UInt64 = 0
-    var epochRoundSeen: UInt64 = 0
-    var sizes: Store.Sizes?
-    /// Batches that were put into the store.
-    var commits = DurationCounts()
-
-    mutating func count(_ event: NodeEvent) {
-        switch event {
-        case .revisionVoid: voidRevisions += 1
-        case .becameLeader, .lostLeadership, .sequencerOpened, .sequencerClosed, .suspected, .trusted,
-            .answerRebuilt, .snapshotInstalled, .configured, .gone, .membersChanged, .link, .consensus,
-            .ignored:
-            break
         }
     }
 }

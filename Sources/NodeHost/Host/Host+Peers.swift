@@ -41,6 +41,7 @@ extension Host {
 
     func onDisconnected(_ peer: PeerID, lost: Bool) {
         logger.info("disconnected", metadata: ["peer": "\(peer)", "lost": "\(lost)"])
+        figures.disconnectedAt[peer] = Clocks.instant()
         courier.onDisconnected(peer)
         if peer.region == configuration.regionID {
             alarms.forget(memberID(of: peer.node))

@@ -61,6 +61,7 @@ extension Host {
 
     func reclaimSpace() {
         let isNew = store.reclaimInBackground()
+        if isNew { figures.reclaiming.begin(at: Clocks.instant()) }
         logger.info("reclaiming space", metadata: ["already": "\(!isNew)"])
     }
 }

@@ -204,6 +204,7 @@ extension Host {
         guard next != .never else { return }
         let delay = next.since(Clocks.instant()).nanoseconds
         wakeTask = loop.scheduleTask(in: .nanoseconds(Int64(clamping: delay))) {
+            self.noticeLateness(due: self.wakeAt)
             self.wakeTask = nil
             self.wakeAt = .never
             self.enqueue(.wake)

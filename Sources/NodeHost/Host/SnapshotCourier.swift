@@ -1,3 +1,4 @@
+import EtcdFacade
 import Logging
 import Primitives
 import Storage
@@ -13,6 +14,7 @@ final class SnapshotCourier {
         let group: GroupID
         let number: UInt64
         let export: SnapshotExport
+        let beganAt: Instant
         var sent: UInt64 = 0
         var isWholeSent = false
         var progressAt: Instant
@@ -22,7 +24,13 @@ final class SnapshotCourier {
         let number: UInt64
         let applied: Slot
         let staged: StagedSnapshot
+        let beganAt: Instant
         var progressAt: Instant
+    }
+    /// What went to and came from one peer.
+    struct Figures {
+        var sent = NodeStatus.Snapshots()
+        var received = NodeStatus.Snapshots()
     }
 
     static let chunkBytes = 256 << 10
@@ -41,6 +49,7 @@ final class SnapshotCourier {
     private var waiting: [PeerID: [GroupID]] = [:]
     private var receiving: [GroupID: Receiving] = [:]
     private var nextNumber: UInt64 = 1
+    private var counted: [PeerID: Figures] = [:]
 
     init(
         store: Store, directory: String, logger: Logger, hashes: @escaping (GroupID) -> HashRange?,
@@ -55,6 +64,14 @@ final class SnapshotCourier {
     }
 
     var isBusy: Bool { !sending.isEmpty || !receiving.isEmpty }
+    var isReceiving: Bool { !receiving.isEmpty }
+
+    var figures: [PeerID: Figures] {
+        var found = counted
+        for peer in sending.keys { found[peer, default: Figures()].sent.underWay += 1 }
+        for current in receiving.values { found[current.from, default: Figures()].received.underWay += 1 }
+        return found
+    }
 
     // MARK: Sending
 
@@ -67,12 +84,14 @@ final class SnapshotCourier {
                 return
             }
             current.export.close()
+            counted[peer, default: Figures()].sent.failures += 1
         }
         guard let hashes = hashes(group) else { return }
         let export = try store.exportSnapshot(of: group, hashes: hashes)
         let number = nextNumber
         nextNumber += 1
-        sending[peer] = Sending(group: group, number: number, export: export, progressAt: now)
+        sending[peer] = Sending(
+            group: group, number: number, export: export, beganAt: now, progressAt: now)
         logger.notice(
             "sending a snapshot",
             metadata: ["group": "\(group)", "to": "\(peer)", "applied": "\(export.applied)"])
@@ -99,7 +118,11 @@ final class SnapshotCourier {
             }
         }
         sending[peer] = current
-        if current.isWholeSent, next >= current.sent { try finishSending(to: peer, at: now) }
+        if current.isWholeSent, next >= current.sent {
+            counted[peer, default: Figures()].sent.durations.note(
+                nanoseconds: now.since(current.beganAt).nanoseconds)
+            try finishSending(to: peer, at: now)
+        }
     }
 
     private func finishSending(to peer: PeerID, at now: Instant) throws(StorageError) {
@@ -128,7 +151,8 @@ final class SnapshotCourier {
             return
         }
         receiving[group] = Receiving(
-            from: peer, number: number, applied: applied, staged: staged, progressAt: now)
+            from: peer, number: number, applied: applied, staged: staged, beganAt: now,
+            progressAt: now)
         send(peer, SnapshotMessage.next(group, number: number, next: 0).encoded())
     }
 
@@ -159,6 +183,7 @@ final class SnapshotCourier {
             try current.staged.add(bytes)
         } catch {
             notice(error, group)
+            counted[peer, default: Figures()].received.failures += 1
             receiving[group] = nil
             current.staged.discard()
             send(peer, SnapshotMessage.refused(group, number: number).encoded())
@@ -170,7 +195,7 @@ final class SnapshotCourier {
     }
 
     private func onEnd(
-        _ group: GroupID, _ number: UInt64, chunks: UInt64, from peer: PeerID
+        _ group: GroupID, _ number: UInt64, chunks: UInt64, from peer: PeerID, at now: Instant
     ) throws(StorageError) {
         guard let current = receiving[group], current.from == peer, current.number == number,
             current.staged.chunks == chunks
@@ -181,6 +206,8 @@ final class SnapshotCourier {
             return current.staged.discard()
         }
         let applied = try current.staged.install(into: store)
+        counted[peer, default: Figures()].received.durations.note(
+            nanoseconds: now.since(current.beganAt).nanoseconds)
         logger.notice(
             "installed a snapshot",
             metadata: [
@@ -201,7 +228,7 @@ final class SnapshotCourier {
         case .chunk(let group, let number, let index, let bytes):
             onChunk(group, number, index: index, bytes, from: peer, at: now)
         case .end(let group, let number, let chunks):
-            try onEnd(group, number, chunks: chunks, from: peer)
+            try onEnd(group, number, chunks: chunks, from: peer, at: now)
         case .next(let group, let number, let next):
             try onNext(group, number, next: next, from: peer, at: now)
         case .refused(let group, let number):
@@ -212,9 +239,13 @@ final class SnapshotCourier {
     }
 
     func onDisconnected(_ peer: PeerID) {
-        sending.removeValue(forKey: peer)?.export.close()
+        if let current = sending.removeValue(forKey: peer) {
+            current.export.close()
+            counted[peer, default: Figures()].sent.failures += 1
+        }
         waiting[peer] = nil
         for (group, current) in receiving where current.from == peer {
+            counted[peer, default: Figures()].received.failures += 1
             current.staged.discard()
             receiving[group] = nil
         }

@@ -28,6 +28,13 @@ final class FakeNode: NodeAccess {
     private(set) var serializableReads = 0
     /// What the next request or read index fails with.
     var nextFailure: RequestError?
+    var delayCause = DelayCause.unknown
+    /// Of reads?
+    private(set) var delaysAsked: [Bool] = []
+    func causeOfDelay(since start: Instant, isRead: Bool) -> DelayCause {
+        delaysAsked.append(isRead)
+        return delayCause
+    }
     var conflictReports: [ConflictReport] = []
     private(set) var rowReads = 0
 

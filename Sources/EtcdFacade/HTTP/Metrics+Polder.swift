@@ -1,0 +1,60 @@
+import Primitives
+
+extension Facade {
+    /// What etcd has no names for.
+    func writePolder(_ status: NodeStatus, _ out: inout MetricsText) {
+        out.gauge(
+            "polder_frontier_revision",
+            "The highest revision that is resolved with everything before it, as this node can serve it.",
+            status.revision.rawValue)
+        out.gauge(
+            "polder_ready", "1 if this node can serve linearizable reads.", status.isReady ? 1 : 0)
+        out.gauge(
+            "polder_feature_level",
+            "The features that the region uses: those which the builds of all its nodes know.",
+            Int64(status.featureLevel))
+        out.counter(
+            "polder_void_revisions_total", "Revisions that were handed out and came to nothing.",
+            status.voidRevisionsTotal)
+        out.family(
+            "polder_partition_leader", "gauge",
+            "The node that leads the partition; 0 if none is known.")
+        for partition in status.partitions {
+            out.sample(
+                "polder_partition_leader", [("partition", "\(partition.id)")],
+                "\(partition.leader ?? .none)")
+        }
+        out.family(
+            "polder_partition_applied_slot", "gauge",
+            "The slot up to which this node has applied the partition's log.")
+        for partition in status.partitions {
+            out.sample(
+                "polder_partition_applied_slot", [("partition", "\(partition.id)")],
+                "\(partition.applied)")
+        }
+        out.family(
+            "polder_geo_lag_seconds", "gauge",
+            "How long ago the newest change of the origin that is missing here was made.")
+        for link in status.geoLinks {
+            guard let lag = link.lagSeconds else { continue }
+            out.sample("polder_geo_lag_seconds", [("origin", link.origin)], "\(lag)")
+        }
+        out.family(
+            "polder_geo_lag_revisions", "gauge", "Revisions of the origin that are missing here.")
+        for link in status.geoLinks {
+            guard let lag = link.lagRevisions else { continue }
+            out.sample("polder_geo_lag_revisions", [("origin", link.origin)], "\(lag)")
+        }
+        out.family("polder_geo_connected", "gauge", "1 if the link from the origin is up.")
+        for link in status.geoLinks {
+            out.sample(
+                "polder_geo_connected", [("origin", link.origin)], link.isConnected ? "1" : "0")
+        }
+        out.family(
+            "polder_conflicts_total", "counter",
+            "Conflicts between regions that were resolved here.")
+        for count in status.conflicts {
+            out.sample("polder_conflicts_total", [("policy", count.policy)], "\(count.total)")
+        }
+    }
+}
