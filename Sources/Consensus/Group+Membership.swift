@@ -204,6 +204,12 @@ extension Group {
             peer.isVoter = next.voters.contains(member)
             return peer
         }
+        // A leader that was alone had nobody to renew its lease with.
+        if role == .leading, leaseLimits != nil, !peers.isEmpty, leadership.renewAt == .never,
+            leadership.retireAt == .never
+        {
+            leadership.renewAt = now
+        }
         persist(.decided(id, decided), into: &effects)
         effects.append(.configured(next))
         guard role != .leading else { return }

@@ -187,6 +187,7 @@ extension Node {
 
     /// One change of the group towards the list. True: there is none to make.
     private mutating func follow(_ i: Int, into effects: inout NodeEffects) -> Bool {
+        if alone != nil { return followAlone(i, into: &effects) }
         let list = directory.members, current = groups[i].configuration
         // An older list than the one that the group has begun to follow is no list.
         guard list.version > 0, list.version >= current.version, !list.voters.isEmpty,
@@ -294,6 +295,7 @@ extension Node {
         _ i: Int, _ next: Configuration, into effects: inout NodeEffects
     ) {
         effects.events.append(.configured(groups[i].id, next))
+        noticeAlone(i, next)
         membershipAt = now
         refreshNodes(into: &effects)
         for peer in next.members where detector.suspects(peer) {

@@ -107,6 +107,8 @@ package struct Node: Sendable {
     var memberRequests: Deque<(id: RequestID, request: MembersRequest, deadline: Instant)> = []
     var memberChange: MembersChange?
     var memberWaits: [MembersChange] = []
+    /// Nil but in disaster recovery: see Node+Alone.
+    var alone: Alone?
 
     var senders: [RegionID: Sender] = [:]
     var receivers: [RegionID: Receiver] = [:]

@@ -257,4 +257,51 @@ import Testing
             if case .askVote(_, _, let number) = $0 { number == 1 } else { false }
         })
     }
+
+    @Test func `a leader that was alone renews its lease as soon as it is not`() {
+        var bench = Bench(voters: [1], lease: LeaseLimits())
+        bench.step(.campaign, at: ms(200))
+        bench.sync(at: ms(200))
+        bench.sync(at: ms(200))
+        #expect(bench.group.leaseHolds(at: ms(200)), "nobody else votes")
+        #expect(propose(configuration(0, [1], [2]), &bench, at: ms(201)))
+        bench.sync(at: ms(202))
+        #expect(bench.group.configuration == configuration(1, [1], [2]))
+        bench.step(.wake, at: ms(300))
+        #expect(bench.accepts.contains { $0.sentAt == ms(300) })
+    }
+
+    /// Whoever is left decides what it has accepted, and is the only voter whatever its log says of others.
+    @Test func `one that stands alone decides its log, and no configuration in it brings the others back`() {
+        let old = ballot(2, 2), other = configuration(1, [1, 2, 3], [4])
+        var bench = Bench(
+            restored: RestoredLog(
+                promised: old,
+                accepted: [
+                    .init(slot: Slot(1), ballot: old, entry: LogEntry(term: old, number: 0, kind: .begin, payload: "b")),
+                    .init(slot: Slot(2), ballot: old, entry: LogEntry(term: old, number: 1, kind: .normal, payload: "x")),
+                    .init(slot: Slot(3), ballot: old, entry: entry(old, other)),
+                    .init(slot: Slot(4), ballot: old, entry: LogEntry(term: old, number: 2, kind: .normal, payload: "y")),
+                ], decidedThrough: Slot(1)), lease: LeaseLimits())
+        bench.group.standAlone(at: ms(1))
+        var decided: [String] = []
+        var now: UInt64 = 1
+        for _ in 0..<40 {
+            bench.step(.wake, at: ms(now))
+            decided += bench.decided
+            bench.sync(at: ms(now))
+            decided += bench.decided
+            now += 20
+        }
+        #expect(bench.group.isLeading && bench.group.leaseHolds(at: ms(now)))
+        #expect(decided.prefix(4) == ["1:2.2/0", "2:2.2/1", "3:2.2/0", "4:2.2/2"], "\(decided)")
+        #expect(bench.group.configuration.voters == [node(1)] && bench.group.configuration.learners.isEmpty)
+        // Written down, so that the next start knows it.
+        var next = bench.group.configuration
+        next.version = 7
+        #expect(propose(next, &bench, at: ms(now)))
+        bench.sync(at: ms(now))
+        #expect(bench.group.configuration.version == 7 && bench.group.configuration.voters == [node(1)])
+        #expect(bench.group.configuration.number > 1 << 20)
+    }
 }

@@ -96,7 +96,7 @@ import Testing
         #expect(made.configuration.limits.concurrentStreamsMax == 9)
         #expect(made.configuration.limits.watchProgressInterval == .seconds(90))
         #expect(made.configuration.logLevel == .warning && made.configuration.logFormat == .text)
-        #expect(made.warnings.map { $0.metadata["flag"] } == ["--max-request-bytes"])
+        #expect(made.warnings.map { $0.metadata["flag"] } == ["--max-request-bytes", "--max-request-bytes"])
     }
 
     // MARK: Precedence

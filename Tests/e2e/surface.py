@@ -7,6 +7,7 @@ import json, os, signal, socket, ssl, stat, sys, urllib.error, urllib.request
 
 import discovery
 import observed
+import recovery
 from cluster import free_base_port, run
 
 
@@ -227,5 +228,6 @@ def run_all(check, e):
     alarms(check, e)
     discovery.check_all(check, e)
     observed.check_all(check, e)
+    recovery.check_all(check, e)
     large_answers(check, e)
     clients(check, e)

@@ -141,6 +141,8 @@ package struct HostConfiguration: Equatable, Sendable {
     /// `members` are only whom to ask: this node has been added to a region that exists, and learns
     /// there which it is (etcd's flags: --initial-cluster-state existing).
     package var isJoining = false
+    /// All other members are lost for good: this one goes on alone (etcd's --force-new-cluster).
+    package var isForcedAlone = false
     package var remoteRegions: [RemoteRegion] = []
     package var partitions = 8
     package var clientTLS: TLSFiles?

@@ -93,6 +93,7 @@ struct EtcdFlag: Sendable {
             ("enable-grpc-gateway", "true"), ("client-cert-auth", "false"),
             ("peer-client-cert-auth", "false"), ("version", "false"), ("auto-tls", "false"),
             ("peer-auto-tls", "false"), ("enable-pprof", "false"),
+            ("force-new-cluster", "false"),
         ])
         + flags(.honoured, .number, [
             ("max-txn-ops", "128"), ("max-request-bytes", "1572864"),
@@ -110,8 +111,7 @@ struct EtcdFlag: Sendable {
         ])
 
     private static let refused: [EtcdFlag] =
-        flags(.refused("not supported yet"), .boolean, [("force-new-cluster", "false")])
-        + flags(
+        flags(
             .refused(
                 "there is no discovery service: name the members with --initial-cluster, or by SRV "
                     + "records with --discovery-srv"),

@@ -54,9 +54,15 @@ private struct Builder {
         guard !arguments.text("name").isEmpty else {
             throw arguments.refuse("name", "a member needs a name")
         }
+        configuration.isForcedAlone = arguments.isOn("force-new-cluster")
         if let restored {
             members = restored
             noteIgnored(restored)
+            if configuration.isForcedAlone { members.members.removeAll { $0.id != restored.node } }
+        } else if configuration.isForcedAlone {
+            throw arguments.refuse(
+                "force-new-cluster",
+                "there is no member's data in \(EtcdPlan.dataDirectory(arguments)) to make a cluster of")
         } else if state == "existing" {
             members = try newMembers()
             guard members.members.count > 1 else {
@@ -371,6 +377,11 @@ private struct Builder {
 
     mutating func readLimits() throws(ConfigurationError) {
         configuration.limits.requestBytesMax = bounded("max-request-bytes", 1_024...(64 << 20))
+        if configuration.limits.requestBytesMax > 10 << 20 {
+            arguments.warn(
+                "exceeded recommended request limit",
+                ["flag": "--max-request-bytes", "recommended-request-limit-bytes": "\(10 << 20)"])
+        }
         configuration.limits.transactionOperationsMax = bounded("max-txn-ops", 1...10_000)
         configuration.limits.concurrentStreamsMax =
             UInt32(bounded("max-concurrent-streams", 1...Int(UInt32.max)))

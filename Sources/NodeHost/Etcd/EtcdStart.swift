@@ -28,8 +28,9 @@ package enum EtcdStart {
             let file = directory + "/" + EtcdMembers.fileName
             var restored: EtcdMembers?
             if Files.exists(file) { restored = try EtcdMembers(yaml: try read(file), file: file) }
+            let plan = try EtcdPlan(arguments, restored: restored)
             return serve(
-                try EtcdPlan(arguments, restored: restored), keep: restored == nil ? file : nil)
+                plan, keep: restored == nil || plan.configuration.isForcedAlone ? file : nil)
         } catch {
             return HostProcess.Outcome(code: 2, message: "\(error)")
         }

@@ -177,6 +177,11 @@ extension Host {
                     "voters": "\(configuration.voters)", "learners": "\(configuration.learners)",
                 ])
             leaveIfRemoved()
+            if self.configuration.isForcedAlone, !isAlone, !node.isBecomingAlone {
+                isAlone = true
+                logger.notice(
+                    "this region is one node's now: leave out --force-new-cluster from the next start on")
+            }
         case .gone(let group):
             logger.warning("removed", metadata: ["group": "\(group)"])
             leaveIfRemoved()

@@ -59,6 +59,14 @@ extension Host {
         publish()
     }
 
+    /// etcd's --force-new-cluster, before the first turn.
+    func standAlone() {
+        logger.warning(
+            "becoming a region of one: the other members must never start again with their data",
+            metadata: ["members": "\(members.members.map(\.name))"])
+        node.standAlone(at: Clocks.read(), into: &effects)
+    }
+
     /// etcd's member goes, too, when it hears that it was removed.
     func leaveIfRemoved() {
         guard node.isRemoved else { return }

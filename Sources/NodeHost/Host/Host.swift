@@ -107,6 +107,8 @@ final class Host: @unchecked Sendable {
     var nextHostCall: UInt64 = 1 << 62
     var isPublishing = false
     var hasPublished = false
+    /// What `isForcedAlone` asks for has been written.
+    var isAlone = false
     var dialled: [PeerID: PeerAddress] = [:]
     /// Where they say that clients find them: asked only if the configuration does not know.
     var advertised: [PeerID: [String]] = [:]
@@ -288,6 +290,7 @@ final class Host: @unchecked Sendable {
     // MARK: Life
 
     func start() -> EventLoopFuture<Void> {
+        if configuration.isForcedAlone { standAlone() }
         leaveIfRemoved()
         endIfOutdated(members.level)
         transport.setRegionLevel(members.level)
