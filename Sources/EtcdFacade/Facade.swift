@@ -78,7 +78,9 @@ package final class Facade {
     package func stop() { isStopped = true }
 
     private func scheduleTick() {
-        _ = loop.assumeIsolated().scheduleTask(in: .milliseconds(250)) { [weak self] in
+        // Often enough for progress notifications that are wanted often.
+        let period = min(250, max(25, limits.progressInterval.milliseconds / 4))
+        _ = loop.assumeIsolated().scheduleTask(in: .milliseconds(Int64(period))) { [weak self] in
             guard let self, !self.isStopped else { return }
             self.onTick()
             self.scheduleTick()
@@ -207,6 +209,7 @@ package final class Facade {
 extension Facade: RPCHandler {
     package func onCall(_ call: CallReference, method: RPCMethod, metadata: CallMetadata) {
         metrics.started(method)
+        metrics.clients.count(metadata.clientAPIVersion, isStream: method.shape != .unary)
         let now = node.now
         let timeout = min(metadata.timeout ?? limits.requestTimeout, limits.requestTimeout)
         var open = OpenCall(

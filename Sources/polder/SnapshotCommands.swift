@@ -89,9 +89,10 @@ struct SnapshotCommandLine: ParsableCommand {
                 For nodes that are started with `polder serve`:
                   polder snapshot import backup.db -c node.yaml
 
-                The cluster that the file comes from must no longer be written to. If clients
-                have seen revisions later than the file's, lift it above them:
-                  polder snapshot import backup.db --bump-revision 1000000000 --mark-compacted ...
+                Clients may have seen revisions later than the file's: by default the region's revision is
+                lifted above them (--bump-revision 1000000000 --mark-compacted), so that they list anew.
+                If nothing was written after the snapshot, --keep-revision goes on where the file ends,
+                with its history.
                 """)
 
         @Argument(help: "A file of `etcdctl snapshot save`, or a copy of etcd's member/snap/db.")
@@ -108,8 +109,10 @@ struct SnapshotCommandLine: ParsableCommand {
         var initialClusterToken: String?
         @Option(help: "This node's URL for its peers.")
         var initialAdvertisePeerUrls: String?
-        @Option(help: "Added to the revision.")
-        var bumpRevision: Int64 = 0
+        @Option(help: "Added to the revision. (default: 1000000000, and --mark-compacted)")
+        var bumpRevision: Int64?
+        @Flag(help: "The region goes on at the file's revision: nothing was written after it.")
+        var keepRevision = false
         @Flag(help: "History through the revision counts as compacted: watchers list anew.")
         var markCompacted = false
         @Flag(help: "Take a file whose digest is wrong or missing.")
@@ -127,8 +130,14 @@ struct SnapshotCommandLine: ParsableCommand {
                         + "member/snap/db, add --skip-hash-check")
             }
             var options = SnapshotImport.Options()
-            options.bumpRevision = bumpRevision
-            options.markCompacted = markCompacted
+            guard !keepRevision || (bumpRevision == nil && !markCompacted) else {
+                throw Outcome(
+                    code: 2, message: "--keep-revision goes with neither --bump-revision nor --mark-compacted")
+            }
+            if !keepRevision {
+                options.bumpRevision = bumpRevision ?? (markCompacted ? 0 : 1_000_000_000)
+                options.markCompacted = markCompacted || bumpRevision == nil
+            }
             options.leavesAuth = withoutAuth
             options.authSecret = try secret()
             do throws(HostFailure) {

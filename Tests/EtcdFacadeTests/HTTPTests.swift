@@ -208,6 +208,7 @@ import Testing
             "etcd_mvcc_txn_total 1", "etcd_debugging_mvcc_keys_total 2",
             #"etcd_debugging_lease_ttl_total_bucket{le="32"} 0"#,
             #"etcd_debugging_lease_ttl_total_bucket{le="64"} 1"#,
+            #"etcd_server_client_requests_total{client_api_version="unknown",type="unary"} 2"#,
             #"etcd_debugging_server_alarms{alarm_type="NOSPACE",server_id="a1"} 1"#,
             #"etcd_server_healthcheck{name="non_learner",type="/readyz"} 0"#,
             #"etcd_server_healthchecks_total{name="serializable_read",status="success",type="/readyz"} 1"#,

@@ -100,13 +100,19 @@ told(OWN, "`/metrics` has etcd's names, and with `--metrics extensive` its histo
      "`..._put_total` and its kin count what came through this node, not what it applied. Without a quota "
      "`etcd_server_quota_backend_bytes` is what the disk has room for. `etcd_debugging_mvcc_keys_total` is counted "
      "anew once a minute at most.")
+told(BETTER, "`polder snapshot import` lifts the revision and marks what is below as compacted, unless `--keep-revision` says "
+     "that nothing was written after the snapshot: no client sees revisions turn back.")
 told(BETTER, "Learners answer every client and every call, as any node does (etcd: `rpc not supported for learner`).")
+told(OWN, "Without `--quota-backend-bytes` the disk is the limit (etcd: 2 GiB); `NOSPACE` comes before it is full.")
 told(OWN, "What a transaction has written itself lies above every lower and upper bound on revisions of its own "
      "ranges (`min_mod_revision` and the like), also above those in the future: its revision is not known yet when the "
      "bound is looked at.")
 told(OWN, "A put that names both a lease and (with `ignore_value` or `ignore_lease`) a key that are not there hears of "
      "the key first, alone as in a transaction.")
-told(MISSING, "`--discovery` (the discovery service), `--force-new-cluster`, `--peer-client-cert-file`.")
+told(OWN, "`--force-new-cluster` decides what the member's log holds, also what was accepted and not committed (etcd drops "
+     "that), keeps the cluster's id, and refuses a data directory without data.")
+told(MISSING, "`--discovery` (the discovery service: etcd's public one spoke the v2 API and is gone; `--discovery-srv` "
+     "works) and `--discovery-endpoints`, `--peer-client-cert-file`.")
 
 
 def page():

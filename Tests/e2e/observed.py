@@ -21,7 +21,7 @@ OTHERS = """
     etcd_cluster_version etcd_server_version etcd_server_is_leader etcd_server_is_learner etcd_server_id
     etcd_server_slow_apply_total etcd_server_slow_read_indexes_total etcd_server_read_indexes_failed_total
     etcd_server_heartbeat_send_failures_total etcd_server_snapshot_apply_in_progress_total
-    etcd_server_health_failures etcd_server_health_success etcd_network_active_peers
+    etcd_server_client_requests_total etcd_server_health_failures etcd_server_health_success etcd_network_active_peers
     etcd_network_known_peers etcd_network_disconnected_peers_total etcd_mvcc_put_total
     etcd_mvcc_delete_total etcd_mvcc_range_total etcd_mvcc_txn_total
     etcd_debugging_mvcc_put_total etcd_debugging_mvcc_delete_total
@@ -46,7 +46,7 @@ ABSENT = re.compile(
     r"etcd_debugging_mvcc_index_compaction_pause_|etcd_debugging_mvcc_total_put_size_|"
     r"etcd_debugging_server_lease_expired_total$|etcd_debugging_snap_save_marshalling_|"
     r"etcd_mvcc_db_open_read_transactions$|etcd_server_apply_duration_seconds$|"
-    r"etcd_server_client_requests_total$|etcd_snap_")
+    r"etcd_snap_")
 
 
 def read(url):

@@ -1,5 +1,5 @@
 """etcd's snapshots both ways, and migration from a running etcd: against real etcd, of every version here."""
-import json, os, shutil, subprocess, tempfile, threading, time
+import json, os, re, shutil, subprocess, tempfile, threading, time
 
 from cluster import eventually, free_base_port, run
 
@@ -161,8 +161,8 @@ def imports(check, options, etcds):
             cluster = ",".join(f"{n}=http://127.0.0.1:{p.port(i) + 1}" for i, n in enumerate(names))
 
             def imported(name, number, *more):
-                return run([options.polder, "snapshot", "import", path, f"--data-dir={p.dir}/{name}",
-                            f"--name={name}", f"--initial-cluster={cluster}",
+                return run([options.polder, "snapshot", "import", path, "--keep-revision",
+                            f"--data-dir={p.dir}/{name}", f"--name={name}", f"--initial-cluster={cluster}",
                             f"--initial-advertise-peer-urls=http://127.0.0.1:{p.port(number) + 1}", *more])
 
             for i, name in enumerate(names):
@@ -216,7 +216,7 @@ dataDir: {p.dir}/{name}
 listen: {{client: "127.0.0.1:{p.port(i)}", peer: "127.0.0.1:{p.port(i) + 1}"}}
 nodes:
 {nodes}""")
-            done = run([options.polder, "snapshot", "import", path, "-c", f"{p.dir}/{name}.yaml"])
+            done = run([options.polder, "snapshot", "import", path, "--keep-revision", "-c", f"{p.dir}/{name}.yaml"])
             check(f"import -c for {name}", done.ok and f"revision {seen['revision']}" in done.out, done)
         for name in names:
             log = open(f"{p.dir}/{name}.log", "ab")
@@ -257,6 +257,9 @@ def users(check, options, etcds):
             f.write(os.urandom(32))
         done = run([*words, f"--auth-secret={p.dir}/secret"])
         check("import", done.ok and "2 users and" in done.out, done)
+        told = re.search(r"revision (\d+), compacted through (\d+)", done.out)
+        check("by default no revision is seen twice", told and int(told[1]) > 1_000_000_000
+              and told[1] == told[2], done)
         p.start("n1", 1, [options.polder, "etcd"], wait=False)
         here = ctl(etcdctl, p.url(1))
         check("passwords are right", eventually(lambda: here("get", "z", root).ok, 15), p.log("n1"))

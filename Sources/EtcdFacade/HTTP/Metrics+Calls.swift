@@ -4,6 +4,7 @@ import Primitives
 extension Facade {
     /// As go-grpc-prometheus names them.
     func writeCalls(_ out: inout MetricsText) {
+        metrics.clients.write(&out)
         let used = RPCMethod.allCases.filter { metrics.started(of: $0) > 0 }
         out.family(
             "grpc_server_started_total", "counter", "Total number of RPCs started on the server.")
@@ -103,6 +104,45 @@ extension GRPCStatus {
         case .unavailable: "Unavailable"
         case .dataLoss: "DataLoss"
         case .unauthenticated: "Unauthenticated"
+        }
+    }
+}
+
+/// Calls by what their clients say that they speak (`client-api-version`).
+struct ClientCounts {
+    private var names: [String] = []
+    private var unary: [UInt64] = []
+    private var streams: [UInt64] = []
+    /// Whoever calls has most likely called before.
+    private var last = 0
+    /// The header holds what the client likes.
+    private static let namesMax = 32
+
+    mutating func count(_ version: String?, isStream: Bool) {
+        let name = version ?? "unknown"
+        if last >= names.count || names[last] != name { last = index(name) }
+        if isStream { streams[last] += 1 } else { unary[last] += 1 }
+    }
+
+    private mutating func index(_ name: String) -> Int {
+        if let known = names.firstIndex(of: name) { return known }
+        let isFull = names.count >= Self.namesMax
+        if isFull, let other = names.firstIndex(of: "other") { return other }
+        names.append(isFull ? "other" : name)
+        unary.append(0)
+        streams.append(0)
+        return names.count - 1
+    }
+
+    func write(_ out: inout MetricsText) {
+        let family = "etcd_server_client_requests_total"
+        guard !names.isEmpty else { return }
+        out.family(
+            family, "counter", "The total number of client requests per client version.")
+        for (kind, counts) in [("stream", streams), ("unary", unary)] {
+            for (i, name) in names.enumerated() where counts[i] > 0 {
+                out.sample(family, [("client_api_version", name), ("type", kind)], "\(counts[i])")
+            }
         }
     }
 }

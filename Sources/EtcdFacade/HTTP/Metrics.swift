@@ -19,6 +19,7 @@ struct CallMetrics {
     var readIndexesFailed: UInt64 = 0
     var readIndexesSlow: UInt64 = 0
     var slowApplies: UInt64 = 0
+    var clients = ClientCounts()
     var leaseTTLs = SecondCounts()
     /// Of answers to Hash, HashKV and Snapshot.
     var hashes = DurationCounts()
