@@ -253,8 +253,10 @@ package struct Node: Sendable {
         detector = FailureDetector(
             node: configuration.node, peers: knownNodes, limits: configuration.limits.detector, at: now)
         compactRevision = directory.compactRevision
+        // Also what this node had shown already: who watches here from now on may have followed another.
         merge = TimelineMerge(
-            emitted: heard, lostThrough: highest, rowsMax: configuration.limits.mergeRowsMax)
+            emitted: .zero, lostThrough: max(highest, heard),
+            rowsMax: configuration.limits.mergeRowsMax)
     }
 
     private static func group(

@@ -9,12 +9,28 @@ private struct Lonely {
     var clock = ClockReading(instant: Instant(nanoseconds: 1_000_000_000), wallMicroseconds: 1_000_000)
     var effects = NodeEffects()
     var applied: [GroupID: Slot] = [:]
+    var records: [GroupID: [Bytes: Bytes]] = [:]
+    var promised: [GroupID: Ballot] = [:]
     var responses: [(token: UInt64, response: Response)] = []
+    /// What watchers were told: changes through, or lost through.
+    var told: [(revision: Revision, isLost: Bool)] = []
 
-    init() throws {
+    init(after earlier: Lonely? = nil, boot: UInt64 = 7) throws {
+        if let earlier {
+            (records, applied, clock) = (earlier.records, earlier.applied, earlier.clock)
+            promised = earlier.promised
+        }
         let configuration = NodeConfiguration(
-            region: RegionID(1), node: NodeID(1), nodes: [NodeID(1)], partitions: 2, boot: 7)
-        node = try Node(configuration: configuration, restored: RestoredNode(), at: clock)
+            region: RegionID(1), node: NodeID(1), nodes: [NodeID(1)], partitions: 2, boot: boot)
+        var restored = RestoredNode()
+        restored.records = records.mapValues { $0.map { ($0.key, $0.value) } }
+        for (group, ballot) in promised {
+            // Its log is cut through what the store holds.
+            restored.logs[group] = RestoredLog(
+                promised: ballot, truncatedThrough: applied[group] ?? .zero, accepted: [],
+                decidedThrough: applied[group] ?? .zero)
+        }
+        node = try Node(configuration: configuration, restored: restored, at: clock)
     }
 
     /// Turns at one moment, until nothing is left to do in it.
@@ -24,7 +40,23 @@ private struct Lonely {
             for input in inputs { node.step(input, at: clock, into: &effects) }
             node.finishTurn(at: clock, into: &effects)
             inputs = []
-            for case .applied(let group, let slot) in effects.store { applied[group] = slot }
+            for change in effects.store {
+                switch change {
+                case .applied(let group, let slot): applied[group] = slot
+                case .putRecord(let group, let key, let value): records[group, default: [:]][key] = value
+                case .removeRecord(let group, let key): records[group]?[key] = nil
+                case .putRow, .removeRow: break
+                }
+            }
+            for record in effects.persist {
+                switch record {
+                case .promise(let group, let ballot), .accept(let group, _, let ballot, _):
+                    promised[group] = max(promised[group] ?? .zero, ballot)
+                case .truncate, .decided: break
+                }
+            }
+            if let lost = effects.changesLost { told.append((lost, true)) }
+            if let through = effects.changesThrough { told.append((through, false)) }
             if !effects.persist.isEmpty { inputs.append(.durable(effects.ticket)) }
             for read in effects.reads {
                 let answer = ReadAnswer(applied: applied[read.group] ?? .zero, rows: [])
@@ -63,5 +95,39 @@ private struct Lonely {
             ])
             #expect(lonely.responses.map(\.token) == [UInt64(i)])
         }
+    }
+}
+
+@Suite struct RestartTests {
+    /// A client that has followed another node and comes to one that has just started may be behind what
+    /// that one has in its store: it must be sent there (bugs-found.md, "a watch resumed at a node that
+    /// has just started").
+    @Test func `watchers are told first that all before the start is in the store only`() throws {
+        var before = try Lonely()
+        before.run([.wake])
+        for i in 1...40 {
+            before.advance(.milliseconds(30))
+            before.run([
+                .request(
+                    .transaction(
+                        Transaction(success: [.put(Put(key: Bytes("k\(i % 5)"), value: "v"))])),
+                    token: UInt64(i), deadline: before.clock.instant.advanced(by: .seconds(5)))
+            ])
+        }
+        for _ in 0..<100 { before.advance(.milliseconds(30)) }
+        #expect(before.told.last?.revision == Revision(41))
+
+        var after = try Lonely(after: before, boot: 8)
+        after.run([.wake])
+        for _ in 0..<100 { after.advance(.milliseconds(30)) }
+        after.run([
+            .request(
+                .transaction(Transaction(success: [.put(Put(key: "k", value: "v"))])), token: 1,
+                deadline: after.clock.instant.advanced(by: .seconds(5)))
+        ])
+        for _ in 0..<10 { after.advance(.milliseconds(30)) }
+        #expect(after.told.first?.isLost == true)
+        #expect(after.told.first.map { $0.revision >= Revision(41) } == true)
+        #expect(after.told.last?.revision == Revision(42))
     }
 }
