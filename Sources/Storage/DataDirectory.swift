@@ -76,7 +76,9 @@ package final class DataDirectory {
     }
 
     /// Bytes that this user may still write on the file system.
-    package func freeBytes() throws(StorageError) -> UInt64 {
+    package func freeBytes() throws(StorageError) -> UInt64 { try Self.freeBytes(path) }
+
+    package static func freeBytes(_ path: String) throws(StorageError) -> UInt64 {
         var status = statvfs()
         guard statvfs(path, &status) == 0 else { throw Posix.failure("cannot look at", path) }
         return UInt64(status.f_bavail) * UInt64(status.f_frsize)

@@ -105,8 +105,23 @@ enum Posix {
         defer { close(fd) }
         try write(bytes, to: fd, at: 0, path: temporary)
         guard fsync(fd) == 0 else { throw failure("cannot sync", temporary) }
-        guard rename(temporary, path) == 0 else { throw failure("cannot rename", temporary) }
+        guard Glibc.rename(temporary, path) == 0 else { throw failure("cannot rename", temporary) }
         try syncDirectory(directory)
+    }
+
+    static func rename(_ from: String, _ to: String) throws(StorageError) {
+        guard Glibc.rename(from, to) == 0 else { throw failure("cannot rename", from) }
+    }
+
+    static func remove(_ path: String) throws(StorageError) {
+        guard unlink(path) == 0 || errno == ENOENT else { throw failure("cannot remove", path) }
+    }
+
+    /// With the files in it, if it exists. Not with directories.
+    static func removeDirectory(_ path: String) throws(StorageError) {
+        guard exists(path) else { return }
+        for name in try names(in: path) { try remove(path + "/" + name) }
+        guard rmdir(path) == 0 else { throw failure("cannot remove", path) }
     }
 
     static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }

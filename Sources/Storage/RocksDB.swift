@@ -102,11 +102,19 @@ final class RocksDatabase: @unchecked Sendable {
         let result = body(&text)
         if let text {
             defer { rocksdb_free(text) }
-            let reason = String(cString: text)
-            throw reason.contains("No space left") ? .noSpace("store: \(reason)") : .database(reason)
+            throw failure(String(cString: text))
         }
         guard let result else { throw .database("no result and no error") }
         return result
+    }
+
+    /// RocksDB tells through its C interface only in words. "Corruption" is a checksum that does not fit, a
+    /// file that is missing or cut; a sector that the disk cannot read is no better.
+    static func failure(_ reason: String) -> StorageError {
+        if reason.contains("No space left") { return .noSpace("store: \(reason)") }
+        let isUnreadable = reason.contains("While pread") && reason.contains("Input/output error")
+        if reason.contains("Corruption") || isUnreadable { return .corrupt(reason) }
+        return reason.contains("IO error") ? .io("store: \(reason)") : .database(reason)
     }
 
     func write(_ batch: WriteBatch) throws(StorageError) {

@@ -1,7 +1,8 @@
 package import Primitives
 
 /// Why the disk cannot be used. Every case ends the process (or its start) with its text; none is
-/// retried, except that `noSpace` before anything is lost only stops writes (see `WriteAheadLog`).
+/// retried. `noSpace` before anything is lost only stops writes (see `WriteAheadLog`), and after `corrupt`
+/// the store is fetched from another node (`StoreCopy`).
 package enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
     /// A system call failed.
     case io(String)
@@ -16,6 +17,9 @@ package enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
     case locked(String)
     /// RocksDB's own text.
     case database(String)
+    /// The store's files are not what was written, or lack what the log says they hold. The log is not
+    /// concerned.
+    case corrupt(String)
 
     package var description: String {
         switch self {
@@ -24,6 +28,7 @@ package enum StorageError: Error, Equatable, Sendable, CustomStringConvertible {
         case .damaged(let file, let offset, let reason):
             "damaged: \(file) at offset \(offset): \(reason)"
         case .database(let text): "store: \(text)"
+        case .corrupt(let text): "damaged store: \(text)"
         }
     }
 }

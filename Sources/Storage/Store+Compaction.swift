@@ -76,7 +76,7 @@ extension Store {
         at cursor: Cursor, _ pass: inout CompactionPass, _ keyspace: KeyspaceID, _ batch: WriteBatch
     ) throws(StorageError) {
         let revision = StoreFormat.revision(ofIndexKey: cursor.key), entry = cursor.value
-        guard entry.count >= 1 else { throw .database("an index entry has no valid form") }
+        guard entry.count >= 1 else { throw .corrupt("an index entry has no valid form") }
         let key = Bytes(UnsafeRawBufferPointer(rebasing: entry.dropFirst()))
         let before: Revision?
         if let known = pass.left[key] {

@@ -6,7 +6,8 @@ extension Store {
     package func history(
         of keyspace: KeyspaceID, after compacted: Revision, through: Revision
     ) -> HistoryExport {
-        HistoryExport(database.snapshot(), keyspace, after: compacted, through: through)
+        HistoryExport(
+            database.snapshot(), keyspace, after: compacted, through: through, onFailure: onFailure)
     }
 
     /// Rewrites what deletions and compactions have left, on a thread of its own, which takes as long as
@@ -29,6 +30,7 @@ package final class HistoryExport: @unchecked Sendable {
     package let compacted: Revision
     package let through: Revision
     private let keyspace: KeyspaceID
+    private let onFailure: @Sendable (StorageError) -> Void
     private var snapshot: RocksDatabase.Snapshot?
     private var cursor: Cursor?
     private var prefix: [UInt8] = []
@@ -40,8 +42,9 @@ package final class HistoryExport: @unchecked Sendable {
 
     init(
         _ snapshot: RocksDatabase.Snapshot, _ keyspace: KeyspaceID, after compacted: Revision,
-        through: Revision
+        through: Revision, onFailure: @escaping @Sendable (StorageError) -> Void
     ) {
+        self.onFailure = onFailure
         self.snapshot = snapshot
         self.keyspace = keyspace
         self.compacted = compacted
@@ -50,6 +53,15 @@ package final class HistoryExport: @unchecked Sendable {
 
     /// In the order of the keys, the newest version of each first. nil: that was all.
     package func next() throws(StorageError) -> Entry? {
+        do throws(StorageError) {
+            return try step()
+        } catch {
+            onFailure(error)
+            throw error
+        }
+    }
+
+    private func step() throws(StorageError) -> Entry? {
         guard let snapshot else { return nil }
         let cursor: Cursor
         if let open = self.cursor {

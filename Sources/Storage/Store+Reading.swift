@@ -65,7 +65,7 @@ extension Store {
                 StoreFormat.unescape(rowKey: version.key, into: &unescaped)
                 return unescaped.withUnsafeBytes { tell($0) }
             }
-            if isDamaged { throw .database("a row has no valid form") }
+            if isDamaged { throw .corrupt("a row has no valid form") }
         }
         try checkFloor(revision, keyspace)
     }
@@ -228,7 +228,7 @@ extension Store {
             Result { () throws(StorageError) in try Self.row(key, revision, raw) }
         }
         guard let found else {
-            throw .database("the index names a row at revision \(revision) that is not there")
+            throw .corrupt("the index names a row at revision \(revision) that is not there")
         }
         return try found.get()
     }
@@ -254,11 +254,12 @@ extension Store {
         _ completion: @escaping @Sendable (Result<UInt32, RequestError>) -> Void
     ) {
         if compacted < floor(of: keyspace) { return completion(.failure(.compacted)) }
-        let snapshot = database.snapshot()
+        let snapshot = database.snapshot(), onFailure = self.onFailure
         let run: @Sendable () -> Void = {
             let hash = Result { () throws(StorageError) in
                 try Self.hash(snapshot, at: revision, compacted: compacted, in: keyspace)
             }
+            if case .failure(let error) = hash { onFailure(error) }
             completion(hash.mapError { _ in .stopped })
         }
         if (try? Posix.startDetachedThread(run)) == nil { run() }

@@ -125,7 +125,7 @@ struct RowBuffer {
     }
 
     func rows() throws(StorageError) -> [Row] {
-        if isDamaged { throw .database("a row has no valid form") }
+        if isDamaged { throw .corrupt("a row has no valid form") }
         // Offsets in `Bytes` are 32 bits; a range of that size is refused long before.
         guard bytes.count <= UInt32.max else { throw .database("a range of \(bytes.count) bytes") }
         return places.map { place in

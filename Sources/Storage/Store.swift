@@ -20,7 +20,8 @@ package final class Store {
         package init() {}
     }
 
-    package var onFailure: (StorageError) -> Void = { _ in }
+    /// Called on whatever thread has met it.
+    package var onFailure: @Sendable (StorageError) -> Void = { _ in }
 
     let database: RocksDatabase
     var cache: CurrentCache
@@ -222,6 +223,17 @@ package final class Store {
         }
     }
 
+    /// Compactions and flushes of RocksDB's that have failed since the start. If one has met what cannot be
+    /// mended, every write from then on throws it: see `checkWrites`.
+    package var backgroundErrors: UInt64 { database.property("rocksdb.background-errors") }
+
+    /// Writes what is there already.
+    package func checkWrites() throws(StorageError) {
+        let same = WriteBatch()
+        same.put(StoreFormat.versionKey, [StoreFormat.version])
+        try write(same)
+    }
+
     // MARK: Newest versions
 
     package struct Newest: Sendable {
@@ -277,7 +289,7 @@ package final class Store {
         _ key: Bytes, _ revision: Revision, _ value: UnsafeRawBufferPointer
     ) throws(StorageError) -> Row {
         guard let fields = StoreFormat.rowFields(value) else {
-            throw .database("a row at revision \(revision) has no valid form")
+            throw .corrupt("a row at revision \(revision) has no valid form")
         }
         return Row(
             key: key, value: Bytes(UnsafeRawBufferPointer(rebasing: value[fields.valueStart...])),

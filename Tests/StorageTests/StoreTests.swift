@@ -428,16 +428,16 @@ extension Origin {
             for i in 0..<min(bytes.count, 4000) { bytes[i] ^= 0x55 }
             try Scratch.write(bytes, path + "/" + name)
         }
-        var told: StorageError?
+        let told = Told()
         do {
             let damaged = try Store.open(path, options: Self.options())
-            damaged.onFailure = { told = $0 }
+            damaged.onFailure = { told.error = $0 }
             #expect(throws: RequestError.stopped) {
                 try damaged.range(RangeQuery(range: .everything), at: Revision(900), in: ks)
             }
             damaged.close()
-        } catch { told = error }
-        #expect("\(try #require(told))".contains("Corruption"))
+        } catch { told.error = error }
+        #expect("\(try #require(told.error))".contains("Corruption"))
     }
 }
 

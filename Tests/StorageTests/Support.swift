@@ -73,3 +73,6 @@ struct Dice: RandomNumberGenerator {
         return state
     }
 }
+
+/// What a store has told of its failure.
+final class Told: @unchecked Sendable { var error: StorageError? }

@@ -5,6 +5,15 @@ package import Storage
 package struct HostFailure: Error, Equatable, CustomStringConvertible {
     package let code: Int32
     package let message: String
+    /// What the process may do itself, before anybody else has to (`HostProcess.recover`).
+    package var cure = Cure.none
+    package enum Cure: Equatable, Sendable {
+        case none
+        /// Wait until there is space.
+        case space
+        /// Fetch another node's store; why.
+        case store(String)
+    }
     package var description: String { message }
 
     package init(code: Int32, _ message: String) {
@@ -16,7 +25,13 @@ package struct HostFailure: Error, Equatable, CustomStringConvertible {
         switch error {
         case .locked, .foreign, .newer: self.init(code: 3, "\(error)")
         case .damaged, .database: self.init(code: 5, "\(error)")
-        case .io, .noSpace: self.init(code: 6, "\(error)")
+        case .corrupt(let reason):
+            self.init(code: 5, "\(error)")
+            cure = .store(reason)
+        case .io: self.init(code: 6, "\(error)")
+        case .noSpace:
+            self.init(code: 6, "\(error)")
+            cure = .space
         }
     }
 }
