@@ -302,6 +302,8 @@ package struct NodeStatus: Sendable {
     package var problems: [String] = []
     /// Of all members of the region, as far as this node has heard.
     package var alarms: [Alarm] = []
+    /// Those of `alarms` that concern only the member that they name.
+    package var alarmsOfOthers: [Alarm] = []
     /// etcd's --quota-backend-bytes; 0: the disk is the limit.
     package var quotaBytes: Int64 = 0
     package var geoLinks: [GeoLink] = []
@@ -313,6 +315,8 @@ package struct NodeStatus: Sendable {
     package var logSyncs = DurationCounts()
     /// Batches of changes that were put into the store.
     package var storeCommits = DurationCounts()
+    /// Failures of the store's work in the background.
+    package var storeErrorsTotal: UInt64 = 0
     package var peers: [PeerTraffic] = []
     /// Into the log since the start.
     package var logBytesTotal: UInt64 = 0

@@ -88,6 +88,34 @@ import Testing
         #expect(!two.hasNoSpace)
     }
 
+    @Test func `a full disk holds up its own node, and the others once they are too few`() throws {
+        var books = (1...3).map { AlarmBook(me: $0) }
+        for i in books.indices { books[i].voters = 3 }
+        books[0].setOwn([.noSpace], isDiskFull: true)
+        #expect(books[0].hasNoSpace && books[0].othersHaveSpace && books[0].harmless.isEmpty)
+        _ = try tell(books[0], as: 1, to: &books[1])
+        #expect(!books[1].hasNoSpace && !books[1].othersHaveSpace)
+        #expect(books[1].all == [Alarm(memberID: 1, kind: .noSpace)] && books[1].harmless == books[1].all)
+        // It has left, and its disk is still full.
+        books[1].forget(1)
+        #expect(books[1].all.count == 1)
+        // A second one: what is left is no majority.
+        books[1].setOwn([.noSpace], isDiskFull: true)
+        #expect(books[1].hasNoSpace && !books[1].othersHaveSpace)
+        _ = try tell(books[0], as: 1, to: &books[2])
+        _ = try tell(books[1], as: 2, to: &books[2])
+        #expect(books[2].hasNoSpace && books[2].harmless.isEmpty)
+        books[0].setOwn([])
+        _ = try tell(books[0], as: 1, to: &books[2])
+        #expect(!books[2].hasNoSpace && books[2].all.count == 1)
+        books[2].keep(only: [1, 3])
+        #expect(books[2].all.isEmpty)
+        // A quota is everybody's, as with etcd.
+        books[0].setOwn([.noSpace])
+        _ = try tell(books[0], as: 1, to: &books[2])
+        #expect(books[2].hasNoSpace && books[2].harmless.isEmpty)
+    }
+
     @Test func `by hand the later word wins, in whatever order it is heard`() throws {
         var one = AlarmBook(me: 1), two = AlarmBook(me: 2)
         let first = one.set(full, isRaised: true, stamp: 10)

@@ -1,5 +1,7 @@
 import Primitives
+import Storage
 import Testing
+import Transport
 
 @testable import NodeHost
 
@@ -18,6 +20,45 @@ import Testing
             #expect(try HostFrame.kind(&reader) == .snapshot)
             #expect(try SnapshotMessage(&reader) == message)
         }
+    }
+
+    @Test func `messages about copies of stores survive the wire, cut ones are errors`() throws {
+        let messages: [StoreCopyMessage] = [
+            .wanted(number: 7, needs: [group: Slot(99), GroupID(keyspace: .standard, partition: .directory): .zero]),
+            .chunk(number: 7, index: 0, Bytes(Array(repeating: 5, count: 300))),
+            .end(number: 7, chunks: 1), .next(number: 7, next: 8),
+            .refused(number: .max, reason: "busy"),
+        ]
+        for message in messages {
+            let whole = message.encoded()
+            var reader = ByteReader(whole)
+            #expect(try HostFrame.kind(&reader) == .storeCopy)
+            #expect(try StoreCopyMessage(&reader) == message)
+            for length in 0..<whole.count {
+                #expect(throws: DecodingError.self) {
+                    var reader = ByteReader(whole[0..<length])
+                    _ = try HostFrame.kind(&reader)
+                    _ = try StoreCopyMessage(&reader)
+                }
+            }
+        }
+    }
+
+    @Test func `a damaged store is fetched from whom the node knew last, or else from the configuration's`() {
+        var configuration = HostConfiguration()
+        let here = PeerID(region: RegionID(1), node: NodeID(3)), there = PeerID(region: RegionID(2), node: NodeID(1))
+        let address = PeerAddress(host: "n3", port: 2380)
+        let lines = StoreRepair.lines(of: [here: address, there: address], configuration)
+        #expect(lines == ["1 3 n3 2380"])
+        #expect(StoreRepair.peers(of: .init(reason: "x", peers: lines), configuration) == [here: address])
+        #expect(StoreRepair.peers(of: .init(reason: "x"), configuration).isEmpty)
+        configuration.members = [1, 2].map {
+            .init(
+                id: NodeID($0), name: "n\($0)", peer: NetworkAddress(host: "n\($0)", port: 2380),
+                clientURLs: [])
+        }
+        let others = StoreRepair.peers(of: .init(reason: "x", peers: ["1 3 n3"]), configuration)
+        #expect(Array(others.keys) == [PeerID(region: RegionID(1), node: NodeID(2))])
     }
 
     @Test func `a cut or lengthened snapshot message is an error, never a trap`() throws {

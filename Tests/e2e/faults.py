@@ -581,6 +581,83 @@ def wipe(c):
     load.close()
 
 
+# MARK: The store
+
+def damage_tables(store):
+    """Wrong bytes in all of its table files, as a bad disk leaves them. How many files."""
+    names = [n for n in os.listdir(store) if n.endswith(".sst")]
+    for name in names:
+        with open(f"{store}/{name}", "r+b") as f:
+            # Not the last ones: a table without its footer would not even be opened.
+            for at in range(64, max(65, os.path.getsize(f.name) - 4096), 512):
+                f.seek(at)
+                old = f.read(1)
+                f.seek(at)
+                f.write(bytes([old[0] ^ 0xFF]))
+    return len(names)
+
+
+def log_lines(c, name, words):
+    with open(f"{c.dir}/{name}/log") as f:
+        return [line.strip() for line in f if words in line]
+
+
+def fill_tables(c, region="r1", megabytes=40):
+    """Until every node's store has files."""
+    client, luck = c.client(c.names(region)[0]), random.Random(3)
+    for number in range(megabytes * 2):
+        client.put(f"/bulk/{number:04}", luck.randbytes(1 << 19), 10)
+    client.close()
+    def tables():
+        return all(any(n.endswith(".sst") for n in os.listdir(c.nodes[name]["dataDir"] + "/store"))
+                   for name in c.names(region))
+    check("damaged store: every node has tables", eventually(tables, 10))
+
+
+def damaged_store(c):
+    """Tables of one node's store are damaged, which a scan, a compaction, a read or a start finds: it gets another's."""
+    fill_tables(c)
+    load = Load(c, "s")
+    time.sleep(1)
+    replaced = "the damaged store has been replaced"
+    ways = ("scan", "compaction", "start", "read")
+    for way, name in zip(ways, ("r1-n2", c.sequencer("r1"), "r1-n1", "r1-n3")):
+        data, pid = c.nodes[name]["dataDir"], c.nodes[name]["pid"]
+        before = len(log_lines(c, name, replaced))
+        client = c.client(name)
+        began = time.time()
+        count = damage_tables(data + "/store")
+        try:
+            if way == "scan":
+                client.hash_kv(0)
+            elif way == "compaction":
+                c.etcdctl("defrag", at=name)
+            elif way == "read":
+                client.range("/bulk/", "/bulk0", timeout=10)
+            else:
+                c.kill(name)
+                c.wait_dead(name)
+                c.start_node(name)
+                pid = c.nodes[name]["pid"]
+                client.hash_kv(0)
+        except CallFailed as failure:
+            figure(f"{way}: {failure.code}: {failure.details}")
+        client.close()
+        found = eventually(lambda: len(log_lines(c, name, replaced)) > before, 15)
+        check(f"damaged store: {name} has replaced it after a {way} ({count} tables damaged)", found,
+              c.logs())
+        check(f"damaged store: {name} serves again", eventually(lambda: serving(c, name), 10))
+        figure(f"{way}: {name} serves again after {time.time() - began:.1f} s")
+        check(f"damaged store: {name} is still the same process",
+              c.nodes[name]["pid"] == pid and not c.is_dead(name))
+        check(f"damaged store: nothing of it is left", not set(os.listdir(data)) & {
+            "store-damaged", "store-incoming", "store-old"}, os.listdir(data))
+        time.sleep(1)
+    load.stop()
+    compare_books("damaged store", c, load, "r1")
+    load.close()
+
+
 # MARK: The data directory
 
 def serve(c, name, *flags):
@@ -725,11 +802,95 @@ def full_disk(args, root):
         run(["umount", mount])
 
 
+def full_disk_of_one(args, root):
+    """One node of three on a small tmpfs that something else fills, under load."""
+    at = root + "/three"
+    c = None
+    mounts = []
+    try:
+        c = FaultCluster(args.polder, args.base_port + 400, at, 1, 3, tls=False)
+        # The sequencer's and leaders' node gets the small disk.
+        name = c.sequencer("r1")
+        data, mount = c.nodes[name]["dataDir"], root + "/small-one"
+        check("full disk of one: stopped for its new disk", c.dev_node("kill", name).ok)
+        os.makedirs(mount)
+        if not run(["mount", "-t", "tmpfs", "-o", "size=700m", "tmpfs", mount]).ok:
+            skipped.append("full disk of one (no right to mount a tmpfs)")
+            return
+        mounts.append(mount)
+        shutil.copytree(data, mount + "/data")
+        shutil.rmtree(data)
+        os.symlink(mount + "/data", data)
+        check("full disk of one: started on it", c.start_node(name).ok)
+        client = c.client(name)
+
+        def leads():
+            leader = c.sequencer("r1")
+            if leader == name:
+                return True
+            ids = {n["name"]: n["id"] for n in c.status(name)["regions"][0]["nodes"]}
+            c.etcdctl("move-leader", ids[name], at=leader)
+        check("full disk of one: it leads", eventually(leads, 10))
+        load = Load(c, "y")
+        time.sleep(2)
+        began = time.time()
+        with open(mount + "/ballast", "wb") as f:
+            os.posix_fallocate(f.fileno(), 0, shutil.disk_usage(mount).free - (40 << 20))
+        refusal = None
+        def refused():
+            nonlocal refusal
+            try:
+                client.put(PREFIX + "probe", "x", 2)
+            except CallFailed as failure:
+                refusal = failure
+                return True
+        check(f"full disk of one: it refuses writes", eventually(refused, 5, 0.02), refusal)
+        check(f"full disk of one: with a clear error ({refusal and refusal.details})",
+              refusal and any(w in refusal.details for w in ("space", "disk", "Socket", "reset", "GOAWAY", "connect")))
+        other = next(n for n in c.names("r1") if n != name)
+        def led_elsewhere():
+            leads = c.status(other)["sequencer"]
+            return leads and leads["node"] != name
+        check("full disk of one: others lead", eventually(led_elsewhere, 10))
+        figure(f"led elsewhere after {time.time() - began:.1f} s")
+        def waits():
+            code, text = c.http("/readyz", name)
+            return code == 503 and "disk is full" in text and c.http("/livez", name)[0] == 200
+        check("full disk of one: it waits, and says why", eventually(waits, 10))
+        listed = c.etcdctl("alarm", "list", at=other)
+        check("full disk of one: the others list its alarm", "NOSPACE" in listed.out, listed)
+        check("full disk of one: the others are healthy", c.http("/health", other)[0] == 200)
+        time.sleep(3)
+        os.remove(mount + "/ballast")
+        freed = time.time()
+        check("full disk of one: it serves again when there is space", eventually(lambda: serving(c, name), 15))
+        figure(f"again after {time.time() - freed:.1f} s")
+        listed = eventually(lambda: "NOSPACE" not in c.etcdctl("alarm", "list", at=other).out, 10)
+        check("full disk of one: the alarm is gone", listed)
+        check("full disk of one: it is still the same process", not c.is_dead(name))
+        load.stop()
+        compare_books("full disk of one", c, load, "r1")
+        errors = collections.Counter()
+        for w in load.of("r1"):
+            errors.update({t: n for t, n in w.errors.items() if "space exceeded" in t})
+        figure(f"writers were refused {sum(errors.values())} times for want of space")
+        load.close()
+        client.close()
+    finally:
+        if c:
+            c.stop()
+            if failed:
+                print(c.logs())
+        for mount in mounts:
+            run(["umount", mount])
+
+
 # Name, function, seconds that it is expected to take.
 SCENARIOS = [
     ("links_from_nothing", links_from_nothing, 15), ("kill_each", kill_each, 35),
     ("links_after_crashes", links_after_crashes, 25), ("kill_all_and_start", kill_all_and_start, 20),
     ("cut_regions", cut_regions, 30), ("freeze", freeze, 15), ("directory", directory, 15),
+    ("damaged_store", damaged_store, 35),
     ("kill_all_and_dev", kill_all_and_dev, 15), ("wipe", wipe, 8),
 ]
 
@@ -771,15 +932,18 @@ def main():
             dead = [n for n in cluster.nodes if not serving(cluster, n)]
             check("all nodes serve in the end", not dead, dead)
             cluster.stop()
-        if args.only in "full_disk":
+        for scenario in (full_disk, full_disk_of_one):
+            name = scenario.__name__
+            if args.only not in name:
+                continue
             if time.time() - began + 20 > args.seconds:
-                skipped.append("full_disk")
-            else:
-                print("----  full_disk: one node on a small tmpfs", flush=True)
-                try:
-                    full_disk(args, root)
-                except Exception:
-                    check("full_disk runs to its end", False, traceback.format_exc())
+                skipped.append(name)
+                continue
+            print(f"----  {name}: {scenario.__doc__.strip()}", flush=True)
+            try:
+                scenario(args, root)
+            except Exception:
+                check(f"{name} runs to its end", False, traceback.format_exc())
     finally:
         if cluster:
             cluster.stop()

@@ -46,3 +46,6 @@ unsigned long polder_sampling_end(unsigned long *lost);
 
 /// What the allocator tells of itself, as text; to be freed. Null if it tells nothing.
 char *polder_allocator_report(void);
+
+/// Every descriptor but the standard ones closes when this process becomes another program.
+void polder_close_others_on_exec(void);

@@ -24,7 +24,11 @@ extension Facade {
     func onHealth(_ target: HTTPTarget, _ respond: @escaping (HTTPResponse) -> Void) {
         let isSerializable = target.value("serializable") == "true"
         let excluded = target.values("exclude")
-        if let alarm = node.status.alarms.first(where: { !excluded.contains($0.kind.etcdName) }) {
+        let status = node.status
+        let alarm = status.alarms.first {
+            !excluded.contains($0.kind.etcdName) && !status.alarmsOfOthers.contains($0)
+        }
+        if let alarm {
             metrics.healthFailures += 1
             return respond(Self.health(false, "ALARM \(alarm.kind.etcdName)"))
         }
@@ -99,7 +103,8 @@ extension Facade {
     /// Of the checks that this node answers by itself. Nil: none.
     private func problem(of check: Check) -> String? {
         switch check {
-        // A store that finds itself corrupt stops the process: this one was raised by a client.
+        // A store that is found damaged is not served any more (NodeHost's `StoreRepair`): this alarm was
+        // raised by a client.
         case .dataCorruption:
             node.status.alarms.contains { $0.kind == .corrupt }
                 ? "alarm activated: \(Alarm.Kind.corrupt.etcdName)" : nil

@@ -16,6 +16,10 @@ extension Facade {
         out.counter(
             "polder_void_revisions_total", "Revisions that were handed out and came to nothing.",
             status.voidRevisionsTotal)
+        out.counter(
+            "polder_store_background_errors_total",
+            "Flushes and compactions of the store that failed, since the process began.",
+            status.storeErrorsTotal)
         out.family(
             "polder_partition_leader", "gauge",
             "The node that leads the partition; 0 if none is known.")

@@ -133,6 +133,8 @@ extension Host: NodeAccess {
         status.isReady = node.isReady && status.sequencer != nil
         status.problems = problems(status)
         status.alarms = alarms.all
+        status.alarmsOfOthers = alarms.harmless
+        status.storeErrorsTotal = figures.storeErrors
         status.quotaBytes = configuration.quotaBytes
         status.geoLinks = links(now)
         status.conflicts = [.init(policy: "last-writer-wins", total: node.conflictsTotal)]

@@ -62,6 +62,31 @@ extension Host {
         logger.warning("alarms", metadata: ["raised": "\(names)"])
     }
 
+    // MARK: A full disk
+
+    private static let fullPatience = TimeSpan.seconds(1)
+
+    /// A node without space leaves a region that can do without it, before the disk is really full and it
+    /// must: it leads nothing any more, and the process waits for space (`SpaceWait`). Otherwise it stays
+    /// and the region refuses writes. All disks may be one: everybody gets the time to say so.
+    func leaveIfFull() {
+        guard !(logHasSpace && storeHasSpace), !isStopping else {
+            fullSince = nil
+            return
+        }
+        let now = Clocks.instant(), since = fullSince ?? now
+        fullSince = since
+        guard now.since(since) >= Self.fullPatience, alarms.othersHaveSpace else { return }
+        let voters = memberStatus.filter { !$0.isLearner }
+        let others = voters.filter { $0.node.seat != identity.node.seat && $0.isHealthy }
+        guard others.count > voters.count / 2 else { return }
+        isStopping = true
+        logger.error("the disk is full: the others go on without this node")
+        handOver().whenComplete { _ in
+            self.end.fail(HostFailure(StorageError.noSpace(self.configuration.dataDirectory)))
+        }
+    }
+
     // MARK: Quota
 
     /// Whether this may be written now. As in etcd, an alarm of any member holds for all.

@@ -22,15 +22,15 @@ extension Host {
         ) { _ in self.lookForSpace() }
     }
 
-    /// Room for what the store holds in memory, for the same again under way, and for a log segment;
-    /// a quarter more before writes are taken again.
+    /// A quarter more than needed before writes are taken again.
     private func lookForSpace() {
         guard !isStopped, !end.hasFailed else { return }
         // Nothing known: the writes themselves will tell.
         guard let free = try? directory.freeBytes() else { return }
-        let needed = UInt64(configuration.limits.logBytesBeforeFlush) * 2 + (64 << 20)
+        let needed = configuration.spaceNeeded
         storeHasSpace = free >= (storeHasSpace ? needed : needed + needed / 4)
         noticeSpace()
+        leaveIfFull()
     }
 
     private func onTick() {
@@ -43,8 +43,23 @@ extension Host {
         if isMuch || isOld { flush(written: written, at: now) }
         lookAtSize()
         lookAtReclaim(now)
+        lookAtStore()
         lookAtCertificates()
         publish()
+    }
+
+    /// A compaction that has failed for good (it met damage) stops the store: found here even if nobody
+    /// writes any more.
+    private func lookAtStore() {
+        let errors = store.backgroundErrors
+        guard errors > figures.storeErrors else { return }
+        figures.storeErrors = errors
+        logger.error("the store's work in the background has failed", metadata: ["errors": "\(errors)"])
+        do throws(StorageError) {
+            try store.checkWrites()
+        } catch {
+            end.fail(HostFailure(error))
+        }
     }
 
     /// Whoever renews certificates writes the files, one after the other, and tells nobody: they are read

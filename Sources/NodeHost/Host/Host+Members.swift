@@ -53,6 +53,8 @@ extension Host {
         endIfOutdated(list.level)
         transport.setRegionLevel(list.level)
         alarms.rename(memberID(of: identity.node))
+        alarms.voters = memberStatus.count { !$0.isLearner }
+        alarms.keep(only: Set(list.members.map(\.id)))
         updatePeers()
         // Who has left may still have to hear it.
         loop.scheduleTask(in: .seconds(10)) { self.updatePeers(dropping: true) }

@@ -43,6 +43,7 @@ extension Host {
         logger.info("disconnected", metadata: ["peer": "\(peer)", "lost": "\(lost)"])
         figures.disconnectedAt[peer] = Clocks.instant()
         courier.onDisconnected(peer)
+        copier.onDisconnected(peer)
         if peer.region == configuration.regionID {
             alarms.forget(memberID(of: peer.node))
         }
@@ -97,6 +98,15 @@ extension Host {
             let message = try SnapshotMessage(&reader)
             do throws(StorageError) {
                 try courier.onMessage(message, from: peer, at: Clocks.instant())
+            } catch {
+                end.fail(HostFailure(error))
+            }
+            transport.flush()
+        case .storeCopy:
+            guard isOurRegion else { throw DecodingError("a store from another region") }
+            let message = try StoreCopyMessage(&reader)
+            do throws(StorageError) {
+                try copier.onMessage(message, from: peer, at: Clocks.instant())
             } catch {
                 end.fail(HostFailure(error))
             }

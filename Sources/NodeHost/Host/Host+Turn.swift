@@ -58,7 +58,8 @@ extension Host {
         let hasSpace = logHasSpace && storeHasSpace && !isOverQuota
         guard hasSpace != acceptsWrites else { return }
         acceptsWrites = hasSpace
-        alarms.setOwn(hasSpace ? [] : [.noSpace])
+        alarms.setOwn(
+            hasSpace ? [] : [.noSpace], isDiskFull: !hasSpace && !(logHasSpace && storeHasSpace))
         tellAlarms()
         if hasSpace {
             logger.notice("there is space again: writes are taken")

@@ -31,6 +31,7 @@ final class Host: @unchecked Sendable {
     let metricsServer: RPCServer
     let peers: PeerDelegate
     let courier: SnapshotCourier
+    let copier: StoreCopier
     /// Set at the end of `init`; nil only within it.
     private(set) var facade: Facade?
     private let relay: LoopRelay
@@ -92,6 +93,7 @@ final class Host: @unchecked Sendable {
     var certificatesSeen: [FileStamp] = []
     var autoCompactor: AutoCompactor?
     var compactorTick: RepeatedTask?
+    var fullSince: Instant?
     var logHasSpace = true
     var storeHasSpace = true
     var hasLeader = false
@@ -148,6 +150,12 @@ final class Host: @unchecked Sendable {
                     "installed a snapshot whose installation had been cut short",
                     metadata: ["group": "\(group)"])
             }
+            // A store that lacks what the log was cut for is not the one that belongs here.
+            if let group = StoreDamage.missing(
+                opened.groups.mapValues(\.truncatedThrough), in: store.appliedSlots())
+            {
+                throw .corrupt("the log of group \(group) was cut for more than the store holds")
+            }
             restored = try Host.restore(store, logs: opened.groups, partitions: configuration.partitions)
             self.relay = relay
         } catch {
@@ -192,6 +200,8 @@ final class Host: @unchecked Sendable {
             send: { _ = transport.send($1, to: $0) },
             install: { peers.host?.onSnapshotInstalled($0) })
 
+        copier = StoreCopier(store: store, logger: logger) { _ = transport.send($1, to: $0) }
+
         peers.host = self
         relay.host = self
         var facadeLimits = FacadeLimits()
@@ -219,7 +229,7 @@ final class Host: @unchecked Sendable {
 
     // MARK: Parts
 
-    private static func tls(
+    static func tls(
         _ files: HostConfiguration.TLSFiles?, alpn: [String]
     ) throws(HostFailure) -> TLSContext? {
         guard let files else { return nil }
@@ -239,7 +249,7 @@ final class Host: @unchecked Sendable {
         }
     }
 
-    private static func options(_ limits: HostConfiguration.Limits) -> Store.Options {
+    static func options(_ limits: HostConfiguration.Limits) -> Store.Options {
         var options = Store.Options()
         options.blockCacheBytes = limits.blockCacheBytes
         return options
@@ -270,6 +280,17 @@ final class Host: @unchecked Sendable {
             delegate: delegate)
     }
 
+    /// For a node whose store is damaged.
+    static func repairTransport(
+        _ configuration: HostConfiguration, loop: any EventLoop, delegate: RepairDelegate
+    ) throws(HostFailure) -> PeerTransport {
+        PeerTransport(
+            configuration: Host.transport(
+                configuration, boot: UInt64.random(in: 1...UInt64.max),
+                tls: try Host.tls(configuration.peerTLS, alpn: [])),
+            loop: loop, delegate: delegate)
+    }
+
     private static func transport(
         _ configuration: HostConfiguration, boot: UInt64, tls: TLSContext?
     ) -> TransportConfiguration {
@@ -295,13 +316,16 @@ final class Host: @unchecked Sendable {
         endIfOutdated(members.level)
         transport.setRegionLevel(members.level)
         alarms.rename(memberID(of: identity.node))
+        alarms.voters = memberStatus.count { !$0.isLearner }
         updatePeers()
         return transport.start().flatMapErrorThrowing { error in
             throw HostFailure(
                 code: 3,
                 "cannot listen on \(self.configuration.peerAddress) for peers: \(Host.text(error))")
         }.flatMap { _ in
-            self.listen(self.configuration.allListeners[...])
+            Host.listen(self.configuration.allListeners[...], tls: self.clientTLS, on: self.loop) {
+                $0.servesOnlyMetrics ? self.metricsServer : self.server
+            }
         }.map {
             self.facade?.start()
             self.enqueue(.wake)
@@ -310,8 +334,10 @@ final class Host: @unchecked Sendable {
         }
     }
 
-    private func listen(
-        _ listeners: ArraySlice<HostConfiguration.Listener>
+    /// On the loop. `door` says who serves a listener.
+    static func listen(
+        _ listeners: ArraySlice<HostConfiguration.Listener>, tls: TLSContext?, on loop: any EventLoop,
+        _ door: @escaping (HostConfiguration.Listener) -> RPCServer
     ) -> EventLoopFuture<Void> {
         guard let listener = listeners.first else { return loop.makeSucceededVoidFuture() }
         let address: SocketAddress
@@ -328,13 +354,12 @@ final class Host: @unchecked Sendable {
                 HostFailure(
                     code: 3, "listen.client: cannot resolve \(listener.address.host): \(error)"))
         }
-        let door = listener.servesOnlyMetrics ? metricsServer : server
-        return door.bind(to: address, tls: listener.isSecure ? clientTLS : nil)
+        return door(listener).bind(to: address, tls: listener.isSecure ? tls : nil)
             .flatMapErrorThrowing { error in
                 throw HostFailure(
                     code: 3,
                     "cannot listen on \(listener.name) for clients: \(Host.text(error))")
-            }.flatMap { _ in self.listen(listeners.dropFirst()) }
+            }.flatMap { _ in Host.listen(listeners.dropFirst(), tls: tls, on: loop, door) }
     }
 
     /// The system's words, without NIO's around them.
@@ -377,6 +402,7 @@ final class Host: @unchecked Sendable {
                 self.wakeTask?.cancel()
                 if self.areThreadsStarted { self.threads.shutdownGracefully { _ in } }
                 self.courier.close()
+                self.copier.close()
                 self.passwords.close()
                 self.log.close()
                 do throws(StorageError) {

@@ -19,6 +19,8 @@ struct HostFigures {
     var leaderChangedAt = Instant.zero
     var disconnectedAt: [PeerID: Instant] = [:]
     var sizes: Store.Sizes?
+    /// Failures of RocksDB's own work, as seen last.
+    var storeErrors: UInt64 = 0
     /// Batches that were put into the store.
     var commits = DurationCounts()
     var compaction = WorkFigures()

@@ -14,6 +14,8 @@ enum HostFrame {
         case greeting = 4
         /// The alarms that a node raises itself, and those that clients have raised or taken back.
         case alarms = 16
+        /// A whole store for a node whose own is damaged.
+        case storeCopy = 17
     }
 
     static func begin(_ kind: Kind, capacity: Int = 256) -> ByteWriter {

@@ -4,6 +4,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Synchronization
+import Transport
 
 /// `polder serve`: one node as one process. The main thread only waits for signals; everything happens
 /// on the core's event loop.
@@ -25,28 +26,41 @@ package enum HostProcess {
         // One loop: on a small machine everything but syncing happens on it (architecture.md, Threads).
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
+        var started: Host?
         let host: Host
         var configuration = configuration
         do {
             guard
+                try SpaceWait.run(
+                    configuration, loop: loop, logger: logger, isStopped: { Signals.stops(signals) })
+            else { return Outcome(code: 0, message: "") }
+            guard
                 let identity = try Entrance.identity(
                     of: &configuration, loop: loop, logger: logger,
+                    isStopped: { Signals.stops(signals) })
+            else { return Outcome(code: 0, message: "") }
+            guard
+                try StoreRepair.run(
+                    configuration, identity: identity, loop: loop, logger: logger,
                     isStopped: { Signals.stops(signals) })
             else { return Outcome(code: 0, message: "") }
             let whole = configuration
             host = try loop.submit {
                 try Host(whole, identity: identity, loop: loop, logger: logger, end: end)
             }.wait()
+            started = host
             try loop.flatSubmit { host.start() }.wait()
             try onStarted(whole)
         } catch {
             let failure = error as? HostFailure ?? HostFailure(code: 3, "\(error)")
             logger.critical("cannot start", metadata: ["reason": "\(failure.message)"])
+            recover(from: failure, configuration, peers: peers(of: started, loop), logger: logger)
             return Outcome(code: failure.code, message: failure.message)
         }
         while true {
             switch end.wait(orSignal: signals) {
             case .failed(let failure):
+                recover(from: failure, configuration, peers: peers(of: host, loop), logger: logger)
                 return Outcome(code: failure.code, message: failure.message)
             case .signal(SIGHUP):
                 loop.execute { host.reload() }
@@ -61,6 +75,12 @@ package enum HostProcess {
                 return Outcome(code: 0, message: "")
             }
         }
+    }
+
+    private static func peers(of host: Host?, _ loop: any EventLoop) -> [PeerID: PeerAddress] {
+        guard let host else { return [:] }
+        // A loop that has stopped answering is not worth waiting for: then the configuration has to do.
+        return (try? loop.submit { host.dialled }.wait()) ?? [:]
     }
 
     private enum Signals {
