@@ -78,7 +78,8 @@ class FaultCluster(Cluster):
             return True
 
     def wait_dead(self, name):
-        return eventually(lambda: self.is_dead(name), 5, 0.02)
+        """Until `polder dev` has seen it, too: before that it takes the node for a running one."""
+        return eventually(lambda: not os.path.exists(f"/proc/{self.nodes[name]['pid']}"), 5, 0.02)
 
     def start_node(self, name):
         # `polder dev` needs a moment to see that the process has ended.
