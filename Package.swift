@@ -142,7 +142,7 @@ let package = Package(
         tests("BoltFileTests", ["BoltFile", "Primitives"]),
         tests(
             "EtcdSnapshotTests", ["EtcdSnapshot", "BoltFile", "Primitives"], resources: [.copy("Golden")]),
-        tests("StorageTests", ["Primitives", "Storage"]),
+        tests("StorageTests", ["Primitives", "Storage"], resources: [.copy("Golden")]),
         tests("SLAProbeTests", ["SLAProbe", "EtcdAPI", "TLS", "Primitives", nioCore, nioPosix]),
         tests(
             "NodeHostTests",
