@@ -120,6 +120,10 @@ extension HostConfiguration {
         try set(\.requestBytesMax, "requestBytesMax", 1_024...(64 << 20))
         try set(\.transactionOperationsMax, "transactionOperationsMax", 1...10_000)
         try set(\.blockCacheBytes, "blockCacheBytes", (1 << 20)...(1 << 40))
+        try set(\.memtableBytes, "memtableBytes", (1 << 20)...(1 << 32))
+        try set(\.currentCacheBytes, "currentCacheBytes", 0...(1 << 40))
+        try set(\.openFilesMax, "openFilesMax", 16...1_000_000)
+        try set(\.backgroundJobs, "backgroundJobs", 1...64)
         try set(\.logBytesBeforeFlush, "logBytesBeforeFlush", (1 << 20)...(1 << 40))
         try reader.finish()
     }

@@ -90,7 +90,14 @@ package struct HostConfiguration: Equatable, Sendable {
         /// etcd's defaults (etcd-surface.md).
         package var requestBytesMax = 1_572_864
         package var transactionOperationsMax = 128
+        /// Of the store's memory: blocks of its files with their indexes and filters, what is not in files
+        /// yet (at most four times as much, while files are written), and keys' newest versions.
         package var blockCacheBytes = 64 << 20
+        package var memtableBytes = 64 << 20
+        package var currentCacheBytes = 64 << 20
+        package var openFilesMax = 1024
+        /// Threads that write the store's files anew.
+        package var backgroundJobs = 2
         /// The store is flushed, and the log cut, after so much was written.
         package var logBytesBeforeFlush = 16 << 20
         /// These two are set by etcd's flags only.
