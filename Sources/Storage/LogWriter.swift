@@ -20,6 +20,7 @@ final class LogWriter {
     private var synced = LogFormat.Position(segment: 0, offset: 0)
     private var buffer = ByteWriter(capacity: 1 << 20)
     private let pool: SegmentPool
+    let watch = SyncWatch()
     private(set) var metrics = WriteAheadLog.Metrics()
 
     /// The spare's blocks are allocated: while there is one, a roll cannot meet a full disk.
@@ -115,6 +116,10 @@ final class LogWriter {
 
     private func sync(_ fd: Int32, _ path: String) throws(StorageError) {
         let before = Posix.monotonicNanoseconds()
+        watch.began(at: before)
+        defer { watch.ended() }
+        let delay = watch.delayNanoseconds
+        if delay > 0 { usleep(UInt32(clamping: delay / 1000)) }
         guard calls.sync(fd) == 0 else { throw Posix.failure("cannot sync", path) }
         let spent = Posix.monotonicNanoseconds() - before
         metrics.syncs += 1

@@ -44,6 +44,7 @@ package final class WriteAheadLog: Sendable {
 
     private let shared: Shared
     private let thread: pthread_t
+    private let watch: SyncWatch
 
     /// Reads all segments, cuts a torn tail, and starts a new segment. Throws `damaged`, `foreign`,
     /// `newer`, `noSpace` or `io`.
@@ -66,10 +67,11 @@ package final class WriteAheadLog: Sendable {
             directory, identity: identity, options: options, calls: calls, recovery: recovery)
         let shared = Shared(writer: writer, handlers: handlers)
         let thread = try Posix.startThread { shared.run() }
-        return (WriteAheadLog(shared, thread), recovery.restored)
+        return (WriteAheadLog(shared, thread, writer.watch), recovery.restored)
     }
 
-    private init(_ shared: Shared, _ thread: pthread_t) {
+    private init(_ shared: Shared, _ thread: pthread_t, _ watch: SyncWatch) {
+        self.watch = watch
         self.shared = shared
         self.thread = thread
     }
@@ -78,6 +80,12 @@ package final class WriteAheadLog: Sendable {
     package func append(_ records: [LogRecord], ticket: Ticket) { shared.append(records, ticket) }
 
     package func metrics() -> Metrics { shared.currentMetrics() }
+
+    /// How long the sync that is under way has taken so far; zero: none is.
+    package var syncAge: TimeSpan { TimeSpan(nanoseconds: watch.age) }
+
+    /// A slow disk, for drills; zero ends it.
+    package func delaySyncs(by span: TimeSpan) { watch.setDelay(nanoseconds: span.nanoseconds) }
 
     /// Writes what is queued, syncs, and ends the thread. Once.
     package func close() {

@@ -659,6 +659,37 @@ def damaged_store(c):
     load.close()
 
 
+def slow_disk(c):
+    """The disk of the node that leads becomes slow: others lead, and it stays so."""
+    load = Load(c, "l")
+    time.sleep(2)
+    name = c.sequencer("r1")
+    words = "this node's disk is slow"
+    before = {n: len(log_lines(c, n, words)) for n in c.names("r1")}
+    code, body = c.http("/polder/fault?disk=300ms", name, method="POST")
+    check(f"slow disk: {name}'s is slow", code == 200, body)
+    began = time.time()
+
+    def led_by_others():
+        for other in c.names("r1"):
+            if other == name:
+                continue
+            status = c.status(other)
+            leads = status["sequencer"]
+            if leads and leads["node"] != name:
+                return all(p.get("leader") not in (None, name) for p in status["partitions"])
+    check("slow disk: others lead everything", eventually(led_by_others, 15))
+    figure(f"led by others after {time.time() - began:.1f} s")
+    time.sleep(8)
+    check("slow disk: it leads nothing later either", led_by_others())
+    moves = {n: len(log_lines(c, n, words)) - before[n] for n in c.names("r1")}
+    check("slow disk: one hand-over was enough", moves == {n: int(n == name) for n in moves}, moves)
+    check("slow disk: the fault ends", c.http("/polder/fault?disk=0s", name, method="POST")[0] == 200)
+    load.stop()
+    compare_books("slow disk", c, load, "r1")
+    load.close()
+
+
 # MARK: The data directory
 
 def serve(c, name, *flags):
@@ -891,7 +922,7 @@ SCENARIOS = [
     ("links_from_nothing", links_from_nothing, 15), ("kill_each", kill_each, 35),
     ("links_after_crashes", links_after_crashes, 25), ("kill_all_and_start", kill_all_and_start, 20),
     ("cut_regions", cut_regions, 30), ("freeze", freeze, 15), ("directory", directory, 15),
-    ("damaged_store", damaged_store, 35),
+    ("damaged_store", damaged_store, 35), ("slow_disk", slow_disk, 22),
     ("kill_all_and_dev", kill_all_and_dev, 15), ("wipe", wipe, 8),
 ]
 

@@ -1,7 +1,9 @@
 import EtcdAPI
 import EtcdFacade
+import Logging
 import NIOCore
 import Primitives
+import Storage
 import Transport
 
 /// Everything of clients goes to the facade, except what only the shell can do: `/polder/fault`,
@@ -77,7 +79,8 @@ final class MetricsDoor: RPCHandler {
 
 extension Host {
     /// `POST /polder/fault?peer=r2-n1&block=true&delay=40ms`; `peer` may be a region (`r2`) or `all`.
-    /// Without block and delay the fault ends. Only where the configuration allows faults.
+    /// Without block and delay the fault ends. `disk=200ms` instead: every sync of the log takes so much longer
+    /// (0s ends it). Only where the configuration allows faults.
     func onFault(_ request: HTTPRequest) -> HTTPResponse {
         func plain(_ status: Int, _ text: String) -> HTTPResponse {
             HTTPResponse(status: status, contentType: "text/plain; charset=utf-8", text + "\n")
@@ -86,7 +89,7 @@ extension Host {
             return plain(403, "faults are not enabled on this node (faultInjection in node.yaml)")
         }
         guard request.method == "POST" else { return plain(405, "POST only") }
-        var peer = "", block = false, delay = TimeSpan.zero
+        var peer = "", block = false, delay = TimeSpan.zero, disk: TimeSpan?
         let query = request.target.split(separator: "?", maxSplits: 1).dropFirst().first ?? ""
         for pair in query.split(separator: "&") {
             let sides = pair.split(separator: "=", maxSplits: 1).map(String.init)
@@ -97,8 +100,16 @@ extension Host {
             case "delay":
                 guard let span = TimeSpan(text: value) else { return plain(400, "delay=\(value)?") }
                 delay = span
+            case "disk":
+                guard let span = TimeSpan(text: value) else { return plain(400, "disk=\(value)?") }
+                disk = span
             default: return plain(400, "unknown parameter in \(query)")
             }
+        }
+        if let disk {
+            log.delaySyncs(by: disk)
+            logger.notice("the disk is made slow", metadata: ["by": "\(disk)"])
+            return plain(200, "disk")
         }
         let chosen = configuration.peers.keys.sorted().filter {
             peer == "all" || peer == "\($0)" || peer == "r\($0.region)"

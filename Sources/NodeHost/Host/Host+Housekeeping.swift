@@ -44,6 +44,7 @@ extension Host {
         lookAtSize()
         lookAtReclaim(now)
         lookAtStore()
+        lookAtDisk(at: now)
         lookAtCertificates()
         publish()
     }

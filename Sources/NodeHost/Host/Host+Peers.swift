@@ -102,6 +102,9 @@ extension Host {
                 end.fail(HostFailure(error))
             }
             transport.flush()
+        case .disk:
+            guard isOurRegion else { throw DecodingError("another region's disk") }
+            try onDisk(&reader, from: peer)
         case .storeCopy:
             guard isOurRegion else { throw DecodingError("a store from another region") }
             let message = try StoreCopyMessage(&reader)

@@ -94,6 +94,9 @@ final class Host: @unchecked Sendable {
     var autoCompactor: AutoCompactor?
     var compactorTick: RepeatedTask?
     var fullSince: Instant?
+    var diskWatch = DiskWatch()
+    /// The log's histogram, as of the last second.
+    var syncsSeen: [UInt64] = []
     var logHasSpace = true
     var storeHasSpace = true
     var hasLeader = false
@@ -252,6 +255,10 @@ final class Host: @unchecked Sendable {
     static func options(_ limits: HostConfiguration.Limits) -> Store.Options {
         var options = Store.Options()
         options.blockCacheBytes = limits.blockCacheBytes
+        options.memtableBytes = limits.memtableBytes
+        options.currentCacheBytes = limits.currentCacheBytes
+        options.openFilesMax = limits.openFilesMax
+        options.backgroundJobs = limits.backgroundJobs
         return options
     }
 

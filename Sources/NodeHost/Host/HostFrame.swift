@@ -16,6 +16,8 @@ enum HostFrame {
         case alarms = 16
         /// A whole store for a node whose own is damaged.
         case storeCopy = 17
+        /// How long the syncs of a node's log took in the last second.
+        case disk = 18
     }
 
     static func begin(_ kind: Kind, capacity: Int = 256) -> ByteWriter {
