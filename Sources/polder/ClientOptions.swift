@@ -3,16 +3,25 @@ import Foundation
 import NodeHost
 import TLS
 
-/// How the commands that ask a cluster find it; named as etcdctl names it.
-struct ClientOptions: ParsableArguments {
-    @Option(help: "Client addresses, comma-separated.")
-    var endpoints = "http://127.0.0.1:2379"
+/// As etcdctl has them.
+struct CertificateOptions: ParsableArguments {
     @Option(help: "Certificate of the authority that the servers' certificates come from.")
     var cacert: String?
     @Option(help: "This client's certificate.")
     var cert: String?
     @Option(help: "Its key.")
     var key: String?
+}
+
+struct ServerOptions: ParsableArguments {
+    @Option(help: "Client addresses, comma-separated.")
+    var endpoints = "http://127.0.0.1:2379"
+    @OptionGroup var certificates: CertificateOptions
+}
+
+/// How the commands that ask a cluster find it; named as etcdctl names it.
+struct ClientOptions: ParsableArguments {
+    @OptionGroup var server: ServerOptions
     @Option(name: .customLong("dev"), help: "The directory of a running `polder dev`: says all of the above.")
     var dev: String?
 
@@ -22,8 +31,9 @@ struct ClientOptions: ParsableArguments {
     }
 
     func resolve() throws -> Resolved {
-        var texts = endpoints.split(separator: ",").map(String.init)
-        var files: (ca: String?, cert: String?, key: String?) = (cacert, cert, key)
+        var texts = server.endpoints.split(separator: ",").map(String.init)
+        let given = server.certificates
+        var files: (ca: String?, cert: String?, key: String?) = (given.cacert, given.cert, given.key)
         if let dev {
             let description = try DevDescription.read(Files.absolute(dev))
             texts = description.regions.flatMap { $0.nodes.map(\.client) }

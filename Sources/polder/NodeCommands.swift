@@ -57,29 +57,36 @@ struct NodeCommand: ParsableCommand {
         let error: String?
     }
 
-    /// Any node will do: it knows whom to ask.
-    static func ask(_ client: ClientOptions, _ call: String, _ body: [String: Any]) throws -> Answer {
+    /// Any node will do: it knows whom to ask. `refusal`: what the body of an error says.
+    private static func post(
+        _ client: ClientOptions, _ path: String, _ body: String, refusal: (String) -> String?
+    ) throws -> String {
         let resolved = try client.resolve()
-        let text = String(decoding: try JSONSerialization.data(withJSONObject: body), as: UTF8.self)
         var troubles: [String] = []
         for endpoint in resolved.endpoints {
             do {
                 let answer = try resolved.fetch.post(
-                    "/v3/cluster/member/\(call)", body: text, to: endpoint, timeout: .seconds(15))
-                let data = Data(answer.body.utf8)
-                if answer.status == 200 { return try JSONDecoder().decode(Answer.self, from: data) }
-                let said = try? JSONDecoder().decode(Refusal.self, from: data)
-                let reason = said?.message ?? said?.error ?? "HTTP status \(answer.status)"
+                    path, body: body, to: endpoint, timeout: .seconds(15))
+                if answer.status == 200 { return answer.body }
+                let reason = refusal(answer.body) ?? "HTTP status \(answer.status)"
                 // A refusal is the region's; asking elsewhere changes nothing.
-                if (400..<500).contains(answer.status) {
-                    throw Outcome(code: 1, message: reason)
-                }
+                if (400..<500).contains(answer.status) { throw Outcome(code: 1, message: reason) }
                 troubles.append("\(endpoint): \(reason)")
             } catch let error as HTTPFetch.Failure {
                 troubles.append("\(error)")
             }
         }
         throw Outcome.inTheWay((["nobody answers"] + troubles).joined(separator: "\n  "))
+    }
+
+    @discardableResult
+    static func ask(_ client: ClientOptions, _ call: String, _ body: [String: Any]) throws -> Answer {
+        let text = String(decoding: try JSONSerialization.data(withJSONObject: body), as: UTF8.self)
+        let answer = try post(client, "/v3/cluster/member/\(call)", text) { body in
+            let said = try? JSONDecoder().decode(Refusal.self, from: Data(body.utf8))
+            return said?.message ?? said?.error
+        }
+        return try JSONDecoder().decode(Answer.self, from: Data(answer.utf8))
     }
 
     static func list(_ client: ClientOptions) throws -> [Member] {
@@ -98,23 +105,8 @@ struct NodeCommand: ParsableCommand {
     }
 
     static func drain(_ client: ClientOptions, _ member: Member, _ isDrained: Bool) throws {
-        let resolved = try client.resolve()
-        var troubles: [String] = []
-        for endpoint in resolved.endpoints {
-            do {
-                let answer = try resolved.fetch.post(
-                    "/polder/members/drain?id=\(member.hexadecimal)&drained=\(isDrained)", body: "",
-                    to: endpoint, timeout: .seconds(15))
-                if answer.status == 200 { return }
-                let reason = answer.body.split(separator: "\n").first.map(String.init)
-                    ?? "HTTP status \(answer.status)"
-                if (400..<500).contains(answer.status) { throw Outcome(code: 1, message: reason) }
-                troubles.append("\(endpoint): \(reason)")
-            } catch let error as HTTPFetch.Failure {
-                troubles.append("\(error)")
-            }
-        }
-        throw Outcome.inTheWay((["nobody answers"] + troubles).joined(separator: "\n  "))
+        let path = "/polder/members/drain?id=\(member.hexadecimal)&drained=\(isDrained)"
+        _ = try post(client, path, "") { $0.split(separator: "\n").first.map(String.init) }
     }
 
     /// By name, or by id as etcdctl prints it.
@@ -128,6 +120,15 @@ struct NodeCommand: ParsableCommand {
                     + names.joined(separator: ", "))
         }
         return member
+    }
+
+    /// One of them.
+    struct MemberOptions: ParsableArguments {
+        @Argument(help: "Its name or id.")
+        var name: String
+        @OptionGroup var client: ClientOptions
+
+        func find() throws -> Member { try NodeCommand.find(client, name) }
     }
 
     struct ListCommand: ParsableCommand {
@@ -192,14 +193,11 @@ struct NodeCommand: ParsableCommand {
     struct PromoteCommand: ParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "promote", abstract: "Makes a learner that is in sync a voter.")
-        @Argument(help: "Its name or id.")
-        var name: String
-        @OptionGroup var client: ClientOptions
+        @OptionGroup var member: MemberOptions
 
         func run() throws {
-            let member = try NodeCommand.find(client, name)
-            _ = try NodeCommand.ask(client, "promote", ["ID": member.ID])
-            print("\(name) votes")
+            try NodeCommand.ask(member.client, "promote", ["ID": try member.find().ID])
+            print("\(member.name) votes")
         }
     }
 
@@ -213,43 +211,39 @@ struct NodeCommand: ParsableCommand {
 
                   polder node drain n1 --endpoints http://10.0.0.2:2379
                 """)
-        @Argument(help: "Its name or id.")
-        var name: String
+        @OptionGroup var member: MemberOptions
         @Option(help: "Seconds to wait until it leads nothing.")
         var wait = 30
-        @OptionGroup var client: ClientOptions
 
         func run() throws {
             guard (0...3_600).contains(wait) else {
                 throw Outcome.badFlags("--wait \(wait): expected 0 to 3600 seconds")
             }
-            let member = try NodeCommand.find(client, name)
-            try NodeCommand.drain(client, member, true)
+            let found = try member.find()
+            try NodeCommand.drain(member.client, found, true)
             var rest = 1
             for _ in 0...(wait * 5) {
-                rest = try NodeCommand.status(client)?.leaderships(of: member.hexadecimal) ?? 1
+                rest = try NodeCommand.status(member.client)?.leaderships(of: found.hexadecimal) ?? 1
                 if rest == 0 { break }
                 usleep(200_000)
             }
             guard rest == 0 else {
                 throw Outcome(
-                    code: 1, message: "\(name) is drained, but still leads: no other can take over yet")
+                    code: 1,
+                    message: "\(member.name) is drained, but still leads: no other can take over yet")
             }
-            print("\(name) leads nothing")
+            print("\(member.name) leads nothing")
         }
     }
 
     struct UndrainCommand: ParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "undrain", abstract: "Lets a member lead again.")
-        @Argument(help: "Its name or id.")
-        var name: String
-        @OptionGroup var client: ClientOptions
+        @OptionGroup var member: MemberOptions
 
         func run() throws {
-            let member = try NodeCommand.find(client, name)
-            try NodeCommand.drain(client, member, false)
-            print("\(name) may lead again")
+            try NodeCommand.drain(member.client, try member.find(), false)
+            print("\(member.name) may lead again")
         }
     }
 
@@ -262,19 +256,17 @@ struct NodeCommand: ParsableCommand {
 
                   polder node remove n4 --yes --endpoints http://10.0.0.1:2379
                 """)
-        @Argument(help: "Its name or id.")
-        var name: String
+        @OptionGroup var member: MemberOptions
         @Flag(help: "Do it.")
         var yes = false
-        @OptionGroup var client: ClientOptions
 
         func run() throws {
-            let member = try NodeCommand.find(client, name)
+            let found = try member.find()
             guard yes else {
-                throw Outcome.badFlags("removing \(name) is for good: say so with --yes")
+                throw Outcome.badFlags("removing \(member.name) is for good: say so with --yes")
             }
-            _ = try NodeCommand.ask(client, "remove", ["ID": member.ID])
-            print("\(name) is removed")
+            try NodeCommand.ask(member.client, "remove", ["ID": found.ID])
+            print("\(member.name) is removed")
         }
     }
 }

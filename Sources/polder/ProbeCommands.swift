@@ -59,12 +59,7 @@ struct ProbeCommandLine: ParsableCommand {
     var region: [String] = []
     @Option(help: "The directory of a running `polder dev`: names regions and certificates.")
     var dev: String?
-    @Option(help: "Certificate of the authority that the servers' certificates come from.")
-    var cacert: String?
-    @Option(help: "This client's certificate.")
-    var cert: String?
-    @Option(help: "Its key.")
-    var key: String?
+    @OptionGroup var certificates: CertificateOptions
     @Option(help: "Probes a second, reads and writes together.")
     var rate = 50.0
     @Option(help: "Such as 60s or 5m; 0 is until interrupted.")
@@ -89,8 +84,9 @@ struct ProbeCommandLine: ParsableCommand {
             throw Outcome.badFlags("--timeout \(timeout): expected a time such as 1s")
         }
         options.timeout = limit
-        if cacert != nil || cert != nil || key != nil {
-            options.tls = ClientTLSFiles(ca: cacert, cert: cert, key: key)
+        let files = certificates
+        if files.cacert != nil || files.cert != nil || files.key != nil {
+            options.tls = ClientTLSFiles(ca: files.cacert, cert: files.cert, key: files.key)
         }
         if let dev {
             let description = try DevDescription.read(Files.absolute(dev))

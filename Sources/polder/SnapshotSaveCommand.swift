@@ -27,7 +27,7 @@ extension SnapshotCommandLine {
 
         func run() throws {
             let path = Files.absolute(file)
-            let endpoints = try client.clients(named: "--endpoints", client.endpoints)
+            let endpoints = try client.clients(named: "--endpoints", client.server.endpoints)
             guard endpoints.count == 1, let source = endpoints.first else {
                 throw Outcome.badFlags("--endpoints: a snapshot is taken of one node")
             }
@@ -85,21 +85,15 @@ extension SnapshotCommandLine {
 
 /// Certificates for talking gRPC to etcd; named as etcdctl names them.
 struct EtcdClientOptions: ParsableArguments {
-    @Option(help: "Client addresses, comma-separated.")
-    var endpoints = "http://127.0.0.1:2379"
-    @Option(help: "Certificate of the authority that the servers' certificates come from.")
-    var cacert: String?
-    @Option(help: "This client's certificate.")
-    var cert: String?
-    @Option(help: "Its key.")
-    var key: String?
+    @OptionGroup var server: ServerOptions
     @Option(help: "Who this is, if authentication is on: NAME:PASSWORD.")
     var user: String?
 
     func clients(named flag: String, _ texts: String) throws -> [EtcdClient] {
-        try Self.signedIn(
-            Self.clients(texts, flag: flag, ca: cacert, certificate: cert, key: key), as: user,
-            flag: "--user")
+        let files = server.certificates
+        return try Self.signedIn(
+            Self.clients(texts, flag: flag, ca: files.cacert, certificate: files.cert, key: files.key),
+            as: user, flag: "--user")
     }
 
     /// The same clients, as a user.

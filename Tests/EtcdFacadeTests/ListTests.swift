@@ -13,20 +13,13 @@ import Testing
         limits.listPartRows = rows
         limits.listPartBytes = bytes
         let client = Client(limits)
-        for i in 0..<count { try client.put("k\(10_000 + i)", String(repeating: "v", count: 50)) }
+        try client.fill(count, from: 10_000, valueBytes: 50)
         return client
     }
 
     private func begin(
         _ client: Client, _ change: (inout Etcdserverpb_RangeRequest) -> Void = { _ in }
-    ) -> CallReference {
-        var request = Etcdserverpb_RangeRequest.with {
-            $0.key = data("k")
-            $0.rangeEnd = data("l")
-        }
-        change(&request)
-        return client.begin(.range, request)
-    }
+    ) -> CallReference { client.beginList(.range, change) }
 
     private func list(
         _ client: Client, _ call: CallReference

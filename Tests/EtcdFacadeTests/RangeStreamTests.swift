@@ -12,20 +12,13 @@ import Testing
 
     private func filled(_ count: Int, limits: FacadeLimits = FacadeLimits()) throws -> Client {
         let client = Client(limits)
-        for i in 0..<count { try client.put("k\(1000 + i)", String(repeating: "v", count: 100)) }
+        try client.fill(count, from: 1_000, valueBytes: 100)
         return client
     }
 
     private func begin(
         _ client: Client, _ change: (inout Etcdserverpb_RangeRequest) -> Void = { _ in }
-    ) -> CallReference {
-        var request = Etcdserverpb_RangeRequest.with {
-            $0.key = data("k")
-            $0.rangeEnd = data("l")
-        }
-        change(&request)
-        return client.begin(.rangeStream, request)
-    }
+    ) -> CallReference { client.beginList(.rangeStream, change) }
 
     private func parts(_ client: Client, _ call: CallReference) throws -> [Etcdserverpb_RangeResponse] {
         client.loop.run()

@@ -119,6 +119,27 @@ final class Client {
         return output.outcomes[call]
     }
 
+    // MARK: Lists
+
+    /// Keys k<first>, k<first + 1>, ...
+    func fill(_ count: Int, from first: Int, valueBytes: Int) throws {
+        for i in 0..<count {
+            try put("k\(first + i)", String(repeating: "v", count: valueBytes))
+        }
+    }
+
+    /// Of all of them, if `change` does not say otherwise.
+    func beginList(
+        _ method: RPCMethod, _ change: (inout Etcdserverpb_RangeRequest) -> Void
+    ) -> CallReference {
+        var request = Etcdserverpb_RangeRequest.with {
+            $0.key = data("k")
+            $0.rangeEnd = data("l")
+        }
+        change(&request)
+        return begin(method, request)
+    }
+
     // MARK: Everyday requests
 
     @discardableResult
