@@ -111,6 +111,9 @@ class Recorder:
             if not quiet:
                 self.record(label or name, {"error": failure.code, "text": failure.details})
             return None
+        if name == "LeaseTimeToLive" and len(self.channels) > 1:
+            # Of the node that was asked, whatever it has heard of so far.
+            answer.get("header", {}).pop("revision", None)
         if not quiet:
             self.record(label or name, answer)
         return answer

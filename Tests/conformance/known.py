@@ -29,8 +29,7 @@ def known(section, text, *patterns, etcd=""):
 
 
 known(NEWER, "`Status` also has `storageVersion`, `downgradeInfo` and (with a quota) `dbSizeQuota`.",
-      ("cluster.status", "1 fields storageVersion"), ("cluster.status", "1 fields downgradeInfo"),
-      ("cluster.status", "1 fields dbSizeQuota"))
+      ("cluster.status", "1 fields storageVersion"), ("cluster.status", "1 fields downgradeInfo"))
 known(NEWER, "`HashKV` also answers with `hash_revision`, and takes the compact revision itself (since 3.6).",
       ("cluster.hash_kv", "* HashKV *"))
 known(NEWER, "While authentication is off, tokens are passed over (3.5.1 refuses rubbish).",
@@ -102,6 +101,8 @@ told(OWN, "`/metrics` has etcd's names, and with `--metrics extensive` its histo
      "anew once a minute at most.")
 told(BETTER, "`polder snapshot import` lifts the revision and marks what is below as compacted, unless `--keep-revision` says "
      "that nothing was written after the snapshot: no client sees revisions turn back.")
+told(BETTER, "Members come and go while a majority is there, also when others are down or have just started (etcd: `unhealthy "
+     "cluster`): who is added receives the log before it votes.")
 told(BETTER, "Learners answer every client and every call, as any node does (etcd: `rpc not supported for learner`).")
 told(OWN, "Without `--quota-backend-bytes` the disk is the limit (etcd: 2 GiB); `NOSPACE` comes before it is full.")
 told(OWN, "What a transaction has written itself lies above every lower and upper bound on revisions of its own "

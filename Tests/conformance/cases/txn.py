@@ -36,7 +36,8 @@ compares("VALUE", ("", "v0", "v1", "z"))
 compares("LEASE", (0, 4711, 5000))
 
 
-@case
+# A transaction that does nothing is serializable for etcd: another node may not have the keys yet.
+@case(spread=False)
 def compare_ranges(t):
     t.fill("a", "b", "c")
     for end in ("z", b"\0", "b", "a"):
