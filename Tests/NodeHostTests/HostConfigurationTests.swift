@@ -37,7 +37,8 @@ import Testing
         settings.faultInjection = true
         let plan = LocalClusterPlan(settings)
         for node in plan.nodes {
-            let configuration = plan.configuration(of: node, clusterID: 0xFEDC_BA98_7654_3210)
+            var configuration = plan.configuration(of: node, clusterID: 0xFEDC_BA98_7654_3210)
+            configuration.access.profiles = node.name.hasSuffix("1")
             let read = try HostConfiguration(yaml: configuration.yaml, file: "node.yaml")
             #expect(read == configuration)
         }
