@@ -886,8 +886,11 @@ def full_disk_of_one(args, root):
         check("full disk of one: others lead", eventually(led_elsewhere, 10))
         figure(f"led elsewhere after {time.time() - began:.1f} s")
         def waits():
-            code, text = c.http("/readyz", name)
-            return code == 503 and "disk is full" in text and c.http("/livez", name)[0] == 200
+            try:
+                code, text = c.http("/readyz", name)
+                return code == 503 and "disk is full" in text and c.http("/livez", name)[0] == 200
+            except OSError:
+                return False
         check("full disk of one: it waits, and says why", eventually(waits, 10))
         listed = c.etcdctl("alarm", "list", at=other)
         check("full disk of one: the others list its alarm", "NOSPACE" in listed.out, listed)
