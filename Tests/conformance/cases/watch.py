@@ -277,7 +277,8 @@ def compaction_spares_living_watches(t):
     w.events(4)
 
 
-@case
+# Another member, of etcd's too, may not have heard of the compaction yet.
+@case(spread=False)
 def compaction_before_a_stream_is_used_again(t):
     t.fill("a", "a", "a")
     w = t.watch()
