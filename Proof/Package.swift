@@ -42,6 +42,9 @@ let package = Package(
             name: "GeoReplicationTests", dependencies: ["GeoReplication", "Primitives"],
             swiftSettings: settings),
         .testTarget(
+            name: "NodeTests", dependencies: ["Node", "Partitioning", "Consensus", "Primitives"],
+            swiftSettings: settings),
+        .testTarget(
             name: "SimulationTests", dependencies: ["Simulator", "Primitives"], swiftSettings: settings),
     ]
 )

@@ -13,7 +13,8 @@ extension FuzzTarget {
     ) {
         let group = GroupID(keyspace: .standard, partition: PartitionID(1))
         let messages: [SnapshotMessage] = [
-            .offer(group, number: 1, applied: Slot(9)), .chunk(group, number: 1, index: 2, "chunk"),
+            .offer(group, number: 1, applied: Slot(9)),
+            .offer(group, number: 1, applied: Slot(9), hashes: .all), .chunk(group, number: 1, index: 2, "chunk"),
             .end(group, number: 1, chunks: 3), .next(group, number: 1, next: 4), .refused(group, number: 1),
         ]
         let hello = Hello(

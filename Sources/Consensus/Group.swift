@@ -171,7 +171,8 @@ package struct Group: Sendable {
 
     package init(
         id: GroupID, node: NodeID, configuration: Configuration, restored: RestoredLog,
-        applied: AppliedPosition, lease: LeaseLimits?, limits: Limits, at now: Instant
+        applied: AppliedPosition, isFlushed: Bool = true, lease: LeaseLimits?, limits: Limits,
+        electAfter: TimeSpan = .zero, at now: Instant
     ) {
         invariant(
             applied.slot >= restored.truncatedThrough,
@@ -186,8 +187,10 @@ package struct Group: Sendable {
         }
         position = applied
         truncatedThrough = restored.truncatedThrough
-        flushedThrough = applied.slot
-        oldFlush = (applied.slot, now)
+        // What was read from the store at the start lies on the disk; what has just come to be does not:
+        // no log may be cut off for it.
+        flushedThrough = isFlushed ? applied.slot : .zero
+        oldFlush = (flushedThrough, now)
         keptAfter = applied.slot
         promised = restored.accepted.reduce(restored.promised) { max($0, $1.ballot) }
         recordedPromise = restored.promised
@@ -212,8 +215,10 @@ package struct Group: Sendable {
         }
         restoredDecided = slot
         guard votes else { return }
-        // A leader may be at work: it hears of us and tells. Nobody has ever led a fresh group.
-        electAt = electionTime(after: promised == .zero ? .zero : limits.electionPeriod, at: now)
+        // A leader may be at work: it hears of us and tells. Nobody has ever led a fresh group, but
+        // somebody may be about to (`electAfter`).
+        electAt = electionTime(
+            after: promised == .zero ? electAfter : limits.electionPeriod, at: now)
     }
 
     package var decided: Slot { position.slot }

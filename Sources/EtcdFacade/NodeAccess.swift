@@ -195,6 +195,8 @@ package struct NodeStatus: Sendable {
         package var decided: Slot
         package var applied: Slot
         package var replicas: [NodeID]
+        /// Entries that this node has applied and that wrote something, since it started.
+        package var writesTotal: UInt64 = 0
         package init(
             id: PartitionID, range: HashRange, leader: NodeID?, term: Term, decided: Slot,
             applied: Slot,
@@ -280,6 +282,9 @@ package struct NodeStatus: Sendable {
     package var region = ""
     package var members: [Member] = []
     package var partitions: [Partition] = []
+    package var pendingSplit: PartitionSplit?
+    package var mapVersion: UInt64 = 1
+    package var splitsTotal: UInt64 = 0
     /// The sequencer's node, as this node knows it; nil while there is none.
     package var sequencer: NodeID?
     package var sequencerMemberID: UInt64 = 0

@@ -247,7 +247,7 @@ package struct LinkReceiver: Sendable {
             effects.append(.note(.applyFailed(error)))
             retryDue = now.instant.advanced(by: limits.retryInterval)
         case .transaction, .leaseGranted, .leaseRevoked, .leaseKeptAlive, .leaseTimeToLive, .leases,
-            .compacted, .auth, .members:
+            .compacted, .auth, .members, .split:
             invariant(false, "\(response) to a replication batch")
         }
     }

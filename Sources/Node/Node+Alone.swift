@@ -17,8 +17,9 @@ extension Node {
     /// Before the first input.
     package mutating func standAlone(at clock: ClockReading, into effects: inout NodeEffects) {
         self.clock = clock
-        alone = Alone(groups: Set(groups.indices))
-        for i in groups.indices {
+        let present = groups.indices.filter { $0 == 0 || isPresent[$0 - 1] }
+        alone = Alone(groups: Set(present))
+        for i in present {
             groups[i].standAlone(at: now)
             groupWakeIsOld[i] = true
             touched[i] = true

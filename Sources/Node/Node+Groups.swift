@@ -8,7 +8,7 @@ extension Node {
     mutating func stepGroup(
         _ i: Int, _ input: Consensus.Input, into effects: inout NodeEffects
     ) {
-        guard i >= 0, i < groups.count else { return }
+        guard i >= 0, i < groups.count, i == 0 || isPresent[i - 1] else { return }
         groups[i].step(input, at: now, into: &groupEffects)
         touched[i] = true
         perform(i, into: &effects)
@@ -175,9 +175,11 @@ extension Node {
         limits.timelinePeriod = configuration.limits.timelinePeriod
         sequencer = Sequencer(
             epoch: term, region: configuration.region, nodes: [node] + knownNodes,
-            partitions: partitions.count, compactRevision: directory.compactRevision,
+            partitions: configuration.partitions + directory.splits.done.count,
+            compactRevision: directory.compactRevision,
             answersFrom: max(now, groups[0].mayAnswerFrom), authVersion: directory.auth.version,
             authFence: directory.auth.fence, limits: limits)
+        if let split = directory.splits.pending { sequencer?.expect(split) }
         heard(epoch: term)
         openLinks()
     }
@@ -188,6 +190,7 @@ extension Node {
         self.sequencer = nil
         senders.removeAll()
         closeMembership()
+        closeSplits()
         for compaction in compactions { region.abandoned.append(compaction.token) }
         compactions.removeAll()
         abandonAuthChanges()
@@ -208,6 +211,8 @@ extension Node {
                 "an entry of a later feature level reached a build of level "
                     + "\(configuration.featureLevel)")
         }
+        if case .splitIntended(let split) = applied { splitIntended(split, into: &effects) }
+        if case .splitPublished(let split) = applied { splitPublished(split, into: &effects) }
         guard case .compacted(let revision) = applied else { return }
         compactRevision = max(compactRevision, revision)
         sequencer?.compacted(revision)
@@ -241,9 +246,12 @@ extension Node {
         _ group: GroupID, _ records: [(key: Bytes, value: Bytes)], into effects: inout NodeEffects
     ) {
         let i = Int(group.partition.rawValue)
+        grow(to: i)
         guard i < groups.count,
             let state = try? PartitionState(group: group, records: records),
-            let configuration = try? Self.decode(state.configuration) ?? groups[i].configuration
+            let configuration = try? Self.decode(state.configuration)
+                ?? (groups[i].configuration.voters.isEmpty && self.configuration.isFounder
+                    ? Configuration(voters: self.configuration.nodes) : groups[i].configuration)
         else {
             effects.events.append(.ignored("unreadable snapshot of \(group)", from: node))
             return
@@ -256,8 +264,11 @@ extension Node {
             if state.members.version > list { membersChanged(into: &effects) }
             noticeAuth(into: &effects)
             compactRevision = max(compactRevision, state.compactRevision)
+            for split in state.splits.done { learn(split) }
         } else {
+            if !isPresent[i - 1] { open(i, into: &effects) }
             partitions[i - 1].install(state, into: &region)
+            if let origin = state.place?.origin { learn(origin.split) }
             merge.lose(through: state.highestRevision)
         }
         stepGroup(
@@ -267,6 +278,8 @@ extension Node {
                     slot: state.applied, term: state.appliedTerm, number: state.appliedNumber),
                 configuration),
             into: &effects)
+        openOrphans(into: &effects)
+        noticeGaps()
         effects.events.append(.snapshotInstalled(group, state.applied))
     }
 }

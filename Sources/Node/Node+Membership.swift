@@ -50,6 +50,8 @@ extension Node {
             }
             // Without the lease another may lead and have changed it.
             guard memberChange == nil, groups[0].leaseHolds(at: now) else { break }
+            // A child is born with its parent's voters: they stay the same until it is known to all.
+            if isSplitUnderWay, request.changesVoters { break }
             memberRequests.removeFirst()
             var next = directory.members, subject: UInt64 = 0
             do throws(RequestError) {
@@ -152,6 +154,12 @@ extension Node {
         memberWaits.removeAll { followed || $0.deadline <= now.advanced(by: .milliseconds(500)) }
     }
 
+    /// All groups, as far as they are known here, are as the list has them, and it is not about to change.
+    var areMembersSettled: Bool {
+        memberChange == nil
+            && (directory.members.version == 0 || groups.indices.allSatisfy { hasFollowed($0) })
+    }
+
     private func hasFollowed(_ i: Int) -> Bool {
         let list = directory.members, current = groups[i].configuration
         return Set(current.voters) == Set(list.voters) && Set(current.learners) == Set(list.learners)
@@ -223,10 +231,12 @@ extension Node {
             next.voters.sort { $0.seat < $1.seat }
             steps.append(next)
         }
-        for voter in current.voters where !wanted.contains(voter) {
-            if current.learners.contains(where: { $0.seat == voter.seat && wanted.contains($0) }) {
-                continue
-            }
+        // While one that has lost its disk is still to be replaced nobody else goes: without both there may
+        // be no majority.
+        let isReplacing = current.learners.contains { learner in
+            wanted.contains(learner) && current.voters.contains { $0.seat == learner.seat }
+        }
+        for voter in current.voters where !wanted.contains(voter) && !isReplacing {
             var next = base
             next.voters.removeAll { $0 == voter }
             if !next.voters.isEmpty { steps.append(next) }
@@ -311,13 +321,25 @@ extension Node {
             && list.used.contains { $0.seat == node.seat && $0.incarnation >= node.incarnation }
         // Without the directory it does not hear of newer lists.
         let hasLeft = isUnlisted || groups[0].isGone
-        return groups.allSatisfy { group in
-            group.isGone || (hasLeft && !group.configuration.contains(node))
+        return groups.indices.allSatisfy { i in
+            // Of a child that is not here nobody has told whether it counts on this node.
+            if i > 0, !isPresent[i - 1] { return groups[0].isGone }
+            return groups[i].isGone || (hasLeft && !groups[i].configuration.contains(node))
         }
     }
 
     /// The host knows its peers by their seats.
     func incarnations(of seat: NodeID) -> [NodeID] {
         knownNodes.filter { $0.seat == seat.seat }
+    }
+}
+
+extension MembersRequest {
+    /// Who takes part, not what is said of him.
+    fileprivate var changesVoters: Bool {
+        switch self {
+        case .add, .remove, .promote, .admit: true
+        case .list, .update, .drain, .publish: false
+        }
     }
 }

@@ -39,6 +39,11 @@ extension Node {
                 effects.store.append(contentsOf: region.changes)
                 region.changes.removeAll(keepingCapacity: true)
             }
+            if !region.newborns.isEmpty {
+                let newborns = region.newborns
+                region.newborns.removeAll()
+                for newborn in newborns { adopt(newborn, into: &effects) }
+            }
             if !region.reads.isEmpty {
                 effects.reads.append(contentsOf: region.reads)
                 region.reads.removeAll(keepingCapacity: true)
@@ -176,7 +181,9 @@ extension Node {
     }
 
     private mutating func onTimeline(_ timeline: Timeline, into effects: inout NodeEffects) {
-        guard timeline.epoch >= epoch, timeline.tails.count == partitions.count else { return }
+        guard timeline.epoch >= epoch, timeline.tails.count <= PartitionMap.partitionsMax else { return }
+        // There are partitions that this node has not heard of: it shows nothing that needs them (S12).
+        grow(to: timeline.tails.count)
         if timeline.epoch > epoch { heard(epoch: timeline.epoch) }
         heardAt = now
         compactRevision = max(compactRevision, timeline.compactRevision)
@@ -198,9 +205,10 @@ extension Node {
             if timeline.authFence > timeline.authFenced {
                 partitions[i].heard(fence: timeline.authFence, told: timeline.authFenced)
             }
+            // One that has not registered yet has nothing at or below the frontier.
+            let tail = i < timeline.tails.count ? timeline.tails[i].slot : .zero
             partitions[i].onFrontier(
-                timeline.frontier, tail: timeline.tails[i].slot, epoch: timeline.epoch, at: now,
-                into: &region)
+                timeline.frontier, tail: tail, epoch: timeline.epoch, at: now, into: &region)
             if partitions[i].isLeading { partitionDirty[i] = true }
         }
         coordinator.onTimeline(timeline.epoch, timeline.frontier, into: &region)
@@ -218,9 +226,11 @@ extension Node {
         for applied in region.applied { merge.add(applied) }
         region.applied.removeAll(keepingCapacity: true)
         let before = localFrontier
-        while let first = pendingTimelines.first {
+        while let first = pendingTimelines.first, isWhole || Mutation.unknownTailsIgnored.isOn {
             for (i, tail) in first.tails.enumerated()
-            where partitions[i].state.applied < tail.slot && !Mutation.frontierBeforeTails.isOn {
+            where partitions[i].state.applied < tail.slot && !Mutation.frontierBeforeTails.isOn
+                && (isPresent[i] || !Mutation.unknownTailsIgnored.isOn)
+            {
                 if localFrontier > before { reached(into: &effects) }
                 return
             }

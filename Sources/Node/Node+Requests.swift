@@ -19,6 +19,10 @@ extension Node {
             effects.responses.append((token, .leases(leases, revision: revision)))
             return
         }
+        if case .split = request, !mayTellOfSplits {
+            effects.responses.append((token, .failed(.regionTooOld)))
+            return
+        }
         begin(token, request, until: deadline, fence: fence)
     }
 
@@ -92,7 +96,7 @@ extension Node {
                 if !participants.contains(p) { participants.append(p) }
             }
             return .several(participants)
-        case .compact, .auth, .members: return .directory
+        case .compact, .auth, .members, .split: return .directory
         case .leaseList: return .partition(0)
         }
     }
@@ -145,6 +149,7 @@ extension Node {
             return
         }
         if !request.wasSent { noteFirstSlots(&request, named) }
+        request.newest = map.newest
         let attempt = nextForward
         nextForward &+= 1
         let tag = tag(token, request, named, attempt: attempt)
@@ -233,6 +238,14 @@ extension Node {
                 membership(id, request, deadline: deadline)
                 membershipAt = now
             }
+            if case .split(let partition, let cut) = request {
+                guard splitRequests.count < 64 else {
+                    region.answers.append((id, .failed(.tooManyRequests)))
+                    return
+                }
+                splitRequests.append(
+                    SplitRequest(id: id, partition: partition, cut: cut, deadline: deadline))
+            }
         }
     }
 
@@ -244,7 +257,7 @@ extension Node {
         case .leaseRevoke(let lease), .leaseExpire(let lease):
             spread = partitions[index(map.home(of: lease))].state.leases[lease]?.known ?? []
         case .transaction, .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
-            .members, .replicate, .auth:
+            .members, .replicate, .auth, .split:
             break
         }
         coordinator.start(
@@ -488,7 +501,7 @@ extension Response {
             .leaseKeptAlive(_, _, let r), .leaseTimeToLive(_, _, _, _, let r), .leases(_, let r),
             .compacted(let r), .auth(_, let r):
             r
-        case .replicated, .members, .failed: nil
+        case .replicated, .members, .split, .failed: nil
         }
     }
 }

@@ -15,9 +15,24 @@ extension Node {
 
     func noteFirstSlots(_ waiting: inout Waiting, _ named: [PartitionID]) {
         waiting.wasSent = true
+        waiting.firstPlace = named.first ?? .directory
         waiting.firstSlot = groups[index(named.first) + 1].position.slot
         if named.count > 1 {
-            waiting.moreSlots = named.dropFirst().map { groups[index($0) + 1].position.slot }
+            waiting.moreSlots = named.dropFirst().map {
+                (place: $0, slot: groups[index($0) + 1].position.slot)
+            }
+        }
+    }
+
+    /// Where the partition's log stood when the request was first sent. One that a split has cut off
+    /// since goes on from its parent's.
+    private func firstSlot(_ request: Waiting, in partition: PartitionID) -> Slot {
+        var partition = partition
+        while true {
+            if partition == request.firstPlace { return request.firstSlot }
+            if let more = request.moreSlots.first(where: { $0.place == partition }) { return more.slot }
+            guard let parent = map.parent(of: partition) else { return .zero }
+            partition = parent
         }
     }
 
@@ -30,14 +45,18 @@ extension Node {
         switch waiting.request {
         case .transaction, .leaseGrant, .leaseRevoke, .compact: break
         case .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .replicate, .auth,
-            .members:
+            .members, .split:
             return nil
         }
-        return RequestTag(
+        var tag = RequestTag(
             name: RequestName(node: node, boot: configuration.boot, sequence: waiting.sequence),
             attempt: attempt, mark: lowestOpenSequence(),
-            gate: groups[index(named.first) + 1].promised,
-            after: waiting.isUncertain ? [waiting.firstSlot] + waiting.moreSlots : [])
+            gate: groups[index(named.first) + 1].promised)
+        if waiting.isUncertain {
+            tag.after = named.isEmpty ? [waiting.firstSlot] : named.map { firstSlot(waiting, in: $0) }
+            if map.newestChild != .directory { tag.places = named }
+        }
+        return tag
     }
 
     mutating func lowestOpenSequence() -> UInt64 {
@@ -85,7 +104,8 @@ extension Node {
         waiting[token]?.place = .parked
         parked.append(token)
         let to = target(routeOf(request.request))
-        let isKnown = to != .none && to != from && !detector.suspects(to)
+        let isElsewhere = to != from || request.newest != map.newest
+        let isKnown = to != .none && isElsewhere && !detector.suspects(to)
         parkedUntil = min(
             parkedUntil, isKnown ? now : now.advanced(by: configuration.limits.rerouteAfter))
     }
@@ -153,7 +173,7 @@ extension Node {
                 ReadRequest(token: number, group: groups[1].id, range: map.entries[0].range, plan: plan))
         case .leaseRevoke: finish(token, .leaseRevoked(revision: revision), into: &effects)
         case .leaseGrant, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
-            .replicate, .auth, .members:
+            .replicate, .auth, .members, .split:
             finish(token, .failed(.timedOut), into: &effects)
         }
     }
@@ -200,7 +220,7 @@ extension Request {
     /// Without a name, and not the same when it is done twice.
     fileprivate var isAskedOnce: Bool {
         switch self {
-        case .auth, .members(.add), .members(.remove), .members(.update), .members(.promote): true
+        case .auth, .split, .members(.add), .members(.remove), .members(.update), .members(.promote): true
         case .members(.list), .members(.publish), .members(.admit), .members(.drain), .transaction, .leaseGrant,
             .leaseRevoke, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
             .replicate:

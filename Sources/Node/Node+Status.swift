@@ -26,7 +26,7 @@ extension Node {
         partitions.indices.map { i in
             let leader = leader(of: i)
             return PartitionStatus(
-                id: partitions[i].id, range: partitions[i].range,
+                id: partitions[i].id, range: map.range(of: partitions[i].id) ?? partitions[i].range,
                 leader: leader == .none ? nil : leader, term: partitions[i].state.appliedTerm,
                 decided: groups[i + 1].decided, applied: partitions[i].state.applied,
                 replicas: groups[i + 1].configuration.members)

@@ -12,7 +12,8 @@ package import Primitives
 /// append (docs/architecture.md).
 package struct Node: Sendable {
     package let configuration: NodeConfiguration
-    package let map: PartitionMap
+    /// As far as this node knows. See Node+Splits.
+    package internal(set) var map: PartitionMap
     var clock: ClockReading
 
     /// Index 0 is the directory's, index i the one of partition i.
@@ -34,6 +35,20 @@ package struct Node: Sendable {
     var directory: PartitionState
     /// Index i is partition i + 1.
     var partitions: [Partition]
+    /// By partition: this node has a replica, or may get one from whoever leads it. Of the others it
+    /// knows that they exist; what is said to them is dropped.
+    var isPresent: [Bool]
+    /// The ranges of what is here leave no gap. They do once a parent has come as a snapshot of after its
+    /// split, and its child has not: rows are missing then that no tail tells of yet.
+    var isWhole = true
+    /// What the log holds of those, until they are here.
+    var absentLogs: [GroupID: RestoredLog]
+    /// By child, those that the map has no place for yet.
+    var knownSplits: [PartitionID: PartitionSplit] = [:]
+    var splitRequests: Deque<SplitRequest> = []
+    var splitWaits: [(id: RequestID, split: PartitionSplit)] = []
+    /// By this leadership of the directory.
+    var splitProposed = SplitProposed.nothing
     var partitionWake: [Instant]
     var partitionDirty: [Bool]
     var sequencer: Sequencer?
@@ -126,7 +141,10 @@ package struct Node: Sendable {
         var place = Place.parked
         /// Where the logs of its partitions stood when it was first sent.
         var firstSlot = Slot.zero
-        var moreSlots: [Slot] = []
+        var firstPlace = PartitionID.directory
+        var moreSlots: [(place: PartitionID, slot: Slot)] = []
+        /// The map's age when it was sent last.
+        var newest = PartitionID.directory
         var wasSent = false
         /// An attempt was given up that may still take effect, or has.
         var isUncertain = false
@@ -206,8 +224,8 @@ package struct Node: Sendable {
     ) throws(DecodingError) {
         self.configuration = configuration
         self.clock = clock
-        let map = PartitionMap(equalPartitions: configuration.partitions)
-        self.map = map
+        let founding = PartitionMap(equalPartitions: configuration.partitions)
+        var map = founding
         let now = clock.instant
         var draw = SplitMix(seed: configuration.boot)
         nextForward = draw.next() >> 1
@@ -216,31 +234,45 @@ package struct Node: Sendable {
         nextQuestion = max(1, clock.wallMicroseconds)
         groups = []
         partitions = []
-        unproposed = Array(repeating: [], count: configuration.partitions + 1)
+        absentLogs = restored.logs
+        isPresent = []
         directory = PartitionState(
             group: GroupID(keyspace: configuration.keyspace, partition: .directory))
         var highest = Revision.zero
         var heard = Revision.initial
-        for i in 0...configuration.partitions {
-            let group = GroupID(
-                keyspace: configuration.keyspace, partition: PartitionID(UInt32(i)))
-            let state = try PartitionState(group: group, records: restored.records[group] ?? [])
+        let states = try Self.states(configuration, restored)
+        for split in Self.splits(states) where !map.apply(split) { knownSplits[split.child] = split }
+        self.map = map
+        for (i, state) in states.enumerated() {
+            let group = state.group
             highest = max(highest, state.highestRevision)
             heard = max(heard, state.heardFrontier)
-            groups.append(try Self.group(group, configuration, restored.logs[group], state, at: now))
+            // What is not here has a log at most (`absentLogs`), and nothing to do with it.
+            let isHere = i <= configuration.partitions || state.place?.origin != nil
+            groups.append(
+                isHere
+                    ? try Self.group(group, configuration, restored.logs[group], state, at: now)
+                    : Self.absentGroup(group, configuration, at: now))
+            if isHere { absentLogs[group] = nil }
             if i == 0 {
                 directory = state
             } else {
+                // Of the founding map: a replica that lags behind a split still has all of it. Those
+                // that a split has made say themselves where they lie.
                 partitions.append(
                     Partition(
                         id: group.partition, keyspace: configuration.keyspace,
-                        range: map.entries[i - 1].range, node: configuration.node, map: map,
-                        state: state, limits: configuration.limits.partition))
+                        range: founding.range(of: group.partition)
+                            ?? HashRange(first: .max, last: .max),
+                        node: configuration.node, map: map, state: state,
+                        limits: configuration.limits.partition))
+                isPresent.append(isHere)
             }
         }
-        touched = Array(repeating: false, count: configuration.partitions + 1)
+        touched = Array(repeating: false, count: groups.count)
         groupWakeIsOld = touched
         groupWake = groups.map(\.nextWake)
+        unproposed = Array(repeating: [], count: groups.count)
         persisted = Array(repeating: 0, count: groups.count)
         durable = persisted
         partitionWake = Array(repeating: .zero, count: partitions.count)
@@ -257,6 +289,37 @@ package struct Node: Sendable {
         merge = TimelineMerge(
             emitted: .zero, lostThrough: max(highest, heard),
             rowsMax: configuration.limits.mergeRowsMax)
+        grow(to: map.count)
+        var ignored = NodeEffects()
+        openOrphans(into: &ignored)
+        noticeGaps()
+    }
+
+    /// Of the directory and all partitions that the store knows, without gaps.
+    private static func states(
+        _ configuration: NodeConfiguration, _ restored: RestoredNode
+    ) throws(DecodingError) -> [PartitionState] {
+        var last = configuration.partitions
+        for (group, records) in restored.records
+        where group.keyspace == configuration.keyspace && !records.isEmpty {
+            last = max(last, Int(group.partition.rawValue))
+        }
+        guard last <= PartitionMap.partitionsMax else { throw DecodingError("partition \(last)") }
+        var states: [PartitionState] = []
+        for i in 0...last {
+            let group = GroupID(keyspace: configuration.keyspace, partition: PartitionID(UInt32(i)))
+            states.append(
+                try PartitionState(group: group, records: restored.records[group] ?? []))
+        }
+        return states
+    }
+
+    /// In order, as far as there is no gap: of what the directory says and what the partitions are.
+    private static func splits(_ states: [PartitionState]) -> [PartitionSplit] {
+        var found: [PartitionID: PartitionSplit] = [:]
+        for split in states[0].splits.done { found[split.child] = split }
+        for state in states { if let origin = state.place?.origin { found[origin.split.child] = origin.split } }
+        return found.values.sorted { $0.child < $1.child }
     }
 
     private static func group(
@@ -345,6 +408,8 @@ package struct Node: Sendable {
         wakeMembership(into: &effects)
         wakeLinks(into: &effects)
         region.nextWake = .never
+        serveSplits()
+        driveSplit()
         var rounds = 0
         repeat {
             flushRegion()
@@ -361,7 +426,10 @@ package struct Node: Sendable {
         }
         drain(into: &effects)
         releaseHeld(into: &effects)
-        for i in partitions.indices { partitions[i].flushRecords(into: &effects.store) }
+        // Of what is not here nothing is written, or a restart would find it with a log and no state.
+        for i in partitions.indices where isPresent[i] {
+            partitions[i].flushRecords(into: &effects.store)
+        }
         directory.flushScalars(into: &effects.store)
         closeTicket(into: &effects)
         scheduleWake(into: &effects)

@@ -141,6 +141,10 @@ package enum NodeEvent: Equatable, Sendable {
     /// The others go on without this node.
     case gone(GroupID)
     case membersChanged(RegionMembers)
+    /// The directory wants it; the parent's replica here has done it, at this slot; it is done.
+    case splitIntended(PartitionSplit)
+    case divided(PartitionSplit, Slot)
+    case splitPublished(PartitionSplit)
     case link(RegionID, LinkEvent)
     case ignored(String, from: NodeID)
 }

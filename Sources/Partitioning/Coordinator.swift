@@ -6,7 +6,7 @@ package import Primitives
 package struct Coordinator: Sendable {
     package let node: NodeID
     let boot: UInt64
-    let map: PartitionMap
+    package var map: PartitionMap
     let limits: Limits
     private var nextSequence: UInt64 = 1
     private var running: [RequestName: Running] = [:]
@@ -35,6 +35,10 @@ package struct Coordinator: Sendable {
         /// Of the permissions that it was checked under.
         let fence: UInt64
         var participants: [PartitionID]
+        /// Of a lease that ends: where it is thought to be known.
+        var spread: [PartitionID] = []
+        /// The map's age when the participants were found.
+        var newest = PartitionID.directory
         var attempt: UInt32 = 1
         var phase = Phase.locking
         var locked: [PartitionID: Locked] = [:]
@@ -104,10 +108,11 @@ package struct Coordinator: Sendable {
         }
         let name = RequestName(node: node, boot: boot, sequence: nextSequence)
         nextSequence += 1
-        let transaction = Running(
+        var transaction = Running(
             name: name, id: id, request: request, tag: tag,
             start: StartStamp(micros: clock.wallMicroseconds, name: name), deadline: deadline,
-            fence: fence, participants: participants(of: request, spread: spread))
+            fence: fence, participants: [])
+        transaction.spread = spread
         running[name] = transaction
         order.append(name)
         lock(name, at: clock.instant, leaders: leaders, into: &effects)
@@ -121,12 +126,13 @@ package struct Coordinator: Sendable {
             for lease in Footprint(transaction).sharedLeases { found.insert(map.home(of: lease)) }
         case .leaseRevoke(let lease), .leaseExpire(let lease):
             found.insert(map.home(of: lease))
-            found.formUnion(spread)
+            // Where a partition has been split since, the lease may be known in both parts.
+            found.formUnion(map.withDescendants(spread))
         case .replicate(let batch):
             found.insert(Self.cursorHome(map))
             for row in batch.changes { found.insert(map.partition(of: row.key)) }
         case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
-            .members, .auth: break
+            .members, .auth, .split: break
         }
         return found.sorted()
     }
@@ -137,6 +143,10 @@ package struct Coordinator: Sendable {
         _ name: RequestName, at now: Instant, leaders: [NodeID], into effects: inout RegionEffects
     ) {
         guard var t = running[name] else { return }
+        if t.newest != map.newest {
+            t.newest = map.newest
+            t.participants = participants(of: t.request, spread: t.spread)
+        }
         t.phase = .locking
         t.locked = [:]
         t.prepared = []
@@ -164,14 +174,16 @@ package struct Coordinator: Sendable {
                 transaction: t.transaction, start: t.start, partition: $0, footprint: Footprint(),
                 plan: ReadPlan(), leasesEnding: [], cursorOf: nil)
         }
+        for i in requests.indices { requests[i].newest = map.newestChild }
         if let tag = t.tag {
             // The first of the partitions that the request itself names is the gate of its attempts.
             let named = map.named(by: t.request)
             for i in requests.indices {
-                let place = named.firstIndex(of: requests[i].partition)
+                let p = requests[i].partition
+                let place = named.firstIndex(of: p)
                 requests[i].tag = tag.part(
                     gate: place == 0 ? tag.gate : .zero,
-                    after: place.flatMap { $0 < tag.after.count ? tag.after[$0] : nil })
+                    after: place == nil || tag.after.isEmpty ? nil : after(tag, t.request, p))
             }
         }
         func place(of key: Bytes) -> Int? {
@@ -224,9 +236,21 @@ package struct Coordinator: Sendable {
                 requests[i].footprint.exclusiveLeases = [Self.cursorLatch(batch.origin)]
             }
         case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
-            .members, .auth: break
+            .members, .auth, .split: break
         }
         return requests
+    }
+
+    /// Where the partition's log stood when the request was first sent. Before a split the parent's log
+    /// was the child's.
+    private func after(_ tag: RequestTag, _ request: Request, _ p: PartitionID) -> Slot? {
+        let places = tag.places.isEmpty ? map.founding.named(by: request) : tag.places
+        var p = p
+        while true {
+            if let i = places.firstIndex(of: p) { return i < tag.after.count ? tag.after[i] : nil }
+            guard let parent = map.parent(of: p) else { return .zero }
+            p = parent
+        }
     }
 
     /// Latches know keys and leases; the cursor borrows the number of a lease that nobody can have.
@@ -340,6 +364,11 @@ package struct Coordinator: Sendable {
         into effects: inout RegionEffects
     ) {
         guard var t = running[name] else { return }
+        guard t.newest == map.newest || Mutation.oldMapsTrusted.isOn else {
+            // A partition was split meanwhile: whose a row is would be decided by another map.
+            retry(name, at: now, leaders: leaders, into: &effects)
+            return
+        }
         let rows = t.participants.flatMap { t.locked[$0]?.rows.rows ?? [] }
         var parts: [PartitionID: Effects] = [:]
         func part(_ p: PartitionID, _ change: (inout Effects) -> Void) {
@@ -374,12 +403,13 @@ package struct Coordinator: Sendable {
             }
         case .leaseRevoke(let lease), .leaseExpire(let lease):
             let home = map.home(of: lease)
-            let known = t.locked[home]?.rows.leaseSpread.map(\.partition) ?? []
+            let known = map.withDescendants(t.locked[home]?.rows.leaseSpread.map(\.partition) ?? [])
             if t.locked[home]?.rows.leasesAlive.contains(lease) != true {
                 t.failure = .leaseNotFound
                 break
             }
             if known.contains(where: { !t.participants.contains($0) }) {
+                running[name]?.spread = known
                 running[name]?.participants = Set(t.participants + known).sorted()
                 retry(name, at: now, leaders: leaders, into: &effects)
                 return
@@ -408,7 +438,7 @@ package struct Coordinator: Sendable {
                 $0.conflicts = resolved.conflicts
             }
         case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
-            .members, .auth: break
+            .members, .auth, .split: break
         }
         t.parts = parts
         t.phase = parts.isEmpty ? .confirming : .allocating
@@ -534,7 +564,7 @@ package struct Coordinator: Sendable {
         case .leaseRevoke, .leaseExpire: return .leaseRevoked(revision: revision)
         case .replicate(let batch): return .replicated(cursor: batch.through)
         case .leaseGrant, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
-            .members, .auth:
+            .members, .auth, .split:
             return .failed(.timedOut)
         }
     }

@@ -98,6 +98,12 @@ package enum EntryBody: Hashable, Sendable {
     /// Directory: has no effect. Stands for whatever the next feature level brings
     /// (`NodeConfiguration.featureLevel`).
     case rehearsal
+    /// From here on this log refuses what hashes at or above the cut: that is the child's (U2).
+    case split(PartitionSplit)
+    /// Directory: this split shall come about. Counts only if no other is under way.
+    case splitIntended(PartitionSplit)
+    /// Directory: it has, and the child serves.
+    case splitPublished(PartitionSplit)
 
     /// `request`: a client's, which this entry carries out.
     package func encoded(for request: RequestMark? = nil) -> Bytes {
@@ -212,6 +218,15 @@ extension ByteWriter {
             byte(64)
             members(list)
         case .rehearsal: byte(127)
+        case .split(let split):
+            byte(65)
+            self.split(split)
+        case .splitIntended(let split):
+            byte(66)
+            self.split(split)
+        case .splitPublished(let split):
+            byte(67)
+            self.split(split)
         }
     }
 }
@@ -267,6 +282,9 @@ extension ByteReader {
             return .leaseCheckpoints(list)
         case 64: return .members(try members())
         case 127: return .rehearsal
+        case 65: return .split(try split())
+        case 66: return .splitIntended(try split())
+        case 67: return .splitPublished(try split())
         case let tag: throw DecodingError("entry \(tag)")
         }
     }

@@ -87,7 +87,7 @@ extension PartitionMap {
         case .leaseGrant(let lease, _), .leaseRevoke(let lease), .leaseExpire(let lease),
             .leaseKeepAlive(let lease), .leaseTimeToLive(let lease, _):
             [home(of: lease)]
-        case .leaseList, .compact, .replicate, .auth, .members: []
+        case .leaseList, .compact, .replicate, .auth, .members, .split: []
         }
     }
 

@@ -39,6 +39,18 @@ package struct LeaseClock: Sendable {
         }
     }
 
+    /// Their home has moved, and their time goes on there.
+    mutating func handOver(_ moves: (LeaseID) -> Bool) -> LeaseClock {
+        var other = LeaseClock()
+        other.lastContact = lastContact
+        for (lease, deadline) in deadlines where moves(lease) {
+            other.deadlines[lease] = deadline
+            other.lookAt = min(other.lookAt, deadline)
+        }
+        for lease in other.deadlines.keys { stop(lease) }
+        return other
+    }
+
     package mutating func stop(_ lease: LeaseID) {
         deadlines[lease] = nil
         revoking[lease] = nil

@@ -14,6 +14,10 @@ extension Partition {
             finishRead(token)
             effects.redirects.append(item.id)
         }
+        releaseHeld(into: &effects)
+        // One that is in the pipeline holds even if the change does not come about: nothing above its cut
+        // may follow it.
+        if !lead.splitting.isProposed { lead.splitting = Splitting() }
         lead.blocked.removeAll()
         lead.awaitingRevision.removeAll()
         lead.awaitingRoom.removeAll()

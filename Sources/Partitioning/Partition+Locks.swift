@@ -78,6 +78,10 @@ extension Partition {
             effects.send(.died(request.transaction, id), to: coordinator)
             return
         }
+        guard mayLatch(request) else {
+            effects.send(.died(request.transaction, id), to: coordinator)
+            return
+        }
         if let tag = request.tag {
             let isOtherTerm = tag.gate > .zero && tag.gate != lead.term
             guard !isOtherTerm, !lead.attempts.isOvertaken(tag.name, attempt: tag.attempt) else {
@@ -346,7 +350,7 @@ extension Partition {
         unlatched(at: now, into: &effects)
     }
 
-    private mutating func drop(_ i: Int, tell: Bool, into effects: inout RegionEffects) {
+    mutating func drop(_ i: Int, tell: Bool, into effects: inout RegionEffects) {
         let latch = lead.latches.remove(at: i)
         if latch.readToken != 0 { finishRead(latch.readToken) }
         lead.ended.insert(latch.transaction)

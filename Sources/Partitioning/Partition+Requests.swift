@@ -39,8 +39,17 @@ extension Partition {
         case .leaseKeepAlive(let lease): footprint.sharedLeases = [lease]
         case .leaseRevoke(let lease), .leaseExpire(let lease): footprint.exclusiveLeases = [lease]
         case .leaseGrant, .leaseTimeToLive: break
-        case .leaseList, .compact, .members, .replicate, .auth:
+        case .leaseList, .compact, .members, .replicate, .auth, .split:
             invariant(false, "\(request) is not for one partition")
+        }
+        if let split = lead.splitting.split, reaches(request, footprint, above: split.cut) {
+            hold(id, into: &effects)
+            return
+        }
+        guard isAtHome(request, footprint) else {
+            // Found by a map of before a split.
+            effects.redirects.append(id)
+            return
         }
         let token = lead.items.insert(
             Item(
@@ -440,7 +449,7 @@ extension Partition {
                             revision: frontier)
                     ))
             }
-        case .leaseList, .compact, .members, .replicate, .auth: break
+        case .leaseList, .compact, .members, .replicate, .auth, .split: break
         }
         lead.items[token] = nil
     }
@@ -549,6 +558,7 @@ extension Partition {
             return
         }
         let retry = now.advanced(by: limits.retryAfter)
+        if lead.splitting.split != nil { advanceSplit(at: now, into: &effects) }
         if !lead.awaitingRoom.isEmpty { admitWaiting(into: &effects) }
         askForRevisions(at: now, retry: retry, into: &effects)
         if lead.fenceTold < fence { tellFence(into: &effects) }

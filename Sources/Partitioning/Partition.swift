@@ -11,9 +11,9 @@ package import Primitives
 package struct Partition: Sendable {
     package let id: PartitionID
     package let group: GroupID
-    package let range: HashRange
     package let node: NodeID
-    let map: PartitionMap
+    /// As this node knows it; never older than a split that this replica has applied.
+    package var map: PartitionMap
     let limits: Limits
 
     package var state: PartitionState
@@ -32,6 +32,12 @@ package struct Partition: Sendable {
     var readers: [Settled] = []
     /// Never reused within the process, so that a late read of an earlier leadership finds nobody.
     var nextItem: UInt64 = 1
+    /// Of leases that the parent's leader on this node has just handed over. It counts for the first
+    /// leadership of this log only: nobody else can have renewed one before.
+    var inheritedClock: LeaseClock?
+    private var begins = 0
+    /// Entries that wrote something, since the process began: what its load is.
+    package private(set) var writesApplied: UInt64 = 0
 
     package struct Limits: Sendable {
         /// Transactions evaluated and not yet decided.
@@ -42,6 +48,9 @@ package struct Partition: Sendable {
         package var latchMax = TimeSpan.seconds(1)
         /// Beyond this silence of the sequencer the clocks of leases stand still (S11).
         package var contactMax = TimeSpan.milliseconds(500)
+        /// What is above a cut waits no longer for what is under way there; the split comes later.
+        package var splitDrainMax = TimeSpan.milliseconds(200)
+        package var splitPause = TimeSpan.milliseconds(500)
         package init() {}
     }
 
@@ -58,14 +67,16 @@ package struct Partition: Sendable {
         state: PartitionState, limits: Limits = Limits()
     ) {
         self.id = id
-        self.range = range
         self.node = node
         self.map = map
         self.state = state
+        self.state.lies(in: range)
         self.limits = limits
         requests = RequestTable(completeFrom: state.applied)
         group = GroupID(keyspace: keyspace, partition: id)
     }
+
+    package var range: HashRange { state.place?.range ?? .all }
 
     // MARK: Leadership
 
@@ -115,6 +126,7 @@ package struct Partition: Sendable {
 
         /// About to hand over: nothing new is taken.
         var isYielding = false
+        var splitting = Splitting()
         /// Attempts that follow others: of those, only the newest may lock here.
         var attempts = AttemptMemory()
         /// Of this turn: items by request, once a retry has asked for it.
@@ -175,6 +187,8 @@ package struct Partition: Sendable {
         var lead = Leadership(term: term, overlay: Overlay(completeFrom: state.applied))
         // What is prepared and undecided keeps its keys latched: nobody evaluates on it (C1).
         for record in state.prepared { lead.latches.append(Latch(restoring: record, at: now)) }
+        if begins == 1, let inheritedClock { lead.leaseClock = inheritedClock }
+        inheritedClock = nil
         self.lead = lead
         isLeading = true
         // The number of the last decided entry counts from the begin, which has 0.
@@ -198,6 +212,7 @@ package struct Partition: Sendable {
         }
         for reader in readers { effects.redirects.append(reader.id) }
         readers.removeAll()
+        effects.redirects.append(contentsOf: lead.splitting.held)
     }
 
     /// A sequencer of a higher epoch was heard of: seal the log for it (S2).
@@ -223,6 +238,12 @@ package struct Partition: Sendable {
 
     mutating func register(at now: Instant, into effects: inout RegionEffects) {
         guard isLeading, isSealed else { return }
+        sendRegistration(into: &effects)
+        lead.registerAt = now.advanced(by: limits.retryAfter)
+        effects.wake(at: now.advanced(by: limits.retryAfter))
+    }
+
+    func sendRegistration(into effects: inout RegionEffects) {
         let term = lead.term
         let registration = Registration(
             partition: id, term: term, sealSlot: state.sealSlot, applied: state.applied,
@@ -231,10 +252,8 @@ package struct Partition: Sendable {
             undecided: state.prepared.map {
                 .init(transaction: $0.transaction, revision: $0.revision, participants: $0.participants)
             },
-            lapses: lead.lapses)
+            lapses: lead.lapses, newest: state.newest, origin: state.place?.origin)
         effects.send(.register(epoch, registration), to: epoch.node)
-        lead.registerAt = now.advanced(by: limits.retryAfter)
-        effects.wake(at: now.advanced(by: limits.retryAfter))
     }
 
     /// `fence` before all else: from its registration on a leader asks for nothing below it.
@@ -299,14 +318,19 @@ package struct Partition: Sendable {
             lead.decidedNumber = entry.number
         }
         switch applied {
-        case .nothing, .begin: break
+        case .nothing: break
+        case .begin:
+            begins += 1
+            if begins > 1 { inheritedClock = nil }
         case .sealed:
             if isOwn { register(at: now, into: &effects) }
         case .effects(let e):
+            writesApplied &+= 1
             effects.applied.append(.init(revision: e.revision, rows: e.rows, aborted: false))
             report(e.revision, slot, .committed)
             if case .item(let token) = proposal { onDecided(token, slot: slot, into: &effects) }
         case .prepared(let p):
+            writesApplied &+= 1
             effects.applied.append(.init(revision: p.effects.revision, rows: p.effects.rows, aborted: false))
             report(p.effects.revision, slot, .prepared)
             for lease in p.effects.leasesEnded { lead.leaseClock.stop(lease) }
@@ -346,7 +370,10 @@ package struct Partition: Sendable {
                 wantConfirm(token)
                 overlapDecided(token, into: &effects)
             }
-        case .leaseForgotten, .compacted, .members, .rehearsed, .auth: break
+        case .split(let split): onDivided(split, into: &effects)
+        case .leaseForgotten, .compacted, .members, .rehearsed, .auth, .splitIntended,
+            .splitPublished:
+            break
         }
         prune()
     }
@@ -368,7 +395,8 @@ package struct Partition: Sendable {
             revision = p.effects.revision
             isPrepared = true
         case .nothing, .begin, .sealed, .aborted, .leaseGranted, .leaseRevoked, .leaseForgotten,
-            .leaseCheckpoints, .compacted, .auth, .members, .rehearsed:
+            .leaseCheckpoints, .compacted, .auth, .members, .rehearsed, .split, .splitIntended,
+            .splitPublished:
             break
         }
         requests.insert(request, revision: revision, slot: slot, isPrepared: isPrepared)
@@ -408,7 +436,9 @@ package struct Partition: Sendable {
     /// A snapshot has replaced the replicated state. Only a follower takes one.
     package mutating func install(_ state: PartitionState, into effects: inout RegionEffects) {
         stoppedLeading(into: &effects)
+        let range = range
         self.state = state
+        self.state.lies(in: range)
         requests = RequestTable(completeFrom: state.applied)
     }
 

@@ -9,6 +9,8 @@ extension PartitionState {
     static let scalarsKey = Bytes("s")
     static let configurationKey = Bytes("m")
     static let membersKey = Bytes("d")
+    static let placeKey = Bytes("r")
+    static let splitsKey = Bytes("x")
 
     static func key(prepared revision: Revision) -> Bytes { numbered("p", UInt64(revision.rawValue)) }
     static func key(lease: LeaseID) -> Bytes { numbered("l", UInt64(bitPattern: lease.rawValue)) }
@@ -70,6 +72,8 @@ extension PartitionState {
             case UInt8(ascii: "s"): try restoreScalars(&value)
             case UInt8(ascii: "d"): restore(members: try value.members())
             case UInt8(ascii: "m"): restore(configuration: record.value)
+            case UInt8(ascii: "r"): place = try Place(&value)
+            case UInt8(ascii: "x"): splits = try Splits(&value)
             case UInt8(ascii: "p"): try restore(prepared: PreparedRecord(&value))
             case UInt8(ascii: "l"):
                 restore(lease: LeaseID(Int64(bitPattern: try key.big64())), try Lease(&value))

@@ -27,28 +27,34 @@ package struct PartitionState: Sendable {
     }
 
     package let group: GroupID
-    package private(set) var applied = Slot.zero
+    package internal(set) var applied = Slot.zero
     package private(set) var appliedTerm = Term.zero
     package private(set) var appliedNumber: UInt64 = 0
-    package private(set) var sealedEpoch = Epoch.zero
+    package internal(set) var sealedEpoch = Epoch.zero
     /// The slot of the newest begin or seal: counts in the tail at once (S5).
-    package private(set) var sealSlot = Slot.zero
-    package private(set) var highestRevision = Revision.zero
-    package private(set) var highestStamp = Stamp.zero
+    package internal(set) var sealSlot = Slot.zero
+    package internal(set) var highestRevision = Revision.zero
+    package internal(set) var highestStamp = Stamp.zero
     /// The highest frontier whose tail this replica has applied; recorded with every batch.
-    package private(set) var heardFrontier = Revision.zero
+    package internal(set) var heardFrontier = Revision.zero
     package private(set) var recent: [Recent] = []
     /// Prepared here, outcome not yet known; in order of revision. Kept until `W >= r` (S4).
     package private(set) var prepared: [PreparedRecord] = []
-    package private(set) var leases: [LeaseID: Lease] = [:]
-    package private(set) var knownLeases: Set<LeaseID> = []
-    package private(set) var leaseKeys: [LeaseID: Set<Bytes>] = [:]
-    package private(set) var leaseOfKey: [Bytes: LeaseID] = [:]
+    package internal(set) var leases: [LeaseID: Lease] = [:]
+    package internal(set) var knownLeases: Set<LeaseID> = []
+    package internal(set) var leaseKeys: [LeaseID: Set<Bytes>] = [:]
+    package internal(set) var leaseOfKey: [Bytes: LeaseID] = [:]
     package private(set) var cursors: [RegionID: Revision] = [:]
-    package private(set) var compactRevision = Revision.zero
+    package internal(set) var compactRevision = Revision.zero
+    /// What hashes here, and how it came to be: see PartitionState+Split.
+    package internal(set) var place: Place?
+    /// The directory's: splits that have come about, and the one that is under way.
+    package internal(set) var splits = Splits()
+    /// Cut off by the entry applied last. Not part of the state.
+    package internal(set) var newborn: [PartitionState] = []
     package private(set) var nextConflict: UInt64 = 0
     /// The group's newest configuration, in consensus's own form; nil: the one it was founded with.
-    package private(set) var configuration: Bytes?
+    package internal(set) var configuration: Bytes?
     /// The directory's only.
     package private(set) var auth = AuthState()
     /// Directory only.
@@ -111,6 +117,9 @@ package struct PartitionState: Sendable {
         case auth(nonce: UInt64, AuthError?)
         case members(RegionMembers)
         case rehearsed
+        case split(PartitionSplit)
+        case splitIntended(PartitionSplit)
+        case splitPublished(PartitionSplit)
     }
 
     /// Applies the entry at `slot`; the changes of the store go to `changes`, rows first.
@@ -198,6 +207,12 @@ package struct PartitionState: Sendable {
             return .compacted(revision)
         case .auth(let nonce, let by, let command):
             return .auth(nonce: nonce, perform(command, by: by, into: &changes))
+        case .split(let split):
+            return divide(split, at: slot, into: &changes) ? .split(split) : .nothing
+        case .splitIntended(let split):
+            return intend(split, into: &changes) ? .splitIntended(split) : .nothing
+        case .splitPublished(let split):
+            return publish(split, into: &changes) ? .splitPublished(split) : .nothing
         }
     }
 
@@ -252,6 +267,7 @@ package struct PartitionState: Sendable {
     private mutating func perform(_ effects: Effects, into changes: inout [StoreChange]) -> Undo {
         var undo = Undo()
         for row in effects.rows {
+            checkPlace(of: row.key)
             changes.append(.putRow(group.keyspace, row))
             let before = leaseOfKey[row.key] ?? .none
             undo.keys.append(.init(key: row.key, sub: row.sub, leaseBefore: before))
@@ -317,7 +333,7 @@ package struct PartitionState: Sendable {
         }
     }
 
-    private mutating func attach(_ key: Bytes, to lease: LeaseID, into changes: inout [StoreChange]) {
+    mutating func attach(_ key: Bytes, to lease: LeaseID, into changes: inout [StoreChange]) {
         let before = leaseOfKey[key] ?? .none
         if before == lease { return }
         if before != .none {
@@ -335,7 +351,7 @@ package struct PartitionState: Sendable {
         }
     }
 
-    private mutating func setLease(_ id: LeaseID, _ lease: Lease?, into changes: inout [StoreChange]) {
+    mutating func setLease(_ id: LeaseID, _ lease: Lease?, into changes: inout [StoreChange]) {
         if lease == nil && leases[id] == nil { return }
         leases[id] = lease
         if let lease {
@@ -345,7 +361,7 @@ package struct PartitionState: Sendable {
         }
     }
 
-    private mutating func setKnown(_ id: LeaseID, _ known: Bool, into changes: inout [StoreChange]) {
+    mutating func setKnown(_ id: LeaseID, _ known: Bool, into changes: inout [StoreChange]) {
         if known == knownLeases.contains(id) { return }
         if known {
             knownLeases.insert(id)

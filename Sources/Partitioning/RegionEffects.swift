@@ -41,6 +41,8 @@ package struct RegionEffects: Sendable {
     /// Rows that were applied, for the merge. `aborted` names a revision whose rows are gone.
     package var applied: [AppliedRows] = []
     package var voids: [Revision] = []
+    /// What splits have cut off: the node makes partitions of them.
+    package var newborns: [Newborn] = []
     package var nextWake = Instant.never
 
     package struct AppliedRows: Sendable {
@@ -62,13 +64,21 @@ package struct RegionEffects: Sendable {
         package let revision: Revision
     }
 
+    package struct Newborn: Sendable {
+        package let split: PartitionSplit
+        package var state: PartitionState
+        package let requests: RequestTable
+        /// Of the parent's leader.
+        package let leaseClock: LeaseClock?
+    }
+
     package init() {}
 
     package var isEmpty: Bool {
         messages.isEmpty && proposals.isEmpty && reads.isEmpty && answers.isEmpty && redirects.isEmpty
             && abandoned.isEmpty && executed.isEmpty && escalations.isEmpty
             && leaseReadings.isEmpty && expired.isEmpty && changes.isEmpty
-            && applied.isEmpty && voids.isEmpty
+            && applied.isEmpty && voids.isEmpty && newborns.isEmpty
     }
 
     package mutating func send(_ message: RegionMessage, to node: NodeID) {

@@ -25,7 +25,8 @@ extension ByteWriter {
             ballot(t)
             list(recent) { $0.recent($1) }
         case .register(let e, let r):
-            head(4, e)
+            // Written as by builds that know of no splits, until there is one (`FeatureLevel.splits`).
+            head(r.tellsOfSplits ? 65 : 4, e)
             registration(r)
         case .confirm(let e, let p, let t, let question):
             head(5, e)
@@ -122,7 +123,7 @@ extension ByteWriter {
             head(31, e)
             transactionID(t)
         case .lock(let request):
-            byte(40)
+            byte(request.tellsOfSplits ? 66 : 40)
             lockRequest(request)
         case .locked(let t, let p, let term, let rows):
             byte(41)
@@ -164,12 +165,14 @@ extension ByteWriter {
             bool(revision != nil)
             if let revision { id(revision) }
         case .forward(let token, let request, let within, let fence, let tag):
-            byte(60)
+            let places = tag?.places ?? []
+            byte(places.isEmpty ? 60 : 67)
             varint(token)
             self.request(request)
             varint(within.nanoseconds)
             varint(fence)
             requestTag(tag)
+            if !places.isEmpty { partitions(places) }
         case .forwarded(let token, let response):
             byte(61)
             varint(token)
@@ -235,6 +238,14 @@ extension ByteWriter {
             $0.partitions($1.participants)
         }
         varint(r.lapses)
+        guard r.tellsOfSplits else { return }
+        id(r.newest)
+        bool(r.origin != nil)
+        if let origin = r.origin {
+            split(origin.split)
+            id(origin.slot)
+            id(origin.revision)
+        }
     }
     private mutating func lockRequest(_ r: LockRequest) {
         transactionID(r.transaction)
@@ -253,6 +264,8 @@ extension ByteWriter {
         bool(r.cursorOf != nil)
         if let region = r.cursorOf { id(region) }
         requestTag(r.tag)
+        guard r.tellsOfSplits else { return }
+        id(r.newest)
     }
     private mutating func lockedRows(_ l: LockedRows) {
         rows(l.rows)
@@ -278,6 +291,14 @@ extension ByteWriter {
     }
 }
 
+extension Registration {
+    fileprivate var tellsOfSplits: Bool { newest != .directory || origin != nil }
+}
+
+extension LockRequest {
+    fileprivate var tellsOfSplits: Bool { newest != .directory }
+}
+
 extension ByteReader {
     package mutating func regionMessage() throws(DecodingError) -> RegionMessage {
         let tag = try byte()
@@ -293,7 +314,8 @@ extension ByteReader {
                 try ballot(), try transactionID(), try participants(), replaced: try stamp(),
                 fence: try varint())
         case 3: return .report(try ballot(), try id(), try ballot(), try recents())
-        case 4: return .register(try ballot(), try registration())
+        case 4, 65:
+            return .register(try ballot(), try registration(tellsOfSplits: tag == 65))
         case 5: return .confirm(try ballot(), try id(), try ballot(), question: try varint())
         case 6:
             return .confirmTransaction(
@@ -338,7 +360,7 @@ extension ByteReader {
         case 29: return .abort(try ballot(), try transactionID(), try id(), try id())
         case 30: return .transactionVoid(try ballot(), try transactionID(), try id())
         case 31: return .transactionFenced(try ballot(), try transactionID())
-        case 40: return .lock(try lockRequest())
+        case 40, 66: return .lock(try lockRequest(tellsOfSplits: tag == 66))
         case 41: return .locked(try transactionID(), try id(), try ballot(), try lockedRows())
         case 42: return .died(try transactionID(), try id())
         case 43:
@@ -351,10 +373,12 @@ extension ByteReader {
         case 47: return .overtaken(try transactionID(), try id())
         case 48:
             return .executedBefore(try transactionID(), try id(), try bool() ? try id() : nil)
-        case 60:
-            return .forward(
-                token: try varint(), try request(), within: TimeSpan(nanoseconds: try varint()),
-                fence: try varint(), try requestTag())
+        case 60, 67:
+            let token = try varint(), request = try request()
+            let within = TimeSpan(nanoseconds: try varint()), fence = try varint()
+            var named = try requestTag()
+            if tag == 67 { named?.places = try partitions() }
+            return .forward(token: token, request, within: within, fence: fence, named)
         case 61: return .forwarded(token: try varint(), try response())
         case 62: return .redirect(token: try varint(), isCertain: try bool())
         case 63: return .cancelForward(token: try varint())
@@ -393,7 +417,9 @@ extension ByteReader {
         }
         return list
     }
-    private mutating func registration() throws(DecodingError) -> Registration {
+    private mutating func registration(
+        tellsOfSplits: Bool
+    ) throws(DecodingError) -> Registration {
         var r = Registration(
             partition: try id(), term: try ballot(), sealSlot: try id(), applied: try id(),
             highestRevision: try id(), heardFrontier: try id(), highestStamp: try stamp(),
@@ -404,6 +430,9 @@ extension ByteReader {
                     transaction: try transactionID(), revision: try id(), participants: try partitions()))
         }
         r.lapses = try varint()
+        guard tellsOfSplits else { return r }
+        r.newest = try id()
+        if try bool() { r.origin = .init(split: try split(), slot: try id(), revision: try id()) }
         return r
     }
     private mutating func keyRanges() throws(DecodingError) -> [KeyRange] {
@@ -416,7 +445,9 @@ extension ByteReader {
         for _ in 0..<(try count()) { list.append(LeaseID(try signed())) }
         return list
     }
-    private mutating func lockRequest() throws(DecodingError) -> LockRequest {
+    private mutating func lockRequest(
+        tellsOfSplits: Bool
+    ) throws(DecodingError) -> LockRequest {
         var r = LockRequest(
             transaction: try transactionID(),
             start: StartStamp(micros: try varint(), name: try name()), partition: try id(),
@@ -432,6 +463,7 @@ extension ByteReader {
         r.onlyExpired = try bool()
         if try bool() { r.cursorOf = try id() }
         r.tag = try requestTag()
+        if tellsOfSplits { r.newest = try id() }
         return r
     }
     private mutating func lockedRows() throws(DecodingError) -> LockedRows {

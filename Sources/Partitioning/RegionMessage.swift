@@ -62,10 +62,15 @@ package struct Registration: Hashable, Sendable {
     package var recent: [PartitionState.Recent]
     package var undecided: [Undecided]
     package var lapses: UInt64
+    /// The newest partition that the log knows to have been cut off from this one, or itself.
+    package var newest = PartitionID.directory
+    /// How this partition came to be, if by a split.
+    package var origin: PartitionState.Origin?
 }
 
 /// The sequencer's feed: everything with a revision at or below `frontier` is in the logs through
-/// `tails`. Carries all tails, so that a lost one is repaired by the next.
+/// `tails`. Carries all tails, so that a lost one is repaired by the next. Their number is the map's
+/// version: whoever holds fewer partitions knows that it must not show this frontier yet (S12).
 package struct Timeline: Hashable, Sendable {
     package struct Tail: Hashable, Sendable {
         package var term: Term
@@ -142,6 +147,9 @@ package struct LockRequest: Hashable, Sendable {
     package var cursorOf: RegionID?
     /// The client's request, as this participant needs it.
     package var tag: RequestTag?
+    /// The newest child in the map by which the participants were found, if it has any: a partition
+    /// that has been split since is not all of them.
+    package var newest = PartitionID.directory
 }
 
 /// Between the cores of a region's nodes. Everything to or from a sequencer carries its epoch; older

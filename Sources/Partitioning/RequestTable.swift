@@ -14,6 +14,8 @@ package struct RequestTag: Hashable, Sendable {
     /// Where the logs of the request's partitions stood at the client's node when it was first sent,
     /// in their order; empty if no earlier attempt can have taken effect.
     package var after: [Slot]
+    /// Of which partitions; empty: of those that the founding map names.
+    package var places: [PartitionID] = []
 
     package init(
         name: RequestName, attempt: UInt64, mark: UInt64, gate: Term = .zero, after: [Slot] = []

@@ -27,6 +27,13 @@ package struct Sequencer: Sendable {
     /// The old sequencer's lease has run out then (L7); nothing is answered before.
     package private(set) var answersFrom: Instant
 
+    /// Partitions that serve. The lists below hold one more while a split is under way: its child,
+    /// which counts from its registration on; until then its parent answers for it (U2).
+    private var served: Int
+    private var coming: PartitionSplit?
+    /// Of each partition, what its registered leader knows to have been cut off from it.
+    private var newest: [PartitionID]
+
     /// By partition, from index 0 for partition 1.
     private var registrations: [Registration?]
     package private(set) var registered: [Term]
@@ -105,6 +112,8 @@ package struct Sequencer: Sendable {
         self.compactRevision = compactRevision
         self.authVersion = authVersion
         self.authFence = authFence
+        served = partitions
+        newest = Array(repeating: .directory, count: partitions)
         fences = Array(repeating: 0, count: partitions)
         if authFence > 0 { barriers.append((authFence, nil)) }
         registrations = Array(repeating: nil, count: partitions)
@@ -112,6 +121,50 @@ package struct Sequencer: Sendable {
         lapses = Array(repeating: 0, count: partitions)
         nextNumber = Array(repeating: 1, count: partitions)
         tails = Array(repeating: .init(term: .zero, slot: .zero), count: partitions)
+    }
+
+    // MARK: Splits
+
+    /// The directory wants it, or wanted it when this sequencer began.
+    package mutating func expect(_ split: PartitionSplit) {
+        guard Int(split.child.rawValue) == registrations.count + 1 else { return }
+        coming = split
+        registrations.append(nil)
+        registered.append(.zero)
+        lapses.append(0)
+        nextNumber.append(1)
+        tails.append(.init(term: .zero, slot: .zero))
+        fences.append(0)
+        newest.append(.directory)
+    }
+
+    /// It has a leader, which is asked, and asks, for everything like any other.
+    package func serves(_ partition: PartitionID) -> Bool {
+        isOpen && partition.rawValue > 0 && Int(partition.rawValue) <= served
+    }
+
+    /// All whose answers are needed. A child's, if its parent's log has cut it off.
+    private var isSealed: Bool {
+        guard registrations.prefix(served).allSatisfy({ $0 != nil }) else { return false }
+        guard let coming, registrations.count > served else { return true }
+        let parent = registrations[Int(coming.parent.rawValue) - 1]
+        let isDivided = (parent?.newest ?? .directory) >= coming.child
+        return isDivided == (registrations[served] != nil)
+    }
+
+    /// A child counts when its parent's registered leader knows of it. An earlier one, that does not
+    /// know that it was deposed, would be confirmed otherwise, and answer what is the child's.
+    private mutating func admit(_ r: Registration) -> Bool {
+        guard Int(r.partition.rawValue) > served else { return true }
+        guard let coming, coming.child == r.partition,
+            newest[Int(coming.parent.rawValue) - 1] >= r.partition
+                || Mutation.childRegistersAlone.isOn
+        else { return false }
+        served += 1
+        self.coming = nil
+        // From now on the split counts in the parent's tail (S12).
+        if let origin = r.origin { raiseTail(coming.parent, origin.slot) }
+        return true
     }
 
     private var next: Revision { Revision(base.rawValue + Int64(window.count)) }
@@ -241,7 +294,7 @@ package struct Sequencer: Sendable {
     private mutating func settleFences() {
         while let first = barriers.first {
             if first.revision == nil {
-                guard fences.allSatisfy({ $0 >= first.fence }) else { return }
+                guard fences.prefix(served).allSatisfy({ $0 >= first.fence }) else { return }
                 barriers[0].revision = next.previous
             }
             guard let revision = barriers[0].revision, base > revision else { return }
@@ -414,6 +467,8 @@ package struct Sequencer: Sendable {
             return
         }
         if r.term < registered[i] { return }
+        guard admit(r) else { return }
+        newest[i] = r.newest
         if r.term > registered[i] {
             registered[i] = r.term
             lapses[i] = r.lapses
@@ -456,13 +511,15 @@ package struct Sequencer: Sendable {
     }
 
     private mutating func tryToOpen(at now: Instant, into effects: inout RegionEffects) {
-        guard !isOpen, registrations.allSatisfy({ $0 != nil }) else { return }
+        guard !isOpen, isSealed else { return }
         guard now >= answersFrom || Mutation.noLeaseWait.isOn else {
             effects.wake(at: answersFrom)
             return
         }
         let all = registrations.compactMap { $0 }
         isOpen = true
+        for (i, r) in all.enumerated() { newest[i] = r.newest }
+        if let child = registrations.dropFirst(served).first ?? nil { _ = admit(child) }
         let heard = max(Revision.initial, all.map(\.heardFrontier).max() ?? .initial)
         let highest = max(heard, all.map(\.highestRevision).max() ?? .initial)
         lastTicks = max(lastTicks, all.map(\.highestStamp.ticks).max() ?? 0)
@@ -582,10 +639,10 @@ package struct Sequencer: Sendable {
             publishAt = now.advanced(by: nodes.count > 1 ? period : period * 6)
             var timeline = Timeline(
                 epoch: epoch, frontier: frontier, compactRevision: compactRevision, floor: floor,
-                tails: tails)
+                tails: tails.count == served ? tails : Array(tails.prefix(served)))
             timeline.authVersion = authVersion
             timeline.authFence = authFence
-            timeline.authFenced = fences.min() ?? 0
+            timeline.authFenced = fences.prefix(served).min() ?? 0
             for node in nodes { effects.send(.timeline(timeline), to: node) }
         }
         effects.wake(at: publishAt)

@@ -4,6 +4,9 @@
 public enum FeatureLevel {
     /// Everything up to the first release.
     public static let first: UInt16 = 1
+    /// Partitions can be split: entries 65 to 67, requests and answers 65, messages between nodes 65
+    /// to 67, records "r" and "x", snapshots' offers with their hashes.
+    public static let splits: UInt16 = 2
     /// Of this build.
-    public static let own: UInt16 = 1
+    public static let own: UInt16 = 2
 }

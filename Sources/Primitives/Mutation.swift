@@ -68,7 +68,18 @@ public enum Mutation: String, CaseIterable, Sendable {
     /// S11: an expiry that an earlier leader began goes on.
     case expiryOutlivesLeader
 
+    /// U2: a partition is split over what is still under way above the cut.
+    case splitWithoutDrain
+    /// U2, S16: what has been cut off does not know what was carried out before.
+    case childForgetsRequests
+    /// U2: a child counts before its parent's registered leader knows of it.
+    case childRegistersAlone
+    /// S12: whoever counts with the map of before a split is believed.
+    case oldMapsTrusted
+
     // Nodes.
+    /// S12: a frontier is shown without the partitions that are not known here yet.
+    case unknownTailsIgnored
     /// S13 e: a read shares a question that is already under way.
     case sharedQuestion
     /// S16: two lives of a node use the same names.

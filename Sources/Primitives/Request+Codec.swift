@@ -43,6 +43,11 @@ extension ByteWriter {
             bool(by != nil)
             if let by { bytes(by) }
             authCommand(command)
+        case .split(let partition, let cut):
+            byte(65)
+            id(partition)
+            bool(cut != nil)
+            if let cut { fixed64(cut) }
         }
     }
 
@@ -160,6 +165,9 @@ extension ByteWriter {
             byte(64)
             members(list)
             fixed64(subject)
+        case .split(let split):
+            byte(65)
+            self.split(split)
         case .compacted(let revision):
             byte(7)
             id(revision)
@@ -218,6 +226,7 @@ extension ByteReader {
         case 6: return .leaseList
         case 7: return .compact(try id())
         case 64: return .members(try membersRequest())
+        case 65: return .split(try id(), at: try bool() ? try fixed64() : nil)
         case 8: return .replicate(try replicationBatch())
         case 10:
             let by = try bool() ? try bytes() : nil
@@ -338,6 +347,7 @@ extension ByteReader {
             }
             return .failed(error)
         case 64: return .members(try members(), subject: try fixed64())
+        case 65: return .split(try split())
         case let tag: throw DecodingError("response \(tag)")
         }
     }

@@ -14,6 +14,8 @@ public enum Request: Hashable, Sendable {
     case replicate(ReplicationBatch)
     /// A change of users, roles or permissions. `by`: who asks, if authentication is on.
     case auth(AuthCommand, by: Bytes?)
+    /// Cut a partition in two: at this hash, or in the middle. Answered when clients are served by both.
+    case split(PartitionID, at: UInt64?)
 }
 
 /// What it answers. `revision` is the header's revision (protocol-rules.md S9).
@@ -33,6 +35,7 @@ public enum Response: Hashable, Sendable {
     case replicated(cursor: Revision)
     /// nil: done. The revision is the keys': it has not changed.
     case auth(AuthError?, revision: Revision)
+    case split(PartitionSplit)
     case failed(RequestError)
 }
 
@@ -70,6 +73,15 @@ public enum RequestError: UInt8, Error, Hashable, Sendable, CaseIterable {
     case memberAlive
     /// The region uses features that the member's build does not know.
     case buildTooOld
+    case partitionNotFound = 96
+    /// Not inside of the partition's range: one half would be empty.
+    case cutOutside
+    case splitUnderWay
+    case tooManyPartitions
+    /// A member's build does not know splits (`FeatureLevel.splits`).
+    case regionTooOld
+    /// Somebody comes or goes: what a split makes would count on who is not there any more.
+    case membersChanging
 }
 
 /// A stretch `(from, through]` of one region's timeline.

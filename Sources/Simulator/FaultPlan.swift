@@ -44,13 +44,15 @@ struct FaultPlan {
         case wipe
         /// An operator adds, promotes or removes a member.
         case change
+        /// A partition is cut in two: nobody should notice.
+        case split
 
         /// Happens at moments; the others hold for the whole run.
         var isMomentary: Bool {
             switch self {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
                 .connectionReset, .groupCut, .takeover, .duel, .restartedVoter, .lateAnswers,
-                .handOver, .linkCut, .clockJump, .regionCut, .wipe, .change:
+                .handOver, .linkCut, .clockJump, .regionCut, .wipe, .change, .split:
                 true
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
                 .compaction:
@@ -122,6 +124,10 @@ struct FaultPlan {
         [.duel, .takeover, .groupCut, .crash, .freeze, .reordering],
         [.duel, .takeover, .partition, .machineLoss],
         [.duel, .takeover, .crash],
+        // Partitions that are split.
+        [.split, .crash, .takeover, .duel, .freeze, .wipe, .handOver],
+        [.split, .powerLoss, .slowDisk, .restartedVoter, .loss, .partition],
+        [.split, .groupCut, .takeover, .reordering, .duplication, .crash, .regionCut],
         // The sequencer's lease.
         [.restartedVoter, .lateAnswers, .partition, .freeze, .stalls, .clockSkew],
         // Disks.

@@ -63,7 +63,7 @@ extension Response {
             .leaseKeptAlive(_, _, let r), .leaseTimeToLive(_, _, _, _, let r), .leases(_, let r),
             .compacted(let r), .auth(_, let r):
             r
-        case .replicated, .members, .failed: nil
+        case .replicated, .members, .split, .failed: nil
         }
     }
 }

@@ -101,7 +101,9 @@ struct ErrorChecker {
         case .cursorMismatch, .authChanged, .corrupt: return false
         // Of the members: no client asks.
         case .memberNotFound, .memberURLsInvalid, .peerURLExists, .memberNotLearner, .learnerNotReady,
-            .tooManyLearners, .notEnoughStarted, .memberAlive, .buildTooOld:
+            .tooManyLearners, .notEnoughStarted, .memberAlive, .buildTooOld,
+            .partitionNotFound, .cutOutside, .splitUnderWay, .tooManyPartitions, .regionTooOld,
+            .membersChanging:
             return false
         }
     }

@@ -51,21 +51,23 @@ final class SimulatedNode {
     }
 
     /// Agreement, from outside: what the log did to the store, as a chain of hashes.
-    func apply(_ change: StoreChange, map: PartitionMap) -> (GroupID, Slot)? {
+    func apply(_ change: StoreChange, map: RegionMap) -> (GroupID, Slot)? {
         store.apply(change)
         switch change {
         case .putRow(let keyspace, let row):
             var writer = ByteWriter(capacity: 96)
             writer.byte(1)
             writer.row(row)
-            extend(GroupID(keyspace: keyspace, partition: map.partition(of: row.key)), writer)
+            let partition = map.partition(of: row.key, at: row.modRevision)
+            extend(GroupID(keyspace: keyspace, partition: partition), writer)
         case .removeRow(let keyspace, let key, let revision, let sub):
             var writer = ByteWriter(capacity: 32)
             writer.byte(2)
             writer.bytes(key)
             writer.id(revision)
             writer.varint(UInt64(sub))
-            extend(GroupID(keyspace: keyspace, partition: map.partition(of: key)), writer)
+            let partition = map.partition(of: key, at: revision)
+            extend(GroupID(keyspace: keyspace, partition: partition), writer)
         case .putRecord, .removeRecord: break
         case .applied(let group, let slot): return (group, slot)
         }

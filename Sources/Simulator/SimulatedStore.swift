@@ -11,6 +11,8 @@ struct SimulatedStore {
     private var records: [GroupID: [Bytes: Bytes]] = [:]
     private(set) var applied: [GroupID: Slot] = [:]
     private(set) var floor = Revision.zero
+    /// Snapshots of groups that have been put into it.
+    private(set) var installs = 0
 
     // MARK: Writing
 
@@ -143,6 +145,8 @@ struct SimulatedStore {
     struct Snapshot {
         let group: GroupID
         let applied: Slot
+        /// Where the group lay at that slot.
+        let hashes: HashRange
         let rows: [Row]
         let records: [Bytes: Bytes]
         let floor: Revision
@@ -152,17 +156,18 @@ struct SimulatedStore {
     func snapshot(of group: GroupID, hashes: HashRange, digest: UInt64) -> Snapshot {
         let rows = keys.filter { hashes.contains(KeyHash.hash($0)) }.flatMap { versions[$0] ?? [] }
         return Snapshot(
-            group: group, applied: applied[group] ?? .zero, rows: rows,
+            group: group, applied: applied[group] ?? .zero, hashes: hashes, rows: rows,
             records: records[group] ?? [:], floor: floor, digest: digest)
     }
 
-    mutating func install(_ snapshot: Snapshot, hashes: HashRange) {
-        for key in keys where hashes.contains(KeyHash.hash(key)) {
+    mutating func install(_ snapshot: Snapshot) {
+        for key in keys where snapshot.hashes.contains(KeyHash.hash(key)) {
             for row in versions[key] ?? [] { remove(key, row.modRevision, row.sub) }
         }
         for row in snapshot.rows { put(row) }
         records[snapshot.group] = snapshot.records
         applied[snapshot.group] = snapshot.applied
+        installs += 1
     }
 
     // MARK: Comparing

@@ -65,6 +65,7 @@ package enum Simulation {
         package var wipes = 0
         /// Of the list of members, by an operator.
         package var changes = 0
+        package var splits = 0
         package var leaderships = 0
         package var epochs = 0
         package var voids = 0
@@ -125,6 +126,7 @@ package enum Simulation {
                 + "\(counts.revisions) revisions, \(counts.voids) void, "
                 + "\(counts.faults) faults, \(counts.crashes) crashes, \(counts.wipes) disks lost, "
                 + "\(counts.changes) changes of members, "
+                + "\(counts.splits) splits, "
                 + "\(counts.leaderships) leaderships, "
                 + "\(counts.epochs) epochs, \(counts.conflicts) conflicts, \(counts.snapshots) snapshots, "
                 + "\(counts.messages) messages, \(counts.events) events"

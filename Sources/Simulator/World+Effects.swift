@@ -47,6 +47,7 @@ extension World {
         if crashes(address, at: 3) { return }
         emit(effects, at: address)
         for (token, response) in effects.responses {
+            if token & Self.splits != 0 { continue }
             if token & (Self.admissions | Self.changes) != 0 {
                 onMembersAnswer(response, token: token, at: address)
             } else {
@@ -79,7 +80,14 @@ extension World {
         if case .putRecord(_, let key, _) = change, key.starts(with: PartitionState.conflictPrefix) {
             counts.conflicts += 1
         }
-        guard let (group, slot) = nodes[address]?.apply(change, map: map) else { return }
+        if case .putRecord(let group, let key, let value) = change,
+            let place = PartitionState.Place.read(key: key, value: value)
+        {
+            placed(group, place, at: address)
+        }
+        guard let regionMap = maps[address.region],
+            let (group, slot) = nodes[address]?.apply(change, map: regionMap)
+        else { return }
         let key = DigestKey(region: address.region, group: group, slot: slot)
         let value = nodes[address]?.digests[group] ?? 0
         if let known = digests[key] {
@@ -157,6 +165,8 @@ extension World {
     }
 
     func endFlush(_ address: NodeAddress, _ store: SimulatedStore, _ digests: [GroupID: UInt64]) {
+        // A snapshot that came meanwhile was flushed with all else: this is older.
+        guard store.installs == nodes[address]?.store.installs else { return scheduleFlush(address) }
         nodes[address]?.flushed = store
         nodes[address]?.flushedDigests = digests
         let slots = store.applied.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
@@ -164,18 +174,14 @@ extension World {
         scheduleFlush(address)
     }
 
-    private func hashes(of group: GroupID) -> HashRange? {
-        map.entries.first { $0.partition == group.partition }?.range
-    }
-
     private func sendSnapshot(of group: GroupID, from address: NodeAddress, to node: NodeID) {
         guard let source = nodes[address] else { return }
         let to = NodeAddress(region: address.region, node: node.seat)
         // The directory has records, no rows.
         var snapshot = source.store.snapshot(
-            of: group, hashes: hashes(of: group) ?? HashRange(first: 0, last: 0),
+            of: group, hashes: source.core?.range(of: group.partition) ?? HashRange(first: 0, last: 0),
             digest: source.digests[group] ?? 0)
-        if hashes(of: group) == nil { snapshot = snapshot.withoutRows }
+        if group.partition == .directory { snapshot = snapshot.withoutRows }
         say("\(address) sends a snapshot of \(group) to \(node)")
         counts.snapshots += 1
         transmit(.snapshot(snapshot), from: address, to: to)
@@ -185,8 +191,7 @@ extension World {
         guard let node = nodes[address], node.isUp else { return }
         // A late one is of no use.
         guard snapshot.applied > node.store.applied[snapshot.group] ?? .zero else { return }
-        node.store.install(
-            snapshot, hashes: hashes(of: snapshot.group) ?? HashRange(first: 0, last: 0))
+        node.store.install(snapshot)
         node.store.compact(floor: snapshot.floor)
         node.digests[snapshot.group] = snapshot.digest
         // The host flushes before it says so.
@@ -207,6 +212,7 @@ extension World {
             for to in Set(there.map(\.to)).sorted() {
                 let messages = there.filter { $0.to == to }.map(\.message)
                 watch(messages, from: address)
+                checkServing(in: address.region)
                 transmit(
                     .peer(coded(messages), from: nodes[address]?.identity.node ?? .none, to: to),
                     from: address, to: other)
@@ -384,7 +390,8 @@ extension World {
             leaveIfRemoved(address)
         case .gone, .membersChanged: leaveIfRemoved(address)
         case .consensus, .lostLeadership, .sequencerClosed, .suspected, .trusted,
-            .snapshotInstalled, .link, .ignored:
+            .snapshotInstalled, .link, .ignored,
+            .splitIntended, .divided, .splitPublished:
             break
         }
     }
@@ -393,7 +400,8 @@ extension World {
 extension SimulatedStore.Snapshot {
     var withoutRows: Self {
         .init(
-            group: group, applied: applied, rows: [], records: records, floor: floor, digest: digest)
+            group: group, applied: applied, hashes: hashes, rows: [], records: records, floor: floor,
+            digest: digest)
     }
 }
 

@@ -61,6 +61,7 @@ extension World {
                 deliver(.campaign(partition(&luck)), to: luck.pick(addresses))
             }
         case .duel: duel(in: address.region, &luck)
+        case .split: split(in: address.region, &luck)
         case .handOver:
             let other = luck.chance(1, in: 2) ? luck.pick(addresses).node : nil
             deliver(.handOver(to: other == address.node ? nil : other), to: address)
@@ -117,7 +118,7 @@ extension World {
     }
 
     private func partition(_ luck: inout SplitMix) -> PartitionID {
-        PartitionID(UInt32(luck.below(UInt64(map.entries.count + 1))))
+        PartitionID(UInt32(luck.below(UInt64(partitionCount + 1))))
     }
 
     /// Half of the time the node that a region depends on most.
@@ -135,7 +136,9 @@ extension World {
         }
         for address in addresses where address.region == region {
             guard let status = nodes[address]?.core?.partitionStatus else { continue }
-            if let node = status[Int(partition.rawValue) - 1].leader {
+            if Int(partition.rawValue) <= status.count,
+                let node = status[Int(partition.rawValue) - 1].leader
+            {
                 return NodeAddress(region: region, node: node.seat)
             }
         }
@@ -173,7 +176,7 @@ extension World {
         later(.kill(a, restartAfter: restart), killAt)
         later(.block(s, a, paced(300)), killAt)
         let campaignAt = killAt + restart + .milliseconds(3)
-        for p in 0...map.entries.count { later(.campaign(PartitionID(UInt32(p)), b), campaignAt) }
+        for p in 0...partitionCount { later(.campaign(PartitionID(UInt32(p)), b), campaignAt) }
     }
 
     /// S hears its voters' answers when their promises are nearly over, and after it is cut off
@@ -190,7 +193,7 @@ extension World {
             later(.detour(other, s, .zero), cutAt)
         }
         let campaignAt = cutAt + .milliseconds(1 + luck.below(5))
-        for p in 0...map.entries.count { later(.campaign(PartitionID(UInt32(p)), next), campaignAt) }
+        for p in 0...partitionCount { later(.campaign(PartitionID(UInt32(p)), next), campaignAt) }
     }
 
     private func cut(_ cut: GroupCut, for span: TimeSpan) {

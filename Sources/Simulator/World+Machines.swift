@@ -45,8 +45,8 @@ extension World {
             members: seats.map {
                 .init(
                     id: UInt64($0.rawValue), node: $0, token: UInt64($0.rawValue), name: "n\($0)",
-                    peerURLs: ["http://n\($0)"])
-            }, used: seats)
+                    peerURLs: ["http://n\($0)"], level: FeatureLevel.own)
+            }, used: seats, level: FeatureLevel.own)
         return configuration
     }
 

@@ -26,6 +26,9 @@ extension World {
         wait(atMost: patience + paced(300)) { !isAnythingUnderWay }
         guard violations.isEmpty else { return }
         waitForMembers()
+        waitForSplits()
+        // What a split has made is whole, too.
+        waitForMembers()
         guard violations.isEmpty else { return }
         probe()
         guard violations.isEmpty else { return }

@@ -43,7 +43,9 @@ final class World {
     }
 
     let options: Simulation.Options
+    /// With which the regions are founded.
     let map: PartitionMap
+    var maps: [RegionID: RegionMap] = [:]
     let plan: FaultPlan
     let workload: Workload
     let regions: [RegionID]
@@ -145,6 +147,7 @@ final class World {
         self.network.faults = plan.network
         for region in regions {
             timelines[region] = RegionTimeline()
+            maps[region] = RegionMap(map)
             told[region] = .initial
         }
         for address in addresses {

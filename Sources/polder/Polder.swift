@@ -26,7 +26,8 @@ import NodeHost
         version: "polder \(PolderVersion.text)",
         subcommands: [
             DevCommand.self, DevNodeCommand.self, ServeCommand.self, EtcdCommand.self,
-            StatusCommand.self, NodeCommand.self, ConflictsCommand.self, ProbeCommandLine.self,
+            StatusCommand.self, NodeCommand.self, PartitionCommand.self, ConflictsCommand.self,
+            ProbeCommandLine.self,
             ReportCommandLine.self, DrillCommandLine.self, SnapshotCommandLine.self,
             MirrorCommand.self, CertsCommand.self, SimCommandLine.self,
             CheckCommandLine.self, VersionCommand.self,

@@ -51,6 +51,7 @@ struct RegionStatus: Encodable {
         let replicas: [String]
         let decided: UInt64
         let applied: UInt64
+        let writes: UInt64?
     }
     struct Link: Encodable {
         let origin: String

@@ -111,7 +111,10 @@ import Testing
             .learnerNotReady: .learnerNotReady, .tooManyLearners: .tooManyLearners,
             .notEnoughStarted: .notEnoughStarted,
         ]
-        let own: [RequestError] = [.cursorMismatch, .memberAlive, .buildTooOld]
+        let own: [RequestError] = [
+            .cursorMismatch, .memberAlive, .buildTooOld, .partitionNotFound, .cutOutside,
+            .splitUnderWay, .tooManyPartitions, .regionTooOld, .membersChanging,
+        ]
         for error in RequestError.allCases where !own.contains(error) {
             #expect(error.failure == golden[error]?.failure, "\(error)")
         }

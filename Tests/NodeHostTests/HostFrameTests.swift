@@ -11,6 +11,7 @@ import Transport
     @Test func `snapshot messages survive the wire`() throws {
         let messages: [SnapshotMessage] = [
             .offer(group, number: 7, applied: Slot(99)),
+            .offer(group, number: 7, applied: Slot(99), hashes: .all),
             .chunk(group, number: 7, index: 0, Bytes(Array(repeating: 5, count: 300))),
             .end(group, number: 7, chunks: 1), .next(group, number: 7, next: 8),
             .refused(group, number: .max),

@@ -156,7 +156,9 @@ import Testing
         }
         #expect(missing?.description.contains("polder dev --data-dir /nowhere") == true)
         #expect(
-            DrillCommand.list().map(\.name) == ["leader-crash", "node-crash", "leader-freeze", "rolling-restart", "region-isolation"])
+            DrillCommand.list().map(\.name) == ["leader-crash", "node-crash", "leader-freeze", "rolling-restart", "split",
+                "region-isolation",
+            ])
     }
 }
 

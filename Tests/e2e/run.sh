@@ -1,6 +1,7 @@
 #!/bin/sh
 # Real clients against real clusters: Tests/e2e/run.sh [POLDER] [--only WORD]
-# Then, unless --only says otherwise, members that come and go (members.py), an upgrade (upgrade.py), the essential share of
+# Then, unless --only says otherwise, members that come and go (members.py), an upgrade (upgrade.py),
+# partitions that are split (splits.py), the essential share of
 # Tests/conformance beside real etcd, and a while of the kube-apiserver's model, if there are an etcd and
 # Python's grpcio.
 set -eu
@@ -19,7 +20,7 @@ done
 here=$(dirname "$0")
 failed=0
 case "${*:-}" in
-*conformance* | *members* | *upgrade*) ;;
+*conformance* | *members* | *upgrade* | *splits*) ;;
 *) python3 "$here/e2e.py" --polder "$polder" "$@" || failed=1 ;;
 esac
 case "${*:-}" in
@@ -27,6 +28,9 @@ case "${*:-}" in
 esac
 case "${*:-}" in
 "" | *upgrade*) python3 "$here/upgrade.py" "$polder" || failed=1 ;;
+esac
+case "${*:-}" in
+"" | *splits*) python3 "$here/splits.py" "$polder" || failed=1 ;;
 esac
 case "${*:-}" in
 "" | *conformance*) ;;

@@ -4,11 +4,12 @@ import argparse, shutil
 failures = []
 
 
-def arguments(port):
+def arguments(port, more=lambda parser: None):
     parser = argparse.ArgumentParser()
     parser.add_argument("polder")
     parser.add_argument("etcdctl", nargs="?", default=shutil.which("etcdctl") or "etcdctl")
     parser.add_argument("--port", type=int, default=port)
+    more(parser)
     return parser.parse_args()
 
 

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""A region of three goes over to a build that pretends to be the next version, one node at a time, under
-writes; then the old build is refused. Usage: upgrade.py POLDER [ETCDCTL] [--port 23900]"""
+"""A region of three nodes that pretend to be of the build before goes over to this one, one node at a time,
+under writes; then the old build is refused. Then to a build that pretends to be the next version. With
+--old it begins with that binary, an earlier build. Usage: upgrade.py POLDER [ETCDCTL] [--port 23900]"""
 import json, os, shutil, signal, subprocess, sys, tempfile, threading, time, urllib.request
 import script
 from cluster import eventually, run
 from script import check, failures
 
-arguments = script.arguments(23900)
+arguments = script.arguments(23900, lambda parser: parser.add_argument("--old"))
+OLD, OWN, NEXT = 1, 2, 3
 
 
 class Node:
@@ -28,8 +30,9 @@ class Node:
                 f'listen: {{client: "127.0.0.1:{port + 2 * self.number}", '
                 f'peer: "127.0.0.1:{port + 2 * self.number + 1}"}}\n'
                 f"nodes:\n{nodes}faultInjection: true\nfeatureLevel: {level}\n")
+        build = arguments.old if arguments.old and level == OLD else arguments.polder
         self.process = subprocess.Popen(
-            [arguments.polder, "serve", "-c", self.directory + ".yaml"],
+            [build, "serve", "-c", self.directory + ".yaml"],
             stdout=open(self.log, "ab"), stderr=subprocess.STDOUT)
 
     def stop(self):
@@ -51,6 +54,9 @@ class Node:
 
     def serves(self):
         return self.ctl("get", "x").ok
+
+    def split(self):
+        return run([arguments.polder, "partition", "split", "1", "--endpoints", self.url], timeout=60)
 
     def level(self):
         try:
@@ -79,32 +85,45 @@ nodes = [Node(i, directory) for i in (1, 2, 3)]
 writer = Writer(nodes)
 try:
     for node in nodes:
-        node.start(1)
+        node.start(OLD)
     if not check("three nodes serve", eventually(lambda: all(n.serves() for n in nodes)), nodes[0].said()):
         raise SystemExit(1)
-    check("at the build's own level", eventually(lambda: [n.level() for n in nodes] == [1, 1, 1]),
+    check("at the build's own level", eventually(lambda: [n.level() for n in nodes] == [OLD] * 3),
           [n.level() for n in nodes])
     writer.start()
     for node in nodes[:2]:
         node.stop()
-        node.start(2)
-        check(f"n{node.number} serves as the next build", eventually(node.serves), node.said())
-    check("mixed builds keep to what all know", [n.level() for n in nodes] == [1, 1, 1])
+        node.start(OWN)
+        check(f"n{node.number} serves as the newer build", eventually(node.serves), node.said())
+    check("mixed builds keep to what all know", [n.level() for n in nodes] == [OLD] * 3)
+    early = nodes[0].split()
+    check("until then nothing is split", not early.ok and "feature level is too low" in early.err, early)
     nodes[0].stop()
-    nodes[0].start(1)
+    nodes[0].start(OLD)
     check("until then a node may go back", eventually(nodes[0].serves), nodes[0].said())
     for node in (nodes[0], nodes[2]):
         node.stop()
-        node.start(2)
-        check(f"n{node.number} serves as the next build", eventually(node.serves), node.said())
+        node.start(OWN)
+        check(f"n{node.number} serves as the newer build", eventually(node.serves), node.said())
     check("when all have it the region uses it",
-          eventually(lambda: [n.level() for n in nodes] == [2, 2, 2]), [n.level() for n in nodes])
+          eventually(lambda: [n.level() for n in nodes] == [OWN] * 3), [n.level() for n in nodes])
+    check("a partition can be split", eventually(lambda: nodes[0].split().ok), nodes[0].said())
     nodes[1].stop()
-    nodes[1].start(1)
+    nodes[1].start(OLD)
     check("the old build ends", nodes[1].ends() == 3, nodes[1].said())
     check("and says why", "install the newer build" in nodes[1].said(), nodes[1].said())
-    nodes[1].start(2)
+    nodes[1].start(OWN)
     check("the newer one goes on", eventually(nodes[1].serves), nodes[1].said())
+    for node in nodes:
+        node.stop()
+        node.start(NEXT)
+        check(f"n{node.number} serves as the next build", eventually(node.serves), node.said())
+    check("and so on", eventually(lambda: [n.level() for n in nodes] == [NEXT] * 3), [n.level() for n in nodes])
+    nodes[2].stop()
+    nodes[2].start(OWN)
+    check("this build ends then", nodes[2].ends() == 3, nodes[2].said())
+    nodes[2].start(NEXT)
+    check("the next one goes on", eventually(nodes[2].serves), nodes[2].said())
     writer.stopped = True
     writer.join(60)
     found = nodes[1].ctl("get", "count", "--print-value-only").out.strip()

@@ -130,7 +130,7 @@ extension Facade {
         case .compact: try require(grants.mayWrite(.everything))
         // The answers of these are looked at.
         case .leaseTimeToLive, .leaseList, .leaseGrant, .members(.list): break
-        case .auth, .replicate, .members: try require(false)
+        case .auth, .replicate, .members, .split: try require(false)
         }
     }
 
@@ -151,7 +151,7 @@ extension Facade {
                 for key in node.keys(of: lease) { try require(grants.mayRead(KeyRange(key: key))) }
             }
         case .transaction, .leaseGranted, .leaseRevoked, .leaseKeptAlive, .compacted, .replicated,
-            .auth, .members, .failed:
+            .auth, .members, .split, .failed:
             break
         }
     }

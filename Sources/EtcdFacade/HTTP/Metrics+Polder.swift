@@ -28,6 +28,25 @@ extension Facade {
                 "polder_partition_leader", [("partition", "\(partition.id)")],
                 "\(partition.leader ?? .none)")
         }
+        out.gauge(
+            "polder_partitions", "Partitions of the region, as far as this node knows.",
+            status.partitions.count)
+        out.gauge(
+            "polder_partition_map_version", "Grows by one with every split.", status.mapVersion)
+        out.gauge(
+            "polder_partition_split_pending", "1 while a split is under way.",
+            status.pendingSplit == nil ? 0 : 1)
+        out.counter(
+            "polder_partition_splits_total", "Splits that this node has seen come about.",
+            status.splitsTotal)
+        out.family(
+            "polder_partition_writes_total", "counter",
+            "Entries of the partition's log that this node has applied and that wrote something.")
+        for partition in status.partitions {
+            out.sample(
+                "polder_partition_writes_total", [("partition", "\(partition.id)")],
+                "\(partition.writesTotal)")
+        }
         out.family(
             "polder_partition_applied_slot", "gauge",
             "The slot up to which this node has applied the partition's log.")

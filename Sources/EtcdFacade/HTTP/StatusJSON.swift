@@ -41,6 +41,12 @@ extension Facade {
                     json.object { $0.partition(partition, status) }
                 }
             }
+            json.name("split")
+            if let split = status.pendingSplit {
+                json.object { $0.split(split) }
+            } else {
+                json.null()
+            }
             json.list("conflicts") { json in
                 for count in status.conflicts {
                     json.object { json in
@@ -114,6 +120,13 @@ extension JSONWriter {
         }
         member("applied", partition.applied.rawValue)
         member("decided", partition.decided.rawValue)
+        member("writes", partition.writesTotal)
+    }
+
+    mutating func split(_ split: PartitionSplit) {
+        member("parent", split.parent.rawValue)
+        member("child", split.child.rawValue)
+        member("cut", HashRange.hex(split.cut))
     }
 
     fileprivate mutating func origin(_ origin: Origin) {
@@ -125,10 +138,11 @@ extension JSONWriter {
 
 extension HashRange {
     fileprivate var text: String {
-        func hex(_ value: UInt64) -> String {
-            let digits = String(value, radix: 16)
-            return String(repeating: "0", count: 16 - digits.count) + digits
-        }
-        return "\(hex(first))-\(hex(last))"
+        "\(Self.hex(first))-\(Self.hex(last))"
+    }
+
+    fileprivate static func hex(_ value: UInt64) -> String {
+        let digits = String(value, radix: 16)
+        return String(repeating: "0", count: 16 - digits.count) + digits
     }
 }

@@ -180,7 +180,9 @@ extension RequestError {
         case .compacted, .futureRevision, .keyNotFound, .leaseNotFound, .leaseExists,
             .leaseTTLTooLarge, .noSpace, .requestTooLarge, .cursorMismatch, .authChanged, .corrupt,
             .memberNotFound, .memberURLsInvalid, .peerURLExists, .memberNotLearner, .learnerNotReady,
-            .tooManyLearners, .notEnoughStarted, .memberAlive, .buildTooOld:
+            .tooManyLearners, .notEnoughStarted, .memberAlive, .buildTooOld,
+            .partitionNotFound, .cutOutside, .splitUnderWay, .tooManyPartitions, .regionTooOld,
+            .membersChanging:
             false
         }
     }
@@ -216,6 +218,27 @@ extension RequestError {
             CallFailure(
                 status: .failedPrecondition,
                 text: "polder: the region uses features that this build does not know")
+        case .partitionNotFound:
+            CallFailure(status: .notFound, text: "polder: there is no such partition")
+        case .cutOutside:
+            CallFailure(
+                status: .invalidArgument,
+                text: "polder: the cut must lie in the partition's range, above its first hash")
+        case .splitUnderWay:
+            CallFailure(
+                status: .failedPrecondition,
+                text: "polder: another split is under way; try again when it is done")
+        case .tooManyPartitions:
+            CallFailure(status: .resourceExhausted, text: "polder: there are too many partitions")
+        case .membersChanging:
+            CallFailure(
+                status: .failedPrecondition,
+                text: "polder: the region's members are being changed; try again when that is done")
+        case .regionTooOld:
+            CallFailure(
+                status: .failedPrecondition,
+                text: "polder: the region's feature level is too low for this: it rises to "
+                    + "\(FeatureLevel.splits) when every member runs a build that knows it")
         case .cursorMismatch:
             CallFailure(
                 status: .internal, text: "polder: replication batch does not follow its cursor")

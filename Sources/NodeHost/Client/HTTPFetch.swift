@@ -35,6 +35,8 @@ package struct HTTPFetch {
     }
     package struct Failure: Error, CustomStringConvertible {
         package let description: String
+        /// The node may have had the request, and done it.
+        package var wasSent = true
     }
 
     private let group: any EventLoopGroup
@@ -88,7 +90,8 @@ package struct HTTPFetch {
         }
         bootstrap.connect(host: host, port: endpoint.address.port).whenComplete { result in
             switch result {
-            case .failure(let error): promise.fail(error)
+            case .failure(let error):
+                promise.fail(Failure(description: "\(error)", wasSent: false))
             case .success(let channel):
                 let timer = loop.scheduleTask(in: limit) {
                     promise.fail(Failure(description: "no answer in time"))
@@ -100,7 +103,8 @@ package struct HTTPFetch {
         do {
             return try promise.futureResult.wait()
         } catch {
-            throw Failure(description: "\(endpoint): \(error)")
+            let wasSent = (error as? Failure)?.wasSent ?? true
+            throw Failure(description: "\(endpoint): \(error)", wasSent: wasSent)
         }
     }
 }

@@ -9,6 +9,20 @@ extension HostConfiguration {
         try readAddresses(&root)
         try readPeers(&root)
         if let n = try root.integer("partitions", in: 1...4096) { partitions = n }
+        if var reader = try root.mapping("splits") {
+            if let n = try reader.integer("bytes", in: 0...(1 << 50)) { splits.bytes = n }
+            if let n = try reader.integer("writesPerSecond", in: 0...100_000_000) {
+                splits.writesPerSecond = n
+            }
+            if let span = try reader.parsed(
+                "period", expected: "a time such as 10s", { TimeSpan(text: $0) }),
+                span >= .seconds(1)
+            {
+                splits.period = span
+            }
+            if let n = try reader.integer("partitionsMax", in: 1...4096) { splits.partitionsMax = n }
+            try reader.finish()
+        }
         if var tls = try root.mapping("tls") {
             clientTLS = try HostConfiguration.tlsFiles(&tls, "client", asksForClientAuth: true)
             peerTLS = try HostConfiguration.tlsFiles(&tls, "peer", asksForClientAuth: false)
@@ -30,7 +44,7 @@ extension HostConfiguration {
         }
         if let on = try root.boolean("faultInjection") { faultInjection = on }
         if let level = try root.integer(
-            "featureLevel", in: Int(FeatureLevel.own)...Int(FeatureLevel.own) + 1)
+            "featureLevel", in: Int(FeatureLevel.first)...Int(FeatureLevel.own) + 1)
         {
             featureLevel = UInt16(level)
         }
@@ -206,7 +220,7 @@ extension HostConfiguration {
         }
         guard faultInjection || featureLevel == FeatureLevel.own else {
             throw refuse(
-                "featureLevel", "only with faultInjection may a build pretend to be the next one")
+                "featureLevel", "only with faultInjection may a build pretend to be another one")
         }
         guard Set(members.map(\.id)).count == members.count else {
             throw refuse("nodes", "an id is given twice")

@@ -128,6 +128,19 @@ package struct HostConfiguration: Equatable, Sendable {
         package init() {}
     }
 
+    /// Splits that nobody asks for; off unless a bound is given. See Host+Splits.
+    package struct Splits: Equatable, Sendable {
+        /// A partition that holds more is cut in two. 0: however much.
+        package var bytes = 0
+        /// A partition with more writes a second, over the period. 0: however many.
+        package var writesPerSecond = 0
+        package var period = TimeSpan.seconds(10)
+        /// No more than so many partitions come to be by themselves.
+        package var partitionsMax = 64
+        package init() {}
+        package var isOn: Bool { bytes > 0 || writesPerSecond > 0 }
+    }
+
     package enum LogLevel: String, CaseIterable, Sendable {
         case trace, debug, info, notice, warning, error, critical
     }
@@ -151,7 +164,9 @@ package struct HostConfiguration: Equatable, Sendable {
     /// All other members are lost for good: this one goes on alone (etcd's --force-new-cluster).
     package var isForcedAlone = false
     package var remoteRegions: [RemoteRegion] = []
+    /// With which the region is founded.
     package var partitions = 8
+    package var splits = Splits()
     package var clientTLS: TLSFiles?
     package var peerTLS: TLSFiles?
     /// etcd's rule for peers' certificates: they carry the host of the peer's URL. Otherwise they
@@ -166,7 +181,8 @@ package struct HostConfiguration: Equatable, Sendable {
     package var logLevel = LogLevel.info
     package var logFormat = LogFormat.text
     package var faultInjection = false
-    /// More than the build's own only with `faultInjection`: it then pretends to be the next build.
+    /// Other than the build's own only with `faultInjection`: it then pretends to be the next build, or
+    /// one of before, as far as what it says of itself goes.
     package var featureLevel = FeatureLevel.own
     /// Added to what goes to other regions, to try distance on one machine.
     package var wanDelay = TimeSpan.zero

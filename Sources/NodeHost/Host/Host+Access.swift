@@ -121,6 +121,13 @@ extension Host: NodeAccess {
                 id: $0.id, range: $0.range, leader: $0.leader, term: $0.term, decided: $0.decided,
                 applied: $0.applied, replicas: $0.replicas)
         }
+        status.pendingSplit = node.pendingSplit
+        status.mapVersion = node.map.version
+        status.splitsTotal = figures.splits
+        let writes = node.partitionWrites
+        for i in status.partitions.indices where i < writes.count {
+            status.partitions[i].writesTotal = writes[i]
+        }
         status.sequencer = node.sequencerNode(at: now.instant)
         status.sequencerMemberID = status.sequencer.map { memberID(of: $0) } ?? 0
         status.epochRound = node.sequencerEpoch.round
@@ -251,7 +258,7 @@ extension Request {
         case .transaction(let transaction): transaction.puts
         case .leaseGrant, .replicate: true
         case .leaseRevoke, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
-            .auth, .members:
+            .auth, .members, .split:
             false
         }
     }
@@ -262,7 +269,8 @@ extension Request {
     fileprivate var changesData: Bool {
         switch self {
         case .transaction, .leaseGrant, .leaseRevoke, .compact, .replicate: true
-        case .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .auth, .members: false
+        case .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .auth, .members, .split:
+            false
         }
     }
 }

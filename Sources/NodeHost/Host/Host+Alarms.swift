@@ -182,7 +182,7 @@ extension Request {
         case .replicate(let batch):
             batch.changes.reduce(0) { $0 + Int64($1.key.count + $1.value.count) }
         case .leaseGrant, .leaseRevoke, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList,
-            .compact, .auth, .members:
+            .compact, .auth, .members, .split:
             0
         }
     }

@@ -47,6 +47,7 @@ extension Host {
         lookAtDisk(at: now)
         lookAtCertificates()
         publish()
+        lookForSplits()
     }
 
     /// A compaction that has failed for good (it met damage) stops the store: found here even if nobody
@@ -202,6 +203,14 @@ extension Host {
             logger.warning("removed", metadata: ["group": "\(group)"])
             leaveIfRemoved()
         case .membersChanged(let list): onMembers(list)
+        case .splitIntended(let split):
+            logger.info("a split begins", metadata: Host.metadata(split))
+        case .divided(let split, let slot):
+            var metadata = Host.metadata(split)
+            metadata["slot"] = "\(slot)"
+            logger.info("partition is split", metadata: metadata)
+        case .splitPublished(let split):
+            logger.notice("a split is done", metadata: Host.metadata(split))
         case .link(let region, let what):
             logger.debug("link", metadata: ["region": "\(region)", "event": "\(what)"])
         case .consensus(let group, let what):
@@ -209,5 +218,14 @@ extension Host {
         case .ignored(let what, let from):
             logger.debug("ignored", metadata: ["what": "\(what)", "from": "\(from)"])
         }
+    }
+}
+
+extension Host {
+    private static func metadata(_ split: PartitionSplit) -> Logger.Metadata {
+        [
+            "parent": "\(split.parent)", "child": "\(split.child)",
+            "cut": "\(String(split.cut, radix: 16))",
+        ]
     }
 }

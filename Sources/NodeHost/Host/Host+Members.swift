@@ -156,7 +156,7 @@ extension Host {
                             partitions: self.configuration.partitions)))
             case .failed(let error): say(.refused(error))
             case .transaction, .leaseGranted, .leaseRevoked, .leaseKeptAlive, .leaseTimeToLive,
-                .leases, .compacted, .replicated, .auth:
+                .leases, .compacted, .replicated, .auth, .split:
                 answer(nil)
             }
         }

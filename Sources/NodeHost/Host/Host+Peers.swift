@@ -170,10 +170,10 @@ extension Host {
 
     // MARK: Snapshots
 
-    /// The rows of a group; the directory has none.
+    /// Where a group's rows lie, as far as its log is applied; the directory has none. Nil: not here.
     func hashes(of group: GroupID) -> HashRange? {
         if group.partition == .directory { return HashRange(first: 0, last: 0) }
-        return node.map.entries.first { $0.partition == group.partition }?.range
+        return node.range(of: group.partition)
     }
 
     func onSnapshotInstalled(_ group: GroupID) {

@@ -101,6 +101,8 @@ final class Host: @unchecked Sendable {
     var storeHasSpace = true
     var hasLeader = false
     var hasServed = false
+    var splitWatch = SplitWatch()
+    var isSplitAsked = false
     var tick: RepeatedTask?
     var spaceTick: RepeatedTask?
     var figures = HostFigures()
@@ -200,6 +202,7 @@ final class Host: @unchecked Sendable {
         let transport = transport
         courier = SnapshotCourier(
             store: store, directory: directory.path, logger: logger, hashes: { peers.host?.hashes(of: $0) },
+            hasSplits: { peers.host?.node.map.newestChild ?? .directory != .directory },
             send: { _ = transport.send($1, to: $0) },
             install: { peers.host?.onSnapshotInstalled($0) })
 
@@ -266,8 +269,11 @@ final class Host: @unchecked Sendable {
         _ store: Store, logs: [GroupID: RestoredLog], partitions: Int
     ) throws(StorageError) -> RestoredNode {
         var records: [GroupID: [(key: Bytes, value: Bytes)]] = [:]
-        for number in 0...partitions {
-            let group = GroupID(keyspace: .standard, partition: PartitionID(UInt32(number)))
+        // Those of the founding, and whatever splits have made since.
+        let founding = (0...partitions).map {
+            GroupID(keyspace: .standard, partition: PartitionID(UInt32($0)))
+        }
+        for group in Set(founding).union(store.appliedSlots().keys).sorted() {
             records[group] = try store.records(of: group)
         }
         return RestoredNode(logs: logs, records: records)

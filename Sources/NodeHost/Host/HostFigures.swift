@@ -12,6 +12,7 @@ struct HostFigures {
     var framesUnknown: UInt64 = 0
     var framesMalformed: UInt64 = 0
     var voidRevisions: UInt64 = 0
+    var splits: UInt64 = 0
     /// Epochs of sequencers that this node has heard of, wherever they run.
     var leaderChanges: UInt64 = 0
     var epochRoundSeen: UInt64 = 0
@@ -31,9 +32,11 @@ struct HostFigures {
     mutating func count(_ event: NodeEvent) {
         switch event {
         case .revisionVoid: voidRevisions += 1
+        case .splitPublished: splits += 1
         case .becameLeader, .sequencerOpened: leaderChangedAt = Clocks.instant()
         case .lostLeadership, .sequencerClosed, .suspected, .trusted, .answerRebuilt,
-            .snapshotInstalled, .configured, .gone, .membersChanged, .link, .consensus, .ignored:
+            .snapshotInstalled, .configured, .gone, .membersChanged, .link, .consensus, .ignored,
+            .splitIntended, .divided:
             break
         }
     }

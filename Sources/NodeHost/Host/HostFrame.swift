@@ -39,7 +39,9 @@ enum HostFrame {
 /// How a partition's snapshot travels: the receiver paces the sender, chunk by chunk.
 package enum SnapshotMessage: Equatable {
     /// `number` tells attempts apart.
-    case offer(GroupID, number: UInt64, applied: Slot)
+    /// `hashes`: where the group lies as of `applied`. Nil, and written as level 1 does, while there has
+    /// been no split: where it was founded.
+    case offer(GroupID, number: UInt64, applied: Slot, hashes: HashRange? = nil)
     case chunk(GroupID, number: UInt64, index: UInt64, Bytes)
     case end(GroupID, number: UInt64, chunks: UInt64)
     /// Ready for everything below `next` plus the window.
@@ -49,11 +51,12 @@ package enum SnapshotMessage: Equatable {
     package func encoded() -> Bytes {
         var writer = HostFrame.begin(.snapshot)
         switch self {
-        case .offer(let group, let number, let applied):
-            writer.byte(1)
+        case .offer(let group, let number, let applied, let hashes):
+            writer.byte(hashes == nil ? 1 : 6)
             writer.group(group)
             writer.varint(number)
             writer.id(applied)
+            if let hashes { writer.hashRange(hashes) }
         case .chunk(let group, let number, let index, let bytes):
             writer.byte(2)
             writer.group(group)
@@ -83,6 +86,9 @@ package enum SnapshotMessage: Equatable {
         let group = try reader.group(), number = try reader.varint()
         switch tag {
         case 1: self = .offer(group, number: number, applied: try reader.id())
+        case 6:
+            self = .offer(
+                group, number: number, applied: try reader.id(), hashes: try reader.hashRange())
         case 2:
             self = .chunk(group, number: number, index: try reader.varint(), try reader.bytes())
         case 3: self = .end(group, number: number, chunks: try reader.varint())

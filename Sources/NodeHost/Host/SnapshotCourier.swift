@@ -23,6 +23,8 @@ final class SnapshotCourier {
         let from: PeerID
         let number: UInt64
         let applied: Slot
+        /// What is replaced: a split may have made it less than this node's replica holds.
+        let hashes: HashRange
         let staged: StagedSnapshot
         let beganAt: Instant
         var progressAt: Instant
@@ -44,6 +46,7 @@ final class SnapshotCourier {
     private let send: (PeerID, Bytes) -> Void
     private let install: (GroupID) -> Void
     private let hashes: (GroupID) -> HashRange?
+    private let hasSplits: () -> Bool
     private var sending: [PeerID: Sending] = [:]
     /// Asked for while another goes to the same peer.
     private var waiting: [PeerID: [GroupID]] = [:]
@@ -53,12 +56,14 @@ final class SnapshotCourier {
 
     init(
         store: Store, directory: String, logger: Logger, hashes: @escaping (GroupID) -> HashRange?,
-        send: @escaping (PeerID, Bytes) -> Void, install: @escaping (GroupID) -> Void
+        hasSplits: @escaping () -> Bool, send: @escaping (PeerID, Bytes) -> Void,
+        install: @escaping (GroupID) -> Void
     ) {
         self.store = store
         self.directory = directory
         self.logger = logger
         self.hashes = hashes
+        self.hasSplits = hasSplits
         self.send = send
         self.install = install
     }
@@ -95,7 +100,9 @@ final class SnapshotCourier {
         logger.notice(
             "sending a snapshot",
             metadata: ["group": "\(group)", "to": "\(peer)", "applied": "\(export.applied)"])
-        send(peer, SnapshotMessage.offer(group, number: number, applied: export.applied).encoded())
+        let offer = SnapshotMessage.offer(
+            group, number: number, applied: export.applied, hashes: hasSplits() ? hashes : nil)
+        send(peer, offer.encoded())
     }
 
     private func onNext(
@@ -136,7 +143,8 @@ final class SnapshotCourier {
     // MARK: Receiving
 
     private func onOffer(
-        _ group: GroupID, _ number: UInt64, applied: Slot, from peer: PeerID, at now: Instant
+        _ group: GroupID, _ number: UInt64, applied: Slot, hashes offered: HashRange?,
+        from peer: PeerID, at now: Instant
     ) {
         if let current = receiving[group], now.since(current.progressAt) < SnapshotCourier.patience,
             current.from != peer
@@ -144,14 +152,14 @@ final class SnapshotCourier {
             send(peer, SnapshotMessage.refused(group, number: number).encoded())
             return
         }
-        guard store.appliedSlot(of: group) < applied, let hashes = hashes(group),
-            let staged = stage(group, hashes)
+        guard store.appliedSlot(of: group) < applied, let hashes = offered ?? hashes(group),
+            mayInstall(group, hashes), let staged = stage(group, hashes)
         else {
             send(peer, SnapshotMessage.refused(group, number: number).encoded())
             return
         }
         receiving[group] = Receiving(
-            from: peer, number: number, applied: applied, staged: staged, beganAt: now,
+            from: peer, number: number, applied: applied, hashes: hashes, staged: staged, beganAt: now,
             progressAt: now)
         send(peer, SnapshotMessage.next(group, number: number, next: 0).encoded())
     }
@@ -170,6 +178,15 @@ final class SnapshotCourier {
     private func notice(_ error: StorageError, _ group: GroupID) {
         logger.warning(
             "a snapshot cannot be received", metadata: ["group": "\(group)", "reason": "\(error)"])
+    }
+
+    /// A partition never grows; one that is not here yet was made by a split.
+    private func mayInstall(_ group: GroupID, _ offered: HashRange) -> Bool {
+        guard group.keyspace == .standard,
+            Int(group.partition.rawValue) <= PartitionMap.partitionsMax
+        else { return false }
+        guard let held = hashes(group), store.appliedSlot(of: group) > .zero else { return true }
+        return held.first == offered.first && offered.last <= held.last
     }
 
     private func onChunk(
@@ -202,7 +219,7 @@ final class SnapshotCourier {
         else { return }
         receiving[group] = nil
         // It may have caught up by other ways.
-        guard store.appliedSlot(of: group) < current.applied else {
+        guard store.appliedSlot(of: group) < current.applied, mayInstall(group, current.hashes) else {
             return current.staged.discard()
         }
         let applied = try current.staged.install(into: store)
@@ -223,8 +240,8 @@ final class SnapshotCourier {
         _ message: SnapshotMessage, from peer: PeerID, at now: Instant
     ) throws(StorageError) {
         switch message {
-        case .offer(let group, let number, let applied):
-            onOffer(group, number, applied: applied, from: peer, at: now)
+        case .offer(let group, let number, let applied, let hashes):
+            onOffer(group, number, applied: applied, hashes: hashes, from: peer, at: now)
         case .chunk(let group, let number, let index, let bytes):
             onChunk(group, number, index: index, bytes, from: peer, at: now)
         case .end(let group, let number, let chunks):

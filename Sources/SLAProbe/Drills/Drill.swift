@@ -1,6 +1,6 @@
 /// The catalogue.
 enum Drill: Sendable, CaseIterable {
-    case leaderCrash, nodeCrash, leaderFreeze, rollingRestart, regionIsolation
+    case leaderCrash, nodeCrash, leaderFreeze, rollingRestart, split, regionIsolation
 
     /// Budgets are those of the availability targets.
     var description: DrillDescription {
@@ -36,6 +36,13 @@ enum Drill: Sendable, CaseIterable {
                     + "than 20 ms, nothing fails, no acknowledged write is lost, and every history is "
                     + "linearizable.",
                 budgetGapMs: 20, needs: "a region of three nodes")
+        case .split:
+            DrillDescription(
+                name: "split",
+                hypothesis: "When partitions of a region are cut in two, one after the other, clients "
+                    + "hardly notice: no pause is longer than 20 ms, nothing fails, no acknowledged "
+                    + "write is lost, and every history is linearizable.",
+                budgetGapMs: 20, needs: "a region of three nodes")
         case .regionIsolation:
             DrillDescription(
                 name: "region-isolation",
@@ -52,7 +59,7 @@ enum Drill: Sendable, CaseIterable {
     func errorsAllowed(rate: Double) -> Int {
         switch self {
         case .leaderCrash, .nodeCrash: Int(rate * description.budgetGapMs / 1000)
-        case .leaderFreeze, .rollingRestart, .regionIsolation: 0
+        case .leaderFreeze, .rollingRestart, .split, .regionIsolation: 0
         }
     }
 }

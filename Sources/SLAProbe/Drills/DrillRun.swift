@@ -54,6 +54,7 @@ final class DrillRun {
         case .leaderCrash, .nodeCrash: try await crash()
         case .leaderFreeze: try await freeze()
         case .rollingRestart: try await rollingRestart()
+        case .split: try await split()
         case .regionIsolation: try await isolation()
         }
         document.judge()

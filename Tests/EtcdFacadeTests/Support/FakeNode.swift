@@ -199,6 +199,10 @@ final class FakeNode: NodeAccess {
             guard to <= revision else { return .failed(.futureRevision) }
             picture.compactRevision = to
             return .compacted(revision: revision)
+        case .split(let parent, let cut):
+            guard parent <= PartitionID(8) else { return .failed(.partitionNotFound) }
+            return .split(
+                PartitionSplit(parent: parent, child: PartitionID(9), cut: cut ?? 1 << 63))
         case .members(let request):
             do throws(RequestError) {
                 var subject: UInt64 = 0

@@ -1,0 +1,72 @@
+import EtcdAPI
+import Foundation
+import Primitives
+
+/// split.
+extension DrillRun {
+    /// Of so many partitions, one after the other. The load is on keys of all of them.
+    private static let splits = 4
+
+    func split() async throws {
+        let region = try threeNodes()
+        let load = load(on: region.nodes, of: region)
+        let place = region.nodes.map(\.name).joined(separator: ", ")
+        let timing = try await underLoad([load], on: place) {
+            for _ in 0..<Self.splits {
+                let partition = try await widestPartition(of: region)
+                let start = SystemClock.now()
+                phase("partition \(partition) is to be split")
+                let child = try await split(partition, of: region)
+                let seconds = Double(SystemClock.now().since(start).nanoseconds) / 1e9
+                document.recoverySeconds = max(document.recoverySeconds ?? 0, seconds)
+                phase("partition \(child) has a part of \(partition)")
+                try await sleep(faultTime(otherwise: 1))
+            }
+        }
+        await verify(load, with: region.nodes)
+        summarize(load, region.name, timing)
+    }
+
+    private func widestPartition(of region: DevCluster.Region) async throws -> UInt32 {
+        guard let node = region.nodes.first,
+            case .success(let answer) = await node.client.http(
+                "GET", "/polder/status", timeout: .seconds(2)), answer.status == 200,
+            let widest = Self.widestPartition(json: answer.body)
+        else { throw DrillError.failed("\(region.name) does not tell its partitions") }
+        return widest
+    }
+
+    static func widestPartition(json: [UInt8]) -> UInt32? {
+        let object = try? JSONSerialization.jsonObject(with: Data(json)) as? [String: Any]
+        var widest: (id: UInt32, width: UInt64)?
+        for case let partition as [String: Any] in object?["partitions"] as? [Any] ?? [] {
+            let ends = (partition["range"] as? String ?? "").split(separator: "-")
+            guard let id = partition["id"] as? UInt32, ends.count == 2,
+                let first = UInt64(ends[0], radix: 16), let last = UInt64(ends[1], radix: 16),
+                first <= last
+            else { continue }
+            if last - first > widest?.width ?? 0 { widest = (id, last - first) }
+        }
+        return widest?.id
+    }
+
+    /// Returns the new partition. Any node takes the request.
+    private func split(_ partition: UInt32, of region: DevCluster.Region) async throws -> UInt32 {
+        let node = region.nodes[Int(partition) % region.nodes.count]
+        switch await node.client.http(
+            "POST", "/polder/partitions/split?partition=\(partition)", timeout: .seconds(10))
+        {
+        case .failure(let error): throw DrillError.failed("\(node.name): \(error)")
+        case .success(let answer):
+            let object =
+                try? JSONSerialization.jsonObject(with: Data(answer.body)) as? [String: Any]
+            guard answer.status == 200, let child = object?["child"] as? UInt32 else {
+                let text = String(decoding: answer.body, as: UTF8.self)
+                throw DrillError.failed(
+                    "\(node.name): partition \(partition) is not split: HTTP status "
+                        + "\(answer.status), \(text)")
+            }
+            return child
+        }
+    }
+}
