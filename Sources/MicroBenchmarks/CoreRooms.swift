@@ -30,7 +30,8 @@ private final class LonelyNode {
     private var inputs: [NodeInput] = []
     private var next: [NodeInput] = []
     private var answers = 0
-    private var token: UInt64 = 0
+    /// Tokens are as the facade's: a slot, and how often it was used.
+    private var generation: UInt64 = 0
     private let keys = (0..<64).map(Room.key)
 
     init() throws {
@@ -49,12 +50,12 @@ private final class LonelyNode {
     func putSome(_ count: Int) throws {
         advance(microseconds: 100)
         let before = answers
+        generation += 1
         for n in 0..<count {
-            token += 1
             let put = Put(key: keys[n], value: Room.value)
             inputs.append(
                 .request(
-                    .transaction(Transaction(success: [.put(put)])), token: token,
+                    .transaction(Transaction(success: [.put(put)])), token: generation << 32 | UInt64(n),
                     deadline: clock.instant.advanced(by: .seconds(5))))
         }
         run()

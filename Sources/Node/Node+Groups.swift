@@ -33,9 +33,9 @@ extension Node {
     /// Carries out what group `i` asked for.
     mutating func perform(_ i: Int, into effects: inout NodeEffects) {
         while !groupEffects.isEmpty {
-            let all = groupEffects
-            groupEffects.removeAll(keepingCapacity: true)
+            let all = groupEffects.exchange(for: &spares.groupEffects)
             for effect in all { perform(effect, i, into: &effects) }
+            spares.groupEffects.recycle(consume all)
         }
     }
 

@@ -17,8 +17,7 @@ extension Node {
     mutating func drain(into effects: inout NodeEffects) {
         while true {
             if !region.messages.isEmpty {
-                let messages = region.messages
-                region.messages.removeAll(keepingCapacity: true)
+                let messages = region.messages.exchange(for: &spares.messages)
                 for (to, message) in messages {
                     if to == node {
                         inbox.append(message)
@@ -26,14 +25,15 @@ extension Node {
                         effects.sends.append((to, .region(message)))
                     }
                 }
+                spares.messages.recycle(consume messages)
             }
             if !region.proposals.isEmpty {
-                let proposals = region.proposals
-                region.proposals.removeAll(keepingCapacity: true)
+                let proposals = region.proposals.exchange(for: &spares.proposals)
                 for (partition, payload) in proposals {
                     propose(Int(partition.rawValue), payload, into: &effects)
                     perform(Int(partition.rawValue), into: &effects)
                 }
+                spares.proposals.recycle(consume proposals)
             }
             if !region.changes.isEmpty {
                 effects.store.append(contentsOf: region.changes)

@@ -329,8 +329,7 @@ extension Node {
     // MARK: Answers
 
     mutating func drainAnswers(into effects: inout NodeEffects) {
-        let answers = region.answers
-        region.answers.removeAll(keepingCapacity: true)
+        let answers = region.answers.exchange(for: &spares.answers)
         for (id, response) in answers {
             if id.node == node {
                 finish(id.token, response, into: &effects)
@@ -338,6 +337,7 @@ extension Node {
                 region.send(.forwarded(token: id.token, response), to: id.node)
             }
         }
+        spares.answers.recycle(consume answers)
         let redirects = region.redirects
         region.redirects.removeAll(keepingCapacity: true)
         for id in redirects { sendBack(id, isCertain: true) }
@@ -424,10 +424,11 @@ extension Node {
         guard now >= sweepAt else { return }
         sweepAt = now.advanced(by: .milliseconds(50))
         if readsPending { expireReads(into: &effects) }
-        for (token, request) in waiting.sorted(by: { $0.key < $1.key }) where request.deadline <= now {
-            if case .parked = request.place {
+        let now = now
+        for token in waiting.tokens(where: { $0.deadline <= now }) {
+            if waiting[token]?.place == .parked {
                 parked.removeAll { $0 == token }
-                let error: RequestError = request.isUncertain ? .timedOut : .noLeader
+                let error: RequestError = waiting[token]?.isUncertain == true ? .timedOut : .noLeader
                 finish(token, .failed(error), into: &effects)
             } else {
                 finish(token, .failed(.timedOut), into: &effects)

@@ -60,7 +60,7 @@ extension Node {
     }
 
     mutating func lowestOpenSequence() -> UInt64 {
-        while let first = openRequests.first, waiting[first.token]?.sequence != first.sequence {
+        while let first = openRequests.first, waiting.sequence(first.token) != first.sequence {
             openRequests.removeFirst()
         }
         return openRequests.first?.sequence ?? nextSequence
@@ -74,7 +74,7 @@ extension Node {
         var new = Waiting(
             request: request, deadline: deadline, fence: fence, sequence: nextSequence)
         route(token, &new)
-        waiting[token] = new
+        waiting.insert(new, for: token)
         openRequests.append((nextSequence, token))
         nextSequence += 1
     }
@@ -112,7 +112,7 @@ extension Node {
 
     /// What waits at that node may or may not have happened there; its logs' next leaders know.
     mutating func giveUp(at peer: NodeID) {
-        for token in waiting.keys.sorted() {
+        for token in waiting.tokens {
             guard case .at(peer, _) = waiting[token]?.place else { continue }
             reroute(token, isCertain: false)
         }
@@ -121,7 +121,7 @@ extension Node {
     /// The group has a new leader: what was sent to another for an older leadership has no future there.
     mutating func giveUp(_ i: Int, unlessAt leader: NodeID) {
         guard i > 0 else { return }
-        for token in waiting.keys.sorted() {
+        for token in waiting.tokens {
             guard let request = waiting[token], case .at(let peer, _) = request.place,
                 peer != leader, routeOf(request.request) == .partition(i - 1)
             else { continue }

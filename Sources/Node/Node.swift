@@ -57,6 +57,7 @@ package struct Node: Sendable {
     var detectorEffects: [FailureDetector.Effect] = []
     var groupEffects: [Consensus.Effect] = []
     var region = RegionEffects()
+    var spares = Spares()
     /// From this node to itself.
     var inbox: Deque<RegionMessage> = []
 
@@ -71,7 +72,7 @@ package struct Node: Sendable {
     var floorWanted = Revision.zero
     var merge: TimelineMerge
 
-    var waiting: [UInt64: Waiting] = [:]
+    var waiting = WaitingTable()
     var parked: [UInt64] = []
     var parkedUntil = Instant.never
     var held: [Held] = []
@@ -156,6 +157,14 @@ package struct Node: Sendable {
             /// Carried out at this revision; its answer is being rebuilt.
             case executed(Revision)
         }
+    }
+
+    /// Storage for what is emptied several times a turn.
+    struct Spares: Sendable {
+        var groupEffects: [Consensus.Effect] = []
+        var messages: [(to: NodeID, message: RegionMessage)] = []
+        var proposals: [(partition: PartitionID, payload: Bytes)] = []
+        var answers: [(RequestID, Response)] = []
     }
 
     struct Arrival: Sendable {

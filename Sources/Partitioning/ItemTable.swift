@@ -10,7 +10,8 @@ struct ItemTable: Sendable {
         var token: UInt64
         var item: Partition.Item?
     }
-    private var slots: [Slot] = []
+    /// The first is always empty: what is not there lies in it.
+    private var slots = [Slot(token: 0, item: nil)]
     private var free: [Int] = []
     private static let slotBits: UInt64 = 15
     /// With the slot a token has 44 bits: see `Partition.wireToken`. After half a milliard items numbers
@@ -19,7 +20,7 @@ struct ItemTable: Sendable {
     /// `Partition.Limits.itemsMax` is below it.
     private static let slotsMax = 1 << 15 - 1
 
-    var count: Int { slots.count - free.count }
+    var count: Int { slots.count - 1 - free.count }
 
     /// Of the read of a latch, which is no item.
     static func latchToken(number: UInt64) -> UInt64 {
@@ -38,33 +39,59 @@ struct ItemTable: Sendable {
         return head | UInt64(i)
     }
 
-    private func index(_ token: UInt64) -> Int? {
+    /// 0: nowhere.
+    @inline(__always) private func index(_ token: UInt64) -> Int {
         let i = Int(token & (1 << Self.slotBits - 1))
-        return i < slots.count && slots[i].token == token && slots[i].item != nil ? i : nil
+        return i < slots.count && slots[i].token == token ? i : 0
     }
 
-    func contains(_ token: UInt64) -> Bool { index(token) != nil }
+    func contains(_ token: UInt64) -> Bool { slots[index(token)].item != nil }
 
-    /// nil removes it. Nothing comes into being here: see `insert`.
-    subscript(token: UInt64) -> Partition.Item? {
-        _read {
-            if let i = index(token) { yield slots[i].item } else { yield nil }
-        }
-        _modify {
-            if let i = index(token) {
-                yield &slots[i].item
-                if slots[i].item == nil { free.append(i) }
-            } else {
-                var none: Partition.Item?
-                yield &none
-            }
-        }
+    /// A copy of all of it, which counts a dozen references up and down. What is asked for on every
+    /// request's way has a question of its own, because a subscript that lends (`_read`) is a coroutine
+    /// here, whose frame with the whole item in it comes from the heap.
+    subscript(token: UInt64) -> Partition.Item? { slots[index(token)].item }
+
+    func id(_ token: UInt64) -> RequestID? { slots[index(token)].item?.id }
+    func request(_ token: UInt64) -> Request? { slots[index(token)].item?.request }
+    func tag(_ token: UInt64) -> RequestTag? { slots[index(token)].item?.tag }
+    func mark(_ token: UInt64) -> RequestMark? { slots[index(token)].item?.mark }
+    func fence(_ token: UInt64) -> UInt64? { slots[index(token)].item?.fence }
+    func footprint(_ token: UInt64) -> Footprint? { slots[index(token)].item?.footprint }
+    func plan(_ token: UInt64) -> ReadPlan? { slots[index(token)].item?.plan }
+    func stage(_ token: UInt64) -> Partition.Item.Stage? { slots[index(token)].item?.stage }
+    func answer(_ token: UInt64) -> ReadAnswer? { slots[index(token)].item?.answer }
+    func evaluation(_ token: UInt64) -> Evaluation? { slots[index(token)].item?.evaluation }
+    func number(_ token: UInt64) -> UInt64? { slots[index(token)].item?.number }
+
+    /// In place. Nothing happens if it is gone.
+    @inline(__always) mutating func change(
+        _ token: UInt64, _ change: (inout Partition.Item) -> Void
+    ) { slots[index(token)].item?.change(change) }
+
+    /// Its evaluation, taken out so that its rows can be changed where they are.
+    mutating func takeEvaluation(_ token: UInt64) -> Evaluation? {
+        slots[index(token)].item?.evaluation.take()
+    }
+
+    mutating func remove(_ token: UInt64) {
+        let i = index(token)
+        slots[i].item = nil
+        leave(i)
+    }
+
+    private mutating func leave(_ i: Int) {
+        guard i > 0 else { return }
+        // Whoever asks with its token from now on finds nothing.
+        slots[i].token = 0
+        free.append(i)
     }
 
     mutating func removeValue(forKey token: UInt64) -> Partition.Item? {
-        guard let i = index(token) else { return nil }
-        free.append(i)
-        return slots[i].item.take()
+        let i = index(token)
+        let item = slots[i].item.take()
+        leave(i)
+        return item
     }
 
     /// In order of arrival.
@@ -77,4 +104,8 @@ struct ItemTable: Sendable {
         }
         return found.sorted()
     }
+}
+
+extension Partition.Item {
+    @inline(__always) fileprivate mutating func change(_ change: (inout Self) -> Void) { change(&self) }
 }

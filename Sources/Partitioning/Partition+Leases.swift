@@ -51,7 +51,7 @@ extension Partition {
             into: &effects)
         lead.checkpointing[lease] = (lead.proposed, true)
         lead.leaseClock.renewSoon(lease)
-        lead.items[token]?.stage = .proposed
-        lead.items[token]?.number = lead.proposed
+        let number = lead.proposed
+        lead.items.change(token) { $0.wasProposed(number: number) }
     }
 }

@@ -65,12 +65,12 @@ extension Partition {
         var known = lead.itemsByName ?? [:]
         if lead.itemsByName == nil {
             for token in lead.items.tokens {
-                if let tag = lead.items[token]?.tag { known[tag.name] = token }
+                if let tag = lead.items.tag(token) { known[tag.name] = token }
             }
             lead.itemsByName = known
         }
-        guard let token = known[name], lead.items[token]?.tag?.name == name else { return false }
-        lead.items[token]?.id = id
+        guard let token = known[name], lead.items.tag(token)?.name == name else { return false }
+        lead.items.change(token) { $0.id = id }
         return true
     }
 
@@ -78,22 +78,22 @@ extension Partition {
     private mutating func wasExecuted(
         _ token: UInt64, into effects: inout RegionEffects
     ) -> Bool {
-        guard lead.items[token]?.tag?.isRetry == true, let item = lead.items[token],
+        guard lead.items.tag(token)?.isRetry == true, let item = lead.items[token],
             let tag = item.tag, let after = tag.after.first
         else { return false }
         switch requests.find(tag.name, after: after) {
         case .absent: return false
         case .unknown:
             finishRead(token)
-            lead.items[token] = nil
+            lead.items.remove(token)
             effects.answers.append((item.id, .failed(.timedOut)))
         case .executed(let revision):
             finishRead(token)
             if case .transaction = item.request {
-                lead.items[token] = nil
+                lead.items.remove(token)
                 effects.executed.append((item.id, revision))
             } else {
-                lead.items[token]?.isExecuted = true
+                lead.items.change(token) { $0.isExecuted = true }
                 wantConfirm(token)
             }
         }
@@ -103,16 +103,16 @@ extension Partition {
     /// The caller lost interest. What may already have an effect goes on.
     package mutating func cancel(_ id: RequestID) {
         guard isLeading, let token = lead.items.tokens(where: { $0.id == id }).first,
-            let stage = lead.items[token]?.stage, stage != .allocating, stage != .proposed
+            let stage = lead.items.stage(token), stage != .allocating, stage != .proposed
         else { return }
-        lead.items[token] = nil
+        lead.items.remove(token)
         finishRead(token)
     }
 
     mutating func admit(_ token: UInt64, into effects: inout RegionEffects) {
         // Field by field: to copy an item counts a dozen references up and down.
-        guard let itemFence = lead.items[token]?.fence, let request = lead.items[token]?.request,
-            let number = lead.items[token]?.number
+        guard let itemFence = lead.items.fence(token), let request = lead.items.request(token),
+            let number = lead.items.number(token)
         else { return }
         guard itemFence >= fence else {
             refuse(token, into: &effects)
@@ -133,18 +133,19 @@ extension Partition {
             mustRemoveCheckpoint(of: lease, isRemoved: number > 0)
         {
             removeCheckpoint(token, lease, into: &effects)
-        } else if let plan = lead.items[token]?.plan, !plan.isEmpty {
+        } else if let plan = lead.items.plan(token), !plan.isEmpty {
             read(token, plan, into: &effects)
-            lead.items[token]?.stage = .reading
+            lead.items.change(token) { $0.stage = .reading }
         } else {
-            lead.items[token]?.answer = ReadAnswer(applied: state.applied, rows: [])
+            let nothing = ReadAnswer(applied: state.applied, rows: [])
+            lead.items.change(token) { $0.answer = nothing }
             evaluate(token, into: &effects)
         }
     }
 
     private func isLatched(_ token: UInt64) -> Bool {
         if lead.latches.isEmpty { return false }
-        return isLatched(lead.items[token]?.footprint ?? Footprint())
+        return isLatched(lead.items.footprint(token) ?? Footprint())
     }
 
     func isLatched(_ footprint: Footprint) -> Bool {
@@ -153,8 +154,8 @@ extension Partition {
 
     private mutating func block(_ token: UInt64) {
         finishRead(token)
-        lead.items[token]?.answer = nil
-        lead.items[token]?.stage = .blocked
+        lead.items.change(token) { $0.answer = nil }
+        lead.items.change(token) { $0.stage = .blocked }
         lead.blocked.append(token)
     }
 
@@ -189,16 +190,16 @@ extension Partition {
             onLockRead(i, answer, at: now, into: &effects)
             return
         }
-        guard lead.items[token]?.stage == .reading else {
+        guard lead.items.stage(token) == .reading else {
             finishRead(token)
             return
         }
         guard answer.applied >= lead.overlay.completeFrom || Mutation.staleReadsTrusted.isOn else {
             finishRead(token)
-            read(token, lead.items[token]?.plan ?? ReadPlan(), into: &effects)
+            read(token, lead.items.plan(token) ?? ReadPlan(), into: &effects)
             return
         }
-        lead.items[token]?.answer = answer
+        lead.items.change(token) { $0.answer = answer }
         evaluate(token, into: &effects)
     }
 
@@ -210,8 +211,8 @@ extension Partition {
     // MARK: Evaluating
 
     mutating func evaluate(_ token: UInt64, into effects: inout RegionEffects) {
-        guard let itemFence = lead.items[token]?.fence, let request = lead.items[token]?.request,
-            let plan = lead.items[token]?.plan, let answer = lead.items[token]?.answer
+        guard let itemFence = lead.items.fence(token), let request = lead.items.request(token),
+            let plan = lead.items.plan(token), let answer = lead.items.answer(token)
         else { return }
         guard itemFence >= fence else {
             refuse(token, into: &effects)
@@ -235,10 +236,10 @@ extension Partition {
         guard answer.applied >= lead.overlay.completeFrom || Mutation.staleReadsTrusted.isOn else {
             finishRead(token)
             read(token, plan, into: &effects)
-            lead.items[token]?.stage = .reading
+            lead.items.change(token) { $0.stage = .reading }
             return
         }
-        for lease in lead.items[token]?.footprint.sharedLeases ?? []
+        for lease in lead.items.footprint(token)?.sharedLeases ?? []
         where !isAlive(lease) && map.home(of: lease) != id {
             finishRead(token)
             guard let item = lead.items.removeValue(forKey: token) else { return }
@@ -261,7 +262,7 @@ extension Partition {
                 waitForRevision(token)
             } else if evaluation.effects.isEmpty {
                 if Mutation.answerWithoutConfirm.isOn {
-                    lead.items[token]?.stage = .confirming
+                    lead.items.change(token) { $0.stage = .confirming }
                     guard let item = lead.items[token] else { return }
                     concludeTransaction(token, item, transaction, state.heardFrontier, into: &effects)
                     return
@@ -283,7 +284,7 @@ extension Partition {
     }
 
     private mutating func waitForRevision(_ token: UInt64) {
-        lead.items[token]?.stage = .waiting
+        lead.items.change(token) { $0.stage = .waiting }
         lead.awaitingRevision.append(token)
     }
 
@@ -306,12 +307,12 @@ extension Partition {
         else {
             // Evaluated again when there is room and the registration has told the fence; the read stays
             // registered.
-            lead.items[token]?.stage = .waiting
+            lead.items.change(token) { $0.stage = .waiting }
             lead.awaitingRoom.append(token)
             return
         }
         for row in evaluation.effects { lead.overlay.put(row, writer: token) }
-        lead.items[token]?.evaluated(evaluation)
+        lead.items.change(token) { $0.evaluated(evaluation) }
         lead.asked.append(token)
         finishRead(token)
     }
@@ -351,9 +352,7 @@ extension Partition {
     private mutating func log(
         _ token: UInt64, _ allocation: Allocation, epoch: Epoch, into effects: inout RegionEffects
     ) {
-        guard var evaluation = lead.items[token]?.evaluation else { return }
-        // Taken out, so that its rows are changed where they are.
-        lead.items[token]?.evaluation = nil
+        guard var evaluation = lead.items.takeEvaluation(token) else { return }
         for i in evaluation.effects.indices {
             evaluation.effects[i].settle(at: allocation.revision, stamp: allocation.stamp)
         }
@@ -362,17 +361,17 @@ extension Partition {
         let rows = evaluation.effects
         let body = EntryBody.effects(
             Effects(revision: allocation.revision, epoch: epoch, stamp: allocation.stamp, rows: rows))
-        propose(body, .item(token), for: lead.items[token]?.mark, into: &effects)
+        propose(body, .item(token), for: lead.items.mark(token), into: &effects)
         let number = lead.proposed
         lead.overlay.settle(rows, writer: token, number: number)
-        lead.items[token]?.proposed(evaluation, at: allocation.revision, number: number)
+        lead.items.change(token) { $0.proposed(evaluation, at: allocation.revision, number: number) }
     }
 
     // MARK: Answers without a commit
 
     mutating func wantConfirm(_ token: UInt64) {
         guard lead.items.contains(token) else { return }
-        lead.items[token]?.stage = .confirming
+        lead.items.change(token) { $0.stage = .confirming }
         lead.confirmWanted.append(token)
     }
 
@@ -451,7 +450,7 @@ extension Partition {
             }
         case .leaseList, .compact, .members, .replicate, .auth, .split: break
         }
-        lead.items[token] = nil
+        lead.items.remove(token)
     }
 
     private mutating func concludeTransaction(
@@ -482,7 +481,7 @@ extension Partition {
         } catch {
             response = .failed(error)
         }
-        lead.items[token] = nil
+        lead.items.remove(token)
         finishRead(token)
         answerLater(item.id, response, revision: revision, number: number, into: &effects)
     }
@@ -498,10 +497,10 @@ extension Partition {
         }
         lead.granting.insert(lease)
         propose(
-            .leaseGrant(lease, ttlSeconds: ttl), .item(token), for: lead.items[token]?.mark,
+            .leaseGrant(lease, ttlSeconds: ttl), .item(token), for: lead.items.mark(token),
             into: &effects)
-        lead.items[token]?.stage = .proposed
-        lead.items[token]?.number = lead.proposed
+        let number = lead.proposed
+        lead.items.change(token) { $0.wasProposed(number: number) }
     }
 
     /// An expiry that an earlier leader of the home began is not this leader's: its clock has started
@@ -539,9 +538,9 @@ extension Partition {
             return
         }
         lead.revoking.insert(lease)
-        propose(.leaseRevoked(lease), .item(token), for: lead.items[token]?.mark, into: &effects)
-        lead.items[token]?.stage = .proposed
-        lead.items[token]?.number = lead.proposed
+        propose(.leaseRevoked(lease), .item(token), for: lead.items.mark(token), into: &effects)
+        let number = lead.proposed
+        lead.items.change(token) { $0.wasProposed(number: number) }
     }
 
     // MARK: Once a turn
@@ -580,7 +579,7 @@ extension Partition {
     /// What is being asked for is let through: the sequencer waits for it before the change of
     /// permissions is told as done.
     private mutating func tellFence(into effects: inout RegionEffects) {
-        guard lead.asked.allSatisfy({ lead.items[$0].map { $0.fence >= fence } ?? true }) else {
+        guard lead.asked.allSatisfy({ lead.items.fence($0).map { $0 >= fence } ?? true }) else {
             return
         }
         lead.fenceTold = fence
@@ -594,7 +593,7 @@ extension Partition {
             $0.deadline <= now && $0.stage != .allocating && $0.stage != .proposed
         }
         for token in late {
-            lead.items[token] = nil
+            lead.items.remove(token)
             finishRead(token)
         }
     }
@@ -607,7 +606,7 @@ extension Partition {
         let from = isDue ? 0 : lead.askedSent
         if from < lead.asked.count {
             let stamps = lead.asked.dropFirst(from).map {
-                lead.items[$0]?.evaluation?.replacedStamp ?? .zero
+                lead.items.evaluation($0)?.replacedStamp ?? .zero
             }
             effects.send(
                 .allocate(

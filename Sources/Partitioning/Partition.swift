@@ -112,7 +112,8 @@ package struct Partition: Sendable {
 
         var proposed: UInt64 = 0
         var decidedNumber: UInt64 = 0
-        var proposals: Deque<Proposal> = []
+        /// In order; of effects also what was proposed, so that nobody decodes what was just encoded.
+        var proposals: Deque<(what: Proposal, body: EntryBody?, request: RequestMark?)> = []
         var unreported: [PartitionState.Recent] = []
         var reportAt = Instant.never
 
@@ -174,11 +175,14 @@ package struct Partition: Sendable {
             stage = .allocating
             answer = nil
         }
+        mutating func wasProposed(number: UInt64) {
+            self.number = number
+            stage = .proposed
+        }
         mutating func proposed(_ evaluation: Evaluation, at revision: Revision, number: UInt64) {
             self.evaluation = evaluation
             self.revision = revision
-            self.number = number
-            stage = .proposed
+            wasProposed(number: number)
         }
     }
 
@@ -297,7 +301,9 @@ package struct Partition: Sendable {
     ) {
         guard isLeading else { return }
         lead.proposed += 1
-        lead.proposals.append(what)
+        var kept: EntryBody?
+        if case .effects = body { kept = body }
+        lead.proposals.append((what, kept, request))
         effects.proposals.append((id, body.encoded(for: request)))
     }
 
@@ -308,15 +314,15 @@ package struct Partition: Sendable {
         _ slot: Slot, _ entry: LogEntry, skipped: Bool, at now: Instant,
         into effects: inout RegionEffects
     ) {
-        let applied = state.apply(slot, entry, skipped: skipped, into: &effects.changes)
+        let isOwn = !skipped && isLeading && lead.term == entry.term && entry.number > 0
+        let own = isOwn ? lead.proposals.popFirst() : nil
+        if isOwn { lead.decidedNumber = entry.number }
+        let proposal = own?.what
+        let known = own.flatMap { own in own.body.map { ($0, own.request) } }
+        let applied = state.apply(
+            slot, entry, skipped: skipped, known: known, into: &effects.changes)
         if skipped { return }
-        let isOwn = isLeading && lead.term == entry.term && entry.number > 0
         if let request = state.lastRequest { note(request, applied, slot) }
-        var proposal: Proposal?
-        if isOwn {
-            proposal = lead.proposals.popFirst()
-            lead.decidedNumber = entry.number
-        }
         switch applied {
         case .nothing: break
         case .begin:

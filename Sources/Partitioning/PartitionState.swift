@@ -122,9 +122,11 @@ package struct PartitionState: Sendable {
         case splitPublished(PartitionSplit)
     }
 
-    /// Applies the entry at `slot`; the changes of the store go to `changes`, rows first.
+    /// Applies the entry at `slot`; the changes of the store go to `changes`, rows first. `known`: what
+    /// its payload says, if this process has encoded it itself.
     package mutating func apply(
-        _ slot: Slot, _ entry: LogEntry, skipped: Bool, into changes: inout [StoreChange]
+        _ slot: Slot, _ entry: LogEntry, skipped: Bool,
+        known: (body: EntryBody, request: RequestMark?)? = nil, into changes: inout [StoreChange]
     ) -> Applied {
         invariant(slot == applied.next, "\(group): slot \(slot) after \(applied)")
         applied = slot
@@ -142,12 +144,17 @@ package struct PartitionState: Sendable {
         case .begin, .normal: break
         }
         let body: EntryBody
-        do {
-            (body, lastRequest) = try EntryBody.decode(entry.payload)
-        } catch {
-            // It was written by a leader of this version and carried a checksum all the way.
-            invariant(false, "\(group): undecodable entry at \(slot): \(error.what)")
-            return .nothing
+        if let known {
+            assert(known.body.encoded(for: known.request) == entry.payload, "\(group): \(slot)")
+            (body, lastRequest) = known
+        } else {
+            do {
+                (body, lastRequest) = try EntryBody.decode(entry.payload)
+            } catch {
+                // It was written by a leader of this version and carried a checksum all the way.
+                invariant(false, "\(group): undecodable entry at \(slot): \(error.what)")
+                return .nothing
+            }
         }
         switch body {
         case .begin(let epoch):
@@ -158,11 +165,11 @@ package struct PartitionState: Sendable {
             return .sealed(epoch)
         case .effects(let effects):
             note(effects, slot: slot, kind: .committed)
-            _ = perform(effects, into: &changes)
+            _ = perform(effects, canBeUndone: false, into: &changes)
             return .effects(effects)
         case .prepared(let prepare):
             note(prepare.effects, slot: slot, kind: .prepared)
-            let undo = perform(prepare.effects, into: &changes)
+            let undo = perform(prepare.effects, canBeUndone: true, into: &changes)
             let record = PreparedRecord(
                 transaction: prepare.transaction, participants: prepare.participants,
                 revision: prepare.effects.revision, slot: slot, keys: undo.keys,
@@ -264,13 +271,19 @@ package struct PartitionState: Sendable {
         var cursorBefore: ReplicationBatch.Cursor?
     }
 
-    private mutating func perform(_ effects: Effects, into changes: inout [StoreChange]) -> Undo {
+    private mutating func perform(
+        _ effects: Effects, canBeUndone: Bool, into changes: inout [StoreChange]
+    ) -> Undo {
         var undo = Undo()
         for row in effects.rows {
             checkPlace(of: row.key)
             changes.append(.putRow(group.keyspace, row))
-            let before = leaseOfKey[row.key] ?? .none
-            undo.keys.append(.init(key: row.key, sub: row.sub, leaseBefore: before))
+            if canBeUndone {
+                let before = leaseOfKey[row.key] ?? .none
+                undo.keys.append(.init(key: row.key, sub: row.sub, leaseBefore: before))
+            } else if row.lease == .none, leaseOfKey.isEmpty {
+                continue
+            }
             attach(row.key, to: row.lease, into: &changes)
         }
         for lease in effects.leasesKnown where !knownLeases.contains(lease) {
