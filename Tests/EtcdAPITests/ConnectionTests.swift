@@ -18,6 +18,25 @@ import Testing
         #expect(wire.handler.cancelled == 1)
     }
 
+    /// As the bound on what nobody reads does, while the one who asks is being read.
+    @Test func `a connection may be closed while it is being read`() throws {
+        let wire = try Wire()
+        // What closing a socket's channel does at once; an embedded one's only does it later.
+        wire.handler.onMessage = { [channel = wire.channel] _, _ in
+            channel.pipeline.syncOperations.fireChannelInactive()
+        }
+        var read = ByteBuffer()
+        for _ in 0..<3 {
+            _ = wire.client.call("/etcdserverpb.KV/Range", ["x"])
+            var bytes = wire.client.bytes()
+            read.writeBuffer(&bytes)
+        }
+        try wire.channel.writeInbound(read)
+        wire.loop.run()
+        #expect(!wire.handler.calls.isEmpty)
+        #expect(wire.handler.cancelled == wire.handler.calls.count)
+    }
+
     @Test func `pings every half minute are welcome`() throws {
         let wire = try Wire()
         _ = wire.client.call("/etcdserverpb.Watch/Watch", ["x"], ends: false)

@@ -103,8 +103,15 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         context = nil
         isClosing = true
         session.close()
-        user?.onDisconnected()
-        user = nil
+        leaveUser()
+    }
+
+    /// The last that the user hears. Who closes the channel within one of the session's callbacks gets the
+    /// rest of what was read first: the session ends when it is left.
+    private func leaveUser() {
+        guard context == nil, session.isClosed, let user else { return }
+        self.user = nil
+        user.onDisconnected()
     }
 
     package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -115,6 +122,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
             lastRead = context.eventLoop.now
         }
         if !buffer.withUnsafeReadableBytes({ session.feed($0) }) { closesAfterFlush = true }
+        leaveUser()
     }
 
     package func channelReadComplete(context: ChannelHandlerContext) {
@@ -192,6 +200,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         }
         scratch.put(buffer)
         isFlushing = false
+        leaveUser()
         // A stream without end must not keep the loop from the other connections.
         if hasMore, rounds == Self.roundsMax, !isClosing, context.channel.isWritable {
             if let steps = scratch.steps {
