@@ -168,6 +168,8 @@ extension World {
     private func restartVoter(in region: RegionID, _ luck: inout SplitMix) {
         guard nodesPerRegion == 3, let s = leader(of: .directory, in: region) else { return }
         var others = addresses.filter { $0.region == region && $0 != s }
+        // Members may have been removed.
+        guard others.count > 1 else { return }
         luck.shuffle(&others)
         let a = others[0], b = others[1]
         later(.block(s, b, paced(500)), .zero)
