@@ -52,7 +52,6 @@ struct ItemTable: Sendable {
     /// here, whose frame with the whole item in it comes from the heap.
     subscript(token: UInt64) -> Partition.Item? { slots[index(token)].item }
 
-    func id(_ token: UInt64) -> RequestID? { slots[index(token)].item?.id }
     func request(_ token: UInt64) -> Request? { slots[index(token)].item?.request }
     func tag(_ token: UInt64) -> RequestTag? { slots[index(token)].item?.tag }
     func mark(_ token: UInt64) -> RequestMark? { slots[index(token)].item?.mark }

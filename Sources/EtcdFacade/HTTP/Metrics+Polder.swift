@@ -20,14 +20,10 @@ extension Facade {
             "polder_store_background_errors_total",
             "Flushes and compactions of the store that failed, since the process began.",
             status.storeErrorsTotal)
-        out.family(
-            "polder_partition_leader", "gauge",
-            "The node that leads the partition; 0 if none is known.")
-        for partition in status.partitions {
-            out.sample(
-                "polder_partition_leader", [("partition", "\(partition.id)")],
-                "\(partition.leader ?? .none)")
-        }
+        out.partitions(
+            status, "polder_partition_leader", "gauge",
+            "The node that leads the partition; 0 if none is known."
+        ) { "\($0.leader ?? .none)" }
         out.gauge(
             "polder_partitions", "Partitions of the region, as far as this node knows.",
             status.partitions.count)
@@ -39,22 +35,14 @@ extension Facade {
         out.counter(
             "polder_partition_splits_total", "Splits that this node has seen come about.",
             status.splitsTotal)
-        out.family(
-            "polder_partition_writes_total", "counter",
-            "Entries of the partition's log that this node has applied and that wrote something.")
-        for partition in status.partitions {
-            out.sample(
-                "polder_partition_writes_total", [("partition", "\(partition.id)")],
-                "\(partition.writesTotal)")
-        }
-        out.family(
-            "polder_partition_applied_slot", "gauge",
-            "The slot up to which this node has applied the partition's log.")
-        for partition in status.partitions {
-            out.sample(
-                "polder_partition_applied_slot", [("partition", "\(partition.id)")],
-                "\(partition.applied)")
-        }
+        out.partitions(
+            status, "polder_partition_writes_total", "counter",
+            "Entries of the partition's log that this node has applied and that wrote something."
+        ) { "\($0.writesTotal)" }
+        out.partitions(
+            status, "polder_partition_applied_slot", "gauge",
+            "The slot up to which this node has applied the partition's log."
+        ) { "\($0.applied)" }
         out.family(
             "polder_geo_lag_seconds", "gauge",
             "How long ago the newest change of the origin that is missing here was made.")
@@ -78,6 +66,19 @@ extension Facade {
             "Conflicts between regions that were resolved here.")
         for count in status.conflicts {
             out.sample("polder_conflicts_total", [("policy", count.policy)], "\(count.total)")
+        }
+    }
+}
+
+extension MetricsText {
+    /// A family with a sample for each partition.
+    fileprivate mutating func partitions(
+        _ status: NodeStatus, _ name: String, _ kind: String, _ help: String,
+        _ value: (NodeStatus.Partition) -> String
+    ) {
+        family(name, kind, help)
+        for partition in status.partitions {
+            sample(name, [("partition", "\(partition.id)")], value(partition))
         }
     }
 }
