@@ -370,6 +370,7 @@ extension Node {
             finishInternal(request, response, into: &effects)
             return
         }
+        noteCompaction(asked.request, response)
         let end = endOfLease(asked.request, response)
         guard let revision = response.revision, revision > localFrontier || !isSeen(end) else {
             effects.responses.append((token, response))
@@ -381,6 +382,13 @@ extension Node {
             Held(
                 token: token, response: response, revision: revision, lease: end,
                 until: now.advanced(by: .milliseconds(50))))
+    }
+
+    /// Whoever is told of a compaction finds no history below it on the node that told: as on a member of
+    /// etcd, which has applied what it answers. The entry may not have come by here yet.
+    private mutating func noteCompaction(_ request: Request, _ response: Response) {
+        guard case .compact(let revision) = request, case .compacted = response else { return }
+        compactRevision = max(compactRevision, revision)
     }
 
     mutating func releaseHeld(into effects: inout NodeEffects) {

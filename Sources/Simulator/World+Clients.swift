@@ -117,6 +117,7 @@ extension World {
         case .failed: counts.failed += 1
         case .range, .response: counts.answered += 1
         }
+        checkCompaction(operations[i], at: address)
         let number = operations[i].client
         guard number >= 0, clients[number].current == i else { return }
         clients[number].current = nil
@@ -125,6 +126,18 @@ extension World {
             clients[number].node = anyNode(of: clients[number].region)
         }
         queue.schedule(.clientNext(number), after: pause(around: workload.think))
+    }
+
+    /// Whoever is told of a compaction is refused what lies below it, by the node that has told.
+    private func checkCompaction(_ operation: Operation, at address: NodeAddress) {
+        guard case .request(.compact(let revision)) = operation.call,
+            case .response(.compacted) = operation.outcome, let core = nodes[address]?.core,
+            core.compactedThrough < revision
+        else { return }
+        fail(
+            Violation(
+                "a compaction is known where it was asked for",
+                "\(operation.brief): \(address) knows of \(core.compactedThrough)"))
     }
 
     /// In slow worlds requests come in bursts with long silence between them: as close together as at the
