@@ -1,5 +1,5 @@
 /// Which files and rules a TLS endpoint uses. One configuration serves both roles: a node is a
-/// server to those who dial it and a client to those it dials, with the same certificate.
+/// server to those who dial it and a client to those it dials, as a rule with the same certificate.
 package struct TLSConfiguration: Sendable, Equatable {
     /// PEM file with the certificates of the authorities we trust. `nil`: those of the system.
     package var ca: String?
@@ -7,6 +7,9 @@ package struct TLSConfiguration: Sendable, Equatable {
     package var certificate: String?
     /// PEM file with our private key, without a passphrase.
     package var key: String?
+    /// Client role: these instead of the two above, if given.
+    package var clientCertificate: String?
+    package var clientKey: String?
     /// PEM file of revoked certificates; checked for the peer's own certificate.
     package var revocations: String?
     /// Server role: a client without a certificate of `ca` is refused.

@@ -12,7 +12,14 @@ package final class TLSContext: Sendable {
 
     private struct Loaded: @unchecked Sendable {
         var context: OpaquePointer
+        /// Of whom we dial; nil: the same.
+        var client: OpaquePointer?
         var certificate: TLSPeer?
+
+        func free() {
+            SSL_CTX_free(context)
+            if let client { SSL_CTX_free(client) }
+        }
     }
 
     package init(_ configuration: TLSConfiguration) throws(TLSError) {
@@ -20,7 +27,7 @@ package final class TLSContext: Sendable {
         current = Mutex(try Self.load(configuration))
     }
 
-    deinit { current.withLock { SSL_CTX_free($0.context) } }
+    deinit { current.withLock { $0.free() } }
 
     package func reload() throws(TLSError) {
         let fresh = try Self.load(configuration)
@@ -29,20 +36,47 @@ package final class TLSContext: Sendable {
             loaded = fresh
             return old
         }
-        SSL_CTX_free(old.context)
+        old.free()
     }
 
     /// Our own certificate as loaded last (its expiry is a metric).
     package var certificate: TLSPeer? { current.withLock { $0.certificate } }
 
     /// A new session, owned by the caller.
-    func makeSession() -> OpaquePointer? { current.withLock { SSL_new($0.context) } }
+    func makeSession(_ role: TLSRole) -> OpaquePointer? {
+        current.withLock { loaded in
+            switch role {
+            case .server: SSL_new(loaded.context)
+            case .client: SSL_new(loaded.client ?? loaded.context)
+            }
+        }
+    }
 
     // MARK: Reading the files
 
     private static let alpnIndex = polder_alpn_index()
 
     private static func load(_ configuration: TLSConfiguration) throws(TLSError) -> Loaded {
+        let own = try loadContext(configuration)
+        guard let certificate = configuration.clientCertificate else {
+            return Loaded(context: own.context, client: nil, certificate: own.certificate)
+        }
+        var other = configuration
+        other.certificate = certificate
+        other.key = configuration.clientKey
+        do throws(TLSError) {
+            let client = try loadContext(other)
+            return Loaded(
+                context: own.context, client: client.context, certificate: own.certificate)
+        } catch {
+            SSL_CTX_free(own.context)
+            throw error
+        }
+    }
+
+    private static func loadContext(
+        _ configuration: TLSConfiguration
+    ) throws(TLSError) -> (context: OpaquePointer, certificate: TLSPeer?) {
         ERR_clear_error()
         guard let context = SSL_CTX_new(TLS_method()) else { throw .crypto(OpenSSL.takeErrors()) }
         var done = false
@@ -53,7 +87,7 @@ package final class TLSContext: Sendable {
         try loadAuthorities(configuration, context)
         let certificate = try loadIdentity(configuration, context)
         done = true
-        return Loaded(context: context, certificate: certificate)
+        return (context, certificate)
     }
 
     private static func loadRules(

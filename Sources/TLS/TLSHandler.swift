@@ -63,7 +63,7 @@ package final class TLSHandler: ChannelDuplexHandler {
         guard phase == .idle else { return }
         phase = .handshaking
         ERR_clear_error()
-        guard let session = tls.makeSession(), let incoming = polder_bio_memory(),
+        guard let session = tls.makeSession(role), let incoming = polder_bio_memory(),
             let outgoing = polder_bio_memory()
         else { return fail(context, .crypto(OpenSSL.takeErrors())) }
         SSL_set_bio(session, incoming, outgoing)

@@ -321,6 +321,11 @@ import Testing
         (["--discovery", "https://discovery.example/1"],
             "etcd: --discovery: there is no discovery service: name the members with --initial-cluster, "
                 + "or by SRV records with --discovery-srv"),
+        (["--listen-peer-urls", "https://127.0.0.1:2380", "--initial-advertise-peer-urls",
+            "https://127.0.0.1:2380", "--initial-cluster", "default=https://127.0.0.1:2380",
+            "--peer-cert-file", "c", "--peer-key-file", "k", "--peer-trusted-ca-file", "a",
+            "--peer-client-cert-file", "d"],
+            "etcd: --peer-client-key-file: certificate and key go together"),
         (["--discovery-srv", "example.com", "--initial-cluster", "default=http://h:1"],
             "etcd: --discovery-srv: multiple discovery or bootstrap flags are set. Choose one of "
                 + "\"initial-cluster\" or \"discovery-srv\""),

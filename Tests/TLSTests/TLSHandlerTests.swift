@@ -78,6 +78,35 @@ struct TLSHandlerTests {
         pair.finish()
     }
 
+    @Test func `Who dials may show another certificate than who listens, also after a reload`() throws {
+        var both = server.configuration
+        let other = try shop.issue("dialler", dns: ["r1-n3"])
+        both.clientCertificate = other.certificate
+        both.clientKey = other.key
+        let context = try TLSContext(both)
+        for _ in 0..<2 {
+            let out = try Pair(client: context, server: server)
+            try out.pump()
+            guard case .handshakeCompleted(_, let shown)? = out.atServer.events.first else {
+                Issue.record("no event: \(out.atServer.errors) \(out.atClient.errors)")
+                return
+            }
+            #expect(shown?.commonName == "dialler")
+            out.finish()
+            let incoming = try Pair(client: client, server: context)
+            try incoming.pump()
+            guard case .handshakeCompleted(_, let served)? = incoming.atClient.events.first else {
+                Issue.record("no event: \(incoming.atServer.errors) \(incoming.atClient.errors)")
+                return
+            }
+            #expect(served?.commonName == "server")
+            incoming.finish()
+            try context.reload()
+        }
+        both.clientKey = nil
+        #expect(throws: TLSError.self) { try TLSContext(both) }
+    }
+
     @Test func `What was flushed before a close arrives before the end`() throws {
         let pair = try Pair(client: client, server: server)
         try pair.pump()

@@ -3,7 +3,7 @@ health, warnings, and both ways of moving in that snapshots.py does not take.
 
 Imported by e2e.py; `--only surface` runs this alone.
 """
-import json, os, signal, socket, ssl, stat, sys, urllib.error, urllib.request
+import json, os, re, shutil, signal, socket, ssl, stat, sys, urllib.error, urllib.request
 
 import discovery
 import observed
@@ -74,6 +74,45 @@ def own_certificates_of_peers(check, e):
             check("peers speak TLS", secure.version() in ("TLSv1.2", "TLSv1.3"), secure.version())
     for name in names:
         e.end(name)
+
+
+def certificates_to_dial_with(check, e):
+    """--peer-client-cert-file: whom peers listen to is not whom they show when they dial."""
+    print("      peers with two certificates", flush=True)
+    folder = e.dir + "/two"
+    for name in ("listens", "dials"):
+        check(f"a certificate that {name}", run([
+            e.polder, "certs", "create", "--dir", folder, "--name", name, "--ip", "127.0.0.1"]).ok)
+    base, names = free_base_port(3), ["d0", "d1", "d2"]
+    cluster = ",".join(f"{n}=https://127.0.0.1:{base + 10 * i + 1}" for i, n in enumerate(names))
+    urls = {}
+    for i, name in enumerate(names):
+        urls[name], words = flags(e, name, base + 10 * i, peer_scheme="https", cluster=cluster)
+        e.start(name, words + [
+            f"--peer-cert-file={folder}/listens.crt", f"--peer-key-file={folder}/listens.key",
+            f"--peer-trusted-ca-file={folder}/ca.crt", "--peer-client-cert-auth",
+            f"--peer-client-cert-file={folder}/dials.crt", f"--peer-client-key-file={folder}/dials.key",
+            "--peer-cert-allowed-cn=listens,dials"], wait=False)
+    for name in names:
+        check(f"{name} comes up", e.said(name, "ready to serve client requests"))
+    check("put", e.etcdctl("put", "a", "1", at=urls["d0"]).ok)
+    check("get elsewhere", e.get("a", at=urls["d2"]) == "1")
+    for name in names:
+        e.end(name)
+
+
+def every_flag(check, e):
+    """Every flag of a real etcd is known, and nobody minds its default."""
+    for etcd in sorted({p for p in ("/usr/bin/etcd", shutil.which("etcd")) if p and os.path.exists(p)}):
+        help = run([etcd, "--help"])
+        rows = re.findall(r"^ +--([a-z0-9-]+)(?: '([^'`.]*)')?", help.out + help.err, re.M)
+        words = [f"--{name}={value}" for name, value in rows if value and name != "version"]
+        print(f"      {len(rows)} flags of {run([etcd, '--version']).out.splitlines()[0]}", flush=True)
+        for name in sorted({name for name, _ in rows} - {"version"}):
+            told = run([e.polder, "etcd", f"--{name}=", "--version"])
+            if "not defined" in told.out + told.err:
+                check(f"--{name} is known", False, told)
+        check("all together are taken", rows and run([e.polder, "etcd", *words, "--version"]).ok)
 
 
 def service_manager(check, e):
@@ -224,6 +263,8 @@ def clients(check, e):
 def run_all(check, e):
     own_certificates(check, e)
     own_certificates_of_peers(check, e)
+    certificates_to_dial_with(check, e)
+    every_flag(check, e)
     service_manager(check, e)
     alarms(check, e)
     discovery.check_all(check, e)

@@ -8,6 +8,9 @@ package struct HostConfiguration: Equatable, Sendable {
         package var ca: String?
         package var certificate: String
         package var key: String
+        /// For those that this node dials; nil: the same two.
+        package var clientCertificate: String?
+        package var clientKey: String?
         /// Refuse clients without a certificate that `ca` signed (etcd: --client-cert-auth).
         /// Between nodes always on.
         package var requiresClientCertificate: Bool

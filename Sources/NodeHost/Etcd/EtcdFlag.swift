@@ -81,6 +81,7 @@ struct EtcdFlag: Sendable {
             ("initial-cluster-token", "etcd-cluster"), ("initial-cluster-state", "new"),
             ("cert-file", ""), ("key-file", ""), ("trusted-ca-file", ""), ("client-crl-file", ""),
             ("peer-cert-file", ""), ("peer-key-file", ""), ("peer-trusted-ca-file", ""),
+            ("peer-client-cert-file", ""), ("peer-client-key-file", ""),
             ("peer-crl-file", ""), ("tls-min-version", "TLS1.2"), ("log-level", "info"),
             ("log-format", "json"), ("cors", "*"), ("host-whitelist", "*"), ("auth-token", "simple"),
             ("auto-compaction-retention", "0"), ("auto-compaction-mode", "periodic"),
@@ -116,9 +117,6 @@ struct EtcdFlag: Sendable {
                 "there is no discovery service: name the members with --initial-cluster, or by SRV "
                     + "records with --discovery-srv"),
             .text, [("discovery", ""), ("discovery-token", ""), ("discovery-endpoints", "")])
-        + flags(.refused("not supported yet"), .text, [
-            ("peer-client-cert-file", ""), ("peer-client-key-file", ""),
-        ])
         + flags(.refused("there are no proxies: every node serves every client"), .text, [
             ("proxy", "off"),
         ])
@@ -135,8 +133,11 @@ struct EtcdFlag: Sendable {
         + flags(.ignored("OpenSSL's strong suites are used"), .text, [
             ("tls-max-version", ""),
         ])
-        + flags(.ignored("there is no such thing here"), .text, [
+        + flags(.ignored("the gateway asks its node without a connection"), .text, [
             ("client-cert-file", ""), ("client-key-file", ""),
+        ])
+        + flags(.ignored("there is no such thing here"), .text, [
+            ("experimental-backend-bbolt-freelist-type", "array"),
             ("discovery-fallback", "proxy"), ("discovery-proxy", ""),
             ("discovery-cert", ""), ("discovery-key", ""), ("discovery-cacert", ""),
             ("discovery-user", ""), ("discovery-password", ""), ("local-address", ""),

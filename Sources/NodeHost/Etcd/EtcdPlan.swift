@@ -319,6 +319,15 @@ private struct Builder {
         }
         var files = HostConfiguration.TLSFiles(
             ca: ca, certificate: certificate, key: key, requiresClientCertificate: ca != nil)
+        if !prefix.isEmpty {
+            files.clientCertificate = arguments.nonempty(prefix + "client-cert-file")
+            files.clientKey = arguments.nonempty(prefix + "client-key-file")
+            if (files.clientCertificate == nil) != (files.clientKey == nil) {
+                throw arguments.refuse(
+                    prefix + (files.clientKey == nil ? "client-key-file" : "client-cert-file"),
+                    "certificate and key go together")
+            }
+        }
         files.revocations = arguments.nonempty(revocations)
         files.isTLS13Required = version == "TLS1.3"
         files.allowedNames =

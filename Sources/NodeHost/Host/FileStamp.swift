@@ -22,7 +22,10 @@ extension HostConfiguration {
     /// All that certificates, keys, authorities and revocations are read from.
     var certificateFiles: [String] {
         [clientTLS, peerTLS].flatMap { files in
-            files.map { [$0.certificate, $0.key, $0.ca, $0.revocations].compactMap { $0 } } ?? []
+            files.map {
+                [$0.certificate, $0.key, $0.clientCertificate, $0.clientKey, $0.ca, $0.revocations]
+                    .compactMap { $0 }
+            } ?? []
         }
     }
 }

@@ -242,6 +242,8 @@ final class Host: @unchecked Sendable {
         var made = TLSConfiguration(
             ca: files.ca, certificate: files.certificate, key: files.key,
             requireClientCertificate: files.requiresClientCertificate, alpn: alpn)
+        made.clientCertificate = files.clientCertificate
+        made.clientKey = files.clientKey
         made.revocations = files.revocations
         made.verifyServer = !files.isSelfSigned
         if files.isTLS13Required { made.minimumVersion = .tls13 }
