@@ -335,6 +335,10 @@ package struct NodeStatus: Sendable {
     package var isInstallingSnapshot = false
     /// The loop was so late that other nodes have missed a heartbeat, while this node led something.
     package var lateHeartbeatsTotal: UInt64 = 0
+    /// Leases that have run out while this node led their partition, and are gone.
+    package var leasesExpiredTotal: UInt64 = 0
+    /// Keys and values that were put into the store since the start.
+    package var putBytesTotal: UInt64 = 0
     /// What the store may grow to: its quota, or else what the disk has room for. 0: not known.
     package var capacityBytes: Int64 = 0
     package init() {}

@@ -160,6 +160,14 @@ struct OpenCalls {
 }
 
 extension OpenCall.State {
+    /// Goes on reading at one revision, over several turns.
+    var readsStore: Bool {
+        switch self {
+        case .rangeStream, .list, .snapshot, .computes: true
+        case .expectsMessage, .waits, .watch, .keepAlive, .observes, .contends, .follows, .reflects: false
+        }
+    }
+
     /// For those who look at what is open.
     var name: String {
         switch self {

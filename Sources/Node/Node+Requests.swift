@@ -495,7 +495,9 @@ extension Node {
         _ request: InternalRequest, _ response: Response, into effects: inout NodeEffects
     ) {
         switch request {
-        case .expiry: break  // The lease's clock asks again if it still stands.
+        case .expiry:
+            // If it still stands, the lease's clock asks again.
+            if case .leaseRevoked = response { leasesExpiredTotal &+= 1 }
         case .replicate(let region):
             stepReceiver(region, .applied(response), into: &effects)
         }

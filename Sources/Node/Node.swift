@@ -107,6 +107,8 @@ package struct Node: Sendable {
     var askReadsAt = Instant.never
 
     var compactions: [(token: RequestID, revision: Revision)] = []
+    /// By this node's clocks.
+    package internal(set) var leasesExpiredTotal: UInt64 = 0
     /// Changes of users, roles and permissions, at the sequencer's node.
     var authChanges: [AuthChange] = []
     var nextAuthNonce: UInt64

@@ -33,6 +33,8 @@ package final class Store {
     var imports: Set<GroupID>
     /// Versions that compactions have removed since the start.
     package internal(set) var compactedRows: UInt64 = 0
+    /// Keys and values that were put since the store was opened.
+    package private(set) var putBytes: UInt64 = 0
     /// One per `write`: what a reused cursor or a later check may rely on.
     private let batch = WriteBatch()
     private var flushing = FlushState()
@@ -118,6 +120,7 @@ package final class Store {
                     counted.insert(CountedChange(keyspace: keyspace, key: row.key, revision: row.modRevision))
                 }
                 put(row, keyspace, into: batch)
+                if !row.isDeletion { putBytes &+= UInt64(row.key.count &+ row.value.count) }
                 cache.wrote(row, keyspace)
             case .removeRow(let keyspace, let key, let revision, let sub):
                 batch.ordered.delete(StoreFormat.rowKey(keyspace, key, revision))

@@ -84,6 +84,8 @@ told(BETTER, "Slow calls are warned about without their keys (etcd logs the whol
      "long` and `request stats`, at most a few a second.")
 told(OWN, "The port for peers speaks Polder's protocol: `/raft`, `/members`, `/leases` and the other pages that "
      "etcd's members serve to each other are not there.")
+told(OWN, "Some errors never come up, for nothing here could cause them: `cluster ID mismatch`, `member ID already exist`, "
+     "`not capable` and those of a downgrade that is under way (none ever is).")
 told(OWN, "Roles, users and alarms are of a region; regions do not share them.")
 told(OWN, "`--listen-peer-urls` takes one address; `--snapshot-count`, `--wal-dir`, `--log-outputs` and whatever else "
      "tunes etcd's own storage is passed over with a warning, as is tracing; "
@@ -94,8 +96,14 @@ told(OWN, "`/debug/pprof/` (`--enable-pprof`, or `--log-level debug`) has `profi
      "Go's: 404, \"Unknown profile\". `/debug/requests` (`--log-level debug`) shows the calls that are open; "
      "there is no `/debug/events`.")
 told(OWN, "`/metrics` has etcd's names, and with `--metrics extensive` its histograms of calls, but none of `go_*`, "
-     "`promhttp_*`, `etcd_grpc_proxy_*`, of the v2 store (`etcd_debugging_store_*`) and of the insides of bbolt "
-     "(`..._rebalance`, `_spill`, `_write`), of `etcd_snap_*` and of applying (`etcd_server_apply_duration_seconds`). "
+     "`promhttp_*`, `etcd_server_go_version`, `etcd_grpc_proxy_*`, of the v2 store (`etcd_debugging_store_*`) and of the "
+     "insides of bbolt (`..._rebalance`, `_spill`, `_write`), of `etcd_snap_*` and `..._snap_save_marshalling...` (a "
+     "snapshot is the store's own flush), of pauses of an index in memory (`..._index_compaction_pause...`: there is none), "
+     "of applying (`etcd_server_apply_duration_seconds`, and 3.7's `..._range_duration...`, `..._request_duration...`: "
+     "requests are applied in batches, none has a time of its own), of writing to the log without its sync "
+     "(`etcd_disk_wal_write_duration_seconds`), of the loop that sends events (`..._watch_send_loop_...`), of failures of "
+     "streams (`etcd_network_server_stream_failures_total`: they end with a status, which `grpc_server_handled_total` has) "
+     "and of feature gates (`etcd_server_feature_enabled`: there are none). "
      "`..._put_total` and its kin count what came through this node, not what it applied. Without a quota "
      "`etcd_server_quota_backend_bytes` is what the disk has room for. `etcd_debugging_mvcc_keys_total` is counted "
      "anew once a minute at most.")
@@ -113,7 +121,7 @@ told(OWN, "A put that names both a lease and (with `ignore_value` or `ignore_lea
 told(OWN, "`--force-new-cluster` decides what the member's log holds, also what was accepted and not committed (etcd drops "
      "that), keeps the cluster's id, and refuses a data directory without data.")
 told(MISSING, "`--discovery` (the discovery service: etcd's public one spoke the v2 API and is gone; `--discovery-srv` "
-     "works) and `--discovery-endpoints`, `--peer-client-cert-file`.")
+     "works), `--discovery-token` and `--discovery-endpoints`.")
 
 
 def page():

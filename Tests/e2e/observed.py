@@ -43,9 +43,8 @@ OTHERS = """
 ABSENT = re.compile(
     r"go_|promhttp_|etcd_grpc_proxy_|etcd_debugging_store_|etcd_server_go_version$|"
     r"etcd_debugging_disk_backend_commit_(rebalance|spill|write)_|"
-    r"etcd_debugging_mvcc_index_compaction_pause_|etcd_debugging_mvcc_total_put_size_|"
-    r"etcd_debugging_server_lease_expired_total$|etcd_debugging_snap_save_marshalling_|"
-    r"etcd_mvcc_db_open_read_transactions$|etcd_server_apply_duration_seconds$|"
+    r"etcd_debugging_mvcc_index_compaction_pause_|etcd_debugging_snap_save_marshalling_|"
+    r"etcd_server_apply_duration_seconds$|"
     r"etcd_snap_")
 
 
@@ -89,6 +88,7 @@ def dashboards(check, e):
         e.etcdctl("put", f"o/{i}", "x", at=urls["o0"])
     e.etcdctl("get", "o/", "--prefix", at=urls["o1"])
     e.etcdctl("lease", "grant", "60", at=urls["o1"])
+    e.etcdctl("lease", "grant", "2", at=urls["o1"])
     for name in names:
         read(urls[name] + "/metrics")   # begins to count the keys
         e.etcdctl("get", "o/0", at=urls[name])
@@ -110,6 +110,17 @@ def dashboards(check, e):
               and one("etcd_disk_wal_fsync_duration_seconds_count") > 0,
               {n: found.get(n) for n in ("etcd_server_has_leader", "etcd_network_active_peers",
                                          "etcd_debugging_mvcc_keys_total", "etcd_server_quota_backend_bytes")})
+    def expired():
+        of_all = [metrics(urls[name]) for name in names]
+        return all(sum(sum(found[n].values()) for found in of_all) == 1 for n in (
+            "etcd_debugging_server_lease_expired_total", "etcd_debugging_lease_revoked_total"))
+    check("the lease that has run out is counted, once", eventually(expired))
+    found = metrics(urls["o1"])
+    check("what was put, wherever that was",
+          sum(found["etcd_debugging_mvcc_total_put_size_in_bytes"].values()) == 20 + sum(
+              len(f"o/{i}") for i in range(20)), found["etcd_debugging_mvcc_total_put_size_in_bytes"])
+    check("the cluster's version has two numbers, as etcd's",
+          list(found["etcd_cluster_version"]) == ['{cluster_version="3.7"}'], found["etcd_cluster_version"])
     e.end("o2", signal.SIGKILL)
 
     def lost():

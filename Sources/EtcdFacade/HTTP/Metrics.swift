@@ -235,13 +235,18 @@ extension Facade {
         out.family(
             "etcd_cluster_version", "gauge",
             "Which version is running. 1 for 'cluster_version' label with current cluster version")
-        out.sample("etcd_cluster_version", [("cluster_version", versions.etcdCluster)], "1")
+        // Of a cluster etcd names two numbers.
+        let cluster = versions.etcdCluster.split(separator: ".").prefix(2).joined(separator: ".")
+        out.sample("etcd_cluster_version", [("cluster_version", cluster)], "1")
         out.counter(
             "etcd_debugging_lease_granted_total", "The total number of granted leases.",
             metrics.leasesGranted)
         out.counter(
             "etcd_debugging_lease_revoked_total", "The total number of revoked leases.",
-            metrics.leasesRevoked)
+            metrics.leasesRevoked + status.leasesExpiredTotal)
+        out.counter(
+            "etcd_debugging_server_lease_expired_total", "The total number of expired leases.",
+            status.leasesExpiredTotal)
         out.counter(
             "etcd_debugging_lease_renewed_total",
             "The number of renewed leases seen by the leader.", metrics.leasesRenewed)
@@ -330,6 +335,12 @@ extension Facade {
                 "\(prefix)_txn_total", "Total number of txns seen by this member.",
                 metrics.transactions)
         }
+        out.gauge(
+            "etcd_debugging_mvcc_total_put_size_in_bytes",
+            "The total size of put kv pairs seen by this member.", status.putBytesTotal)
+        out.gauge(
+            "etcd_mvcc_db_open_read_transactions", "The number of currently open read transactions",
+            calls.all.count(where: \.state.readsStore))
         out.gauge(
             "etcd_debugging_mvcc_current_revision", "The current revision of store.",
             status.revision.rawValue)

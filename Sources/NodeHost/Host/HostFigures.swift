@@ -111,6 +111,8 @@ extension Host {
         status.flushes = figures.flushes.told
         status.isInstallingSnapshot = courier.isReceiving
         status.lateHeartbeatsTotal = figures.lateHeartbeats
+        status.leasesExpiredTotal = node.leasesExpiredTotal
+        status.putBytesTotal = store.putBytes
         if let free = try? directory.freeBytes() {
             status.capacityBytes = Int64(clamping: UInt64(max(0, status.storeBytes)) + free)
         }
