@@ -84,6 +84,8 @@ told(BETTER, "Slow calls are warned about without their keys (etcd logs the whol
      "long` and `request stats`, at most a few a second.")
 told(OWN, "The port for peers speaks Polder's protocol: `/raft`, `/members`, `/leases` and the other pages that "
      "etcd's members serve to each other are not there.")
+told(OWN, "A revision may be passed over when a leader is lost, or a machine is so slow that a transaction over several "
+     "partitions is begun anew: revisions rise, but not always by one (`polder_void_revisions_total`).")
 told(OWN, "Some errors never come up, for nothing here could cause them: `cluster ID mismatch`, `member ID already exist`, "
      "`not capable` and those of a downgrade that is under way (none ever is).")
 told(OWN, "Roles, users and alarms are of a region; regions do not share them.")

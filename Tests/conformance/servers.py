@@ -1,5 +1,5 @@
 """Starts real etcd and Polder with the same flags, one node or three, plain or with TLS."""
-import os, shutil, signal, socket, subprocess, tempfile, threading, time
+import os, shutil, signal, socket, ssl, subprocess, tempfile, threading, time, urllib.request
 
 from client import Channel, Failed
 
@@ -95,6 +95,24 @@ class Server:
                 if time.time() > end or self.processes[node].poll() is not None:
                     raise RuntimeError(f"{self.name} {node}: {failure}\n{self.log(node)}") from None
                 time.sleep(0.1)
+
+    def upheavals(self):
+        """How often its nodes have seen a leader change, or a revision that nothing was written with."""
+        total, context = 0, None
+        if self.certificates:
+            files = self.certificates.client
+            context = ssl.create_default_context(cafile=files["ca"])
+            context.load_cert_chain(files["cert"], files["key"])
+        for url in self.urls.values():
+            try:
+                with urllib.request.urlopen(url + "/metrics", timeout=10, context=context) as page:
+                    for line in page.read().decode().splitlines():
+                        if line.startswith(("etcd_server_leader_changes_seen_total ",
+                                            "polder_void_revisions_total ")):
+                            total += int(float(line.split()[1]))
+            except OSError:
+                pass  # It has ended, which is noticed elsewhere.
+        return total
 
     def channel(self, node=None):
         node = node or self.names[0]
