@@ -27,6 +27,7 @@ package struct FailureDetector: Sendable {
     private let limits: DetectorLimits
     private var peers: [Peer]
     private var beatAt: Instant
+    private var beatenAt: Instant
     private var steppedAt: Instant
 
     /// A peer that was never heard gets twice the usual silence: nodes do not start together.
@@ -36,6 +37,7 @@ package struct FailureDetector: Sendable {
         self.peers = peers.filter { $0 != node }
             .map { Peer(node: $0, heardAt: now.advanced(by: limits.silence)) }
         beatAt = now
+        beatenAt = now
         steppedAt = now
     }
 
@@ -81,13 +83,27 @@ package struct FailureDetector: Sendable {
             suspect(i, into: &effects)
         case .wake:
             if now >= beatAt {
-                for peer in peers { effects.append(.heartbeat(to: peer.node)) }
+                beat(at: now, into: &effects)
                 beatAt = now.advanced(by: limits.heartbeat)
             }
             for i in peers.indices where now >= peers[i].heardAt.advanced(by: limits.silence) {
                 suspect(i, into: &effects)
             }
         }
+    }
+
+    /// Something leaves in this turn anyway: a beat that is due soon goes along. Whoever answers somebody
+    /// else's beats comes into step with them, and his own clock (half a beat later) finds nothing to do:
+    /// an idle node is woken by what it hears, and not by its own timer as well.
+    package mutating func beatAlong(at now: Instant, into effects: inout [Effect]) {
+        guard now >= beatenAt.advanced(by: limits.heartbeat / 2), !peers.isEmpty else { return }
+        beat(at: now, into: &effects)
+        beatAt = now.advanced(by: limits.heartbeat + limits.heartbeat / 2)
+    }
+
+    private mutating func beat(at now: Instant, into effects: inout [Effect]) {
+        for peer in peers { effects.append(.heartbeat(to: peer.node)) }
+        beatenAt = now
     }
 
     private mutating func suspect(_ i: Int, into effects: inout [Effect]) {

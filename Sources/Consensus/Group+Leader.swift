@@ -151,6 +151,9 @@ extension Group {
         _ entries: [LogEntry], to i: Int, at now: Instant, heartbeat: Bool = false,
         into effects: inout Effects
     ) {
+        // A renewal to a peer that owes nothing is asked again by the next one: no timer for that.
+        let isRenewal = heartbeat && leaseLimits != nil && !peers[i].probe
+            && peers[i].acked >= peers[i].sent && peers[i].decided >= decided
         effects.append(
             .send(
                 to: peers[i].node,
@@ -166,7 +169,7 @@ extension Group {
         peers[i].toldSettled = settled
         peers[i].probe = false
         if peers[i].silentSince == nil { peers[i].silentSince = now }
-        if peers[i].probeAt == .never {
+        if peers[i].probeAt == .never, !isRenewal {
             peers[i].probeAt = now.advanced(by: peers[i].probeDelay)
         }
     }
@@ -239,7 +242,10 @@ extension Group {
             peers[i].probe = !peers[i].suspected
         }
         if leadership.renewAt <= now, let leaseLimits {
-            leadership.renewAt = now.advanced(by: leaseLimits.renewal)
+            let period = leadership.leaseIsUsed ? leaseLimits.renewal : leaseLimits.idleRenewal
+            leadership.renewAt = now.advanced(by: period)
+            leadership.renewedAt = now
+            leadership.leaseIsUsed = false
             sendHeartbeats(at: now, into: &effects)
         }
     }

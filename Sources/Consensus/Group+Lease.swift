@@ -15,6 +15,17 @@ extension Group {
         }
     }
 
+    /// Somebody asks what it answers: it is renewed often from the last renewal on. True: that was not
+    /// known, so the next renewal may be due sooner than it was.
+    package mutating func useLease() -> Bool {
+        guard role == .leading, let leaseLimits, !leadership.leaseIsUsed else { return false }
+        leadership.leaseIsUsed = true
+        guard leadership.renewAt != .never else { return false }
+        leadership.renewAt = min(
+            leadership.renewAt, leadership.renewedAt.advanced(by: leaseLimits.renewal))
+        return true
+    }
+
     /// A quorum still followed this leader at some time after `instant`: the round that stands in
     /// for the lease. Started by `Input.confirm`, after what it is to cover has arrived.
     package func isConfirmed(since instant: Instant) -> Bool {

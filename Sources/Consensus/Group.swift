@@ -133,6 +133,9 @@ package struct Group: Sendable {
         var pipelineBytes = 0
         var noticeAt = Instant.never
         var renewAt = Instant.never
+        /// Since when the lease is being renewed, and whether it was of use to anybody since.
+        var renewedAt = Instant.zero
+        var leaseIsUsed = true
         var successor: NodeID?
         var campaignSent = false
         var handOverEndsAt = Instant.never

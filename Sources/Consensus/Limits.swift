@@ -72,6 +72,10 @@ package struct Limits: Hashable, Sendable {
 package struct LeaseLimits: Hashable, Sendable {
     package var duration = TimeSpan.milliseconds(100)
     package var renewal = TimeSpan.milliseconds(30)
+    /// While nobody asks what the lease answers (`Group.useLease`). A renewal that is answered so much
+    /// later than it was sent that the rest of the duration is over lets the lease lapse: whoever asks
+    /// then waits for the next one, which his question makes due.
+    package var idleRenewal = TimeSpan.milliseconds(60)
     /// Taken off the holder's end. Covers clocks whose rates differ from real time by up to
     /// `drift / (2 * duration)`: 1 % as it stands.
     package var drift = TimeSpan.milliseconds(2)

@@ -36,18 +36,26 @@ extension Node {
 
     /// Where a read that has just arrived may be served at once, without a turn: this node's own sequencer
     /// would answer the question now (S13), and its replicas show that frontier. Nil: it has to ask.
-    /// `now` is read after the read arrived. Changes nothing: a call that might not would copy the node.
+    /// `now` is read after the read arrived. Changes nothing but when the lease is renewed next.
     package mutating func readPoint(linearizable: Bool, at now: Instant) -> ReadPoint? {
         guard localFrontier > .zero else { return nil }
         guard linearizable else {
             return ReadPoint(revision: localFrontier, compactRevision: compactRevision)
         }
-        guard let answer = sequencer?.readsNow, answer.epoch == epoch,
-            answer.frontier <= localFrontier, answer.authVersion <= directory.auth.version,
+        guard let answer = sequencer?.readsNow, answer.epoch == epoch else { return nil }
+        useLease()
+        guard answer.frontier <= localFrontier, answer.authVersion <= directory.auth.version,
             groups[0].leaseHolds(at: now)
         else { return nil }
         return ReadPoint(
             revision: localFrontier, compactRevision: max(compactRevision, answer.compactRevision))
+    }
+
+    /// The next turn arms the renewal that this may have made due sooner.
+    mutating func useLease() {
+        guard groups[0].useLease() else { return }
+        groupWakeIsOld[0] = true
+        isQuiet = false
     }
 
     /// One question for all reads that have arrived since the last one: a read shares only a question

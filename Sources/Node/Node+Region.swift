@@ -88,6 +88,10 @@ extension Node {
             .confirmTransaction(let e, _, _, _), .readQuestion(let e, _), .never(let e, _, _, _, _),
             .abandon(let e, _, _, _), .fenced(let e, _, _, _):
             guard sequencer?.epoch == e else { return }
+            switch message {
+            case .confirm, .confirmTransaction, .readQuestion: useLease()
+            default: break
+            }
             let wasOpen = sequencer?.isOpen == true
             let clock = clock, leaseHolds = groups[0].leaseHolds(at: now)
             sequencer?.step(message, from: peer, at: clock, leaseHolds: leaseHolds, into: &region)

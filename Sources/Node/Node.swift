@@ -51,6 +51,10 @@ package struct Node: Sendable {
     var splitProposed = SplitProposed.nothing
     var partitionWake: [Instant]
     var partitionDirty: [Bool]
+    /// Nothing since the last turn but signs of life, and when there is something to do besides watching
+    /// for silence.
+    var isQuiet = false
+    var restsUntil = Instant.zero
     var sequencer: Sequencer?
     var coordinator: Coordinator
     var detector: FailureDetector
@@ -363,10 +367,17 @@ package struct Node: Sendable {
         _ input: NodeInput, at clock: ClockReading, into effects: inout NodeEffects
     ) {
         self.clock = clock
+        if case .wake = input { return }
+        if case .message(let from, let message) = input {
+            let isNews = detect(.heard(from), into: &effects)
+            if message.isSignOfLife, !isNews, !detector.suspects(epoch.node) {
+                onMessage(message, from: from, into: &effects)
+                return
+            }
+        }
+        isQuiet = false
         switch input {
-        case .message(let from, let message):
-            detect(.heard(from), into: &effects)
-            onMessage(message, from: from, into: &effects)
+        case .message(let from, let message): onMessage(message, from: from, into: &effects)
         case .connected(let seat):
             for peer in incarnations(of: seat) {
                 detect(.connected(peer), into: &effects)
@@ -408,6 +419,11 @@ package struct Node: Sendable {
     /// Once after the inputs of a turn.
     package mutating func finishTurn(at clock: ClockReading, into effects: inout NodeEffects) {
         self.clock = clock
+        // Most turns of an idle node: others have said that they are there.
+        if isQuiet, now < restsUntil, now < detector.nextWake {
+            effects.nextWake = min(restsUntil, detector.nextWake)
+            return
+        }
         effects.nextWake = .never
         wakeDetector(into: &effects)
         for i in groups.indices where groupWake[i] <= now {
@@ -423,7 +439,7 @@ package struct Node: Sendable {
         driveSplit()
         var rounds = 0
         repeat {
-            flushRegion()
+            flushRegion(along: !effects.sends.isEmpty)
             drain(into: &effects)
             rounds += 1
         } while wantsFlush && rounds < 16
@@ -442,8 +458,13 @@ package struct Node: Sendable {
             partitions[i].flushRecords(into: &effects.store)
         }
         directory.flushScalars(into: &effects.store)
+        if !effects.sends.isEmpty {
+            detector.beatAlong(at: now, into: &detectorEffects)
+            if !detectorEffects.isEmpty { performDetector(into: &effects) }
+        }
         closeTicket(into: &effects)
         scheduleWake(into: &effects)
+        isQuiet = true
         effects.epoch = epoch
         effects.hasSequencer = sequencerNode(at: now) != nil
     }
@@ -452,7 +473,8 @@ package struct Node: Sendable {
         partitionDirty.contains(true) || !inbox.isEmpty || sequencer?.wantsFlush == true
     }
 
-    private mutating func flushRegion() {
+    /// `along`: something leaves in this turn anyway.
+    private mutating func flushRegion(along: Bool) {
         let leaders = leaders()
         coordinator.flush(at: now, leaders: leaders, into: &region)
         for i in partitions.indices where partitionDirty[i] || partitionWake[i] <= now {
@@ -464,12 +486,13 @@ package struct Node: Sendable {
             region.nextWake = outer
         }
         let now = now, leaseHolds = groups[0].leaseHolds(at: now)
-        sequencer?.flush(at: now, leaseHolds: leaseHolds, into: &region)
+        sequencer?.flush(
+            at: now, leaseHolds: leaseHolds, along: along, into: &region)
         answerAuthChanges()
     }
 
     private mutating func scheduleWake(into effects: inout NodeEffects) {
-        var next = min(region.nextWake, detector.nextWake)
+        var next = region.nextWake
         for i in groupWake.indices {
             if touched[i] || groupWakeIsOld[i] {
                 groupWakeIsOld[i] = false
@@ -486,14 +509,21 @@ package struct Node: Sendable {
         if wantsFlush { next = min(next, now) }
         for (_, sender) in senders { next = min(next, min(sender.link.nextWake, sender.pokeAt)) }
         for (_, receiver) in receivers { next = min(next, receiver.link.nextWake) }
-        effects.nextWake = min(effects.nextWake, next)
+        restsUntil = min(effects.nextWake, next)
+        effects.nextWake = min(restsUntil, detector.nextWake)
     }
 
     // MARK: Failure detection
 
-    private mutating func detect(_ input: FailureDetector.Input, into effects: inout NodeEffects) {
+    /// True: somebody is suspected, or trusted again, or is to be told something.
+    @discardableResult
+    private mutating func detect(
+        _ input: FailureDetector.Input, into effects: inout NodeEffects
+    ) -> Bool {
         detector.step(input, at: now, into: &detectorEffects)
-        if !detectorEffects.isEmpty { performDetector(into: &effects) }
+        if detectorEffects.isEmpty { return false }
+        performDetector(into: &effects)
+        return true
     }
 
     private mutating func wakeDetector(into effects: inout NodeEffects) {

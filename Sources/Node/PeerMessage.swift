@@ -10,6 +10,13 @@ package enum PeerMessage: Hashable, Sendable {
     case hears(Epoch)
     case group(PartitionID, GroupMessage)
     case region(RegionMessage)
+
+    var isSignOfLife: Bool {
+        switch self {
+        case .heartbeat, .hears: true
+        case .group, .region: false
+        }
+    }
 }
 
 /// A frame holds what one node has for another after one turn.

@@ -614,8 +614,9 @@ package struct Sequencer: Sendable {
     // MARK: Time
 
     /// Once a turn: publishes, asks again, recovers, answers what waited for the lease.
+    /// `along`: something leaves in this turn anyway, and a timeline that is due soon goes with it.
     package mutating func flush(
-        at now: Instant, leaseHolds: Bool, into effects: inout RegionEffects
+        at now: Instant, leaseHolds: Bool, along: Bool = false, into effects: inout RegionEffects
     ) {
         if !isOpen {
             tryToOpen(at: now, into: &effects)
@@ -632,10 +633,10 @@ package struct Sequencer: Sendable {
             }
         }
         if !barriers.isEmpty { settleFences() }
-        if isDirty || now >= publishAt {
+        // Alone, a node only reminds itself that it is there: often enough for the clocks of leases.
+        let period = limits.timelinePeriod
+        if isDirty || now >= publishAt || along && now.advanced(by: period / 2) >= publishAt {
             isDirty = false
-            // Alone, a node only reminds itself that it is there: often enough for the clocks of leases.
-            let period = limits.timelinePeriod
             publishAt = now.advanced(by: nodes.count > 1 ? period : period * 6)
             var timeline = Timeline(
                 epoch: epoch, frontier: frontier, compactRevision: compactRevision, floor: floor,

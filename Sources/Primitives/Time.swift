@@ -34,6 +34,7 @@ public struct TimeSpan: Hashable, Comparable, Sendable, CustomStringConvertible 
     @inlinable public static func < (a: Self, b: Self) -> Bool { a.nanoseconds < b.nanoseconds }
     public static func + (a: Self, b: Self) -> Self { .init(nanoseconds: a.nanoseconds &+ b.nanoseconds) }
     public static func * (a: Self, n: UInt64) -> Self { .init(nanoseconds: a.nanoseconds * n) }
+    public static func / (a: Self, n: UInt64) -> Self { .init(nanoseconds: a.nanoseconds / n) }
     public var milliseconds: UInt64 { nanoseconds / 1_000_000 }
     public var description: String { "\(nanoseconds / 1_000)us" }
 }

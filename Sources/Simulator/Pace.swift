@@ -24,6 +24,7 @@ extension NodeLimits {
         stretch(&consensus.snapshotPeriod)
         stretch(&lease.duration)
         stretch(&lease.renewal)
+        stretch(&lease.idleRenewal)
         stretch(&lease.drift)
         stretch(&sequencer.recoverAfter)
         stretch(&sequencer.openingPeriod)

@@ -472,6 +472,28 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
         #expect(!bench.group.isConfirmed(since: ms(231)))
     }
 
+    @Test func `a lease that nobody asks is renewed less often, and often again from a question on`() {
+        var bench = Bench(lease: LeaseLimits())
+        bench.lead(at: ms(200))
+        bench.step(.wake, at: ms(230))
+        #expect(bench.group.nextWake <= ms(290), "once more at the usual pace: it has just begun")
+        var sent: [UInt64] = []
+        var now = UInt64(230)
+        while now < 500 {
+            bench.step(.wake, at: ms(now))
+            if bench.accepts.contains(where: { $0.sentAt == ms(now) }) { sent.append(now) }
+            bench.hear(3, bench.ack(1, sentAt: ms(now)), at: ms(now))
+            bench.hear(2, bench.ack(1, sentAt: ms(now)), at: ms(now))
+            #expect(bench.group.leaseHolds(at: ms(now)))
+            now += 10
+        }
+        #expect(zip(sent, sent.dropFirst()).allSatisfy { $1 - $0 == 60 }, "\(sent)")
+        let last = sent.last ?? 0
+        let isNews = bench.group.useLease(), isNewsAgain = bench.group.useLease()
+        #expect(isNews && !isNewsAgain)
+        #expect(bench.group.nextWake == ms(last + 30))
+    }
+
     @Test func `a successor waits for the longest promise it hears of`() {
         var bench = Bench(lease: LeaseLimits())
         bench.step(.campaign)
@@ -526,6 +548,24 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
         #expect(effects == [.suspect(node(2))])
         detector.step(.heard(node(2)), at: ms(9), into: &effects)
         #expect(effects == [.suspect(node(2)), .trust(node(2))])
+    }
+
+    @Test func `a beat goes along with what leaves anyway, and the timer then has nothing to do`() {
+        var detector = detector()
+        var effects: [FailureDetector.Effect] = []
+        detector.step(.wake, at: ms(0), into: &effects)
+        #expect(effects == [.heartbeat(to: node(2)), .heartbeat(to: node(3))])
+        for t in stride(from: UInt64(10), through: 1000, by: 10) {
+            effects = []
+            for peer in [2, 3] as [UInt16] {
+                detector.step(.heard(node(peer)), at: ms(t), into: &effects)
+            }
+            detector.beatAlong(at: ms(t), into: &effects)
+            #expect(effects.count == (t % 20 == 0 ? 2 : 0), "at \(t)")
+            #expect(detector.nextWake > ms(t))
+        }
+        // Nothing leaves any more: its own clock goes on, well within what others take for silence.
+        #expect(detector.nextWake == ms(1045))
     }
 
     @Test func `silence is suspicion, but not after our own pause`() {

@@ -78,6 +78,40 @@ private struct Lonely {
 }
 
 @Suite struct PromptnessTests {
+    @Test func `a node that hears beats and nothing else has no turn`() throws {
+        let configuration = NodeConfiguration(
+            region: RegionID(1), node: NodeID(1), nodes: [1, 2, 3].map { NodeID($0) }, partitions: 2,
+            boot: 7)
+        var clock = ClockReading(instant: Instant(nanoseconds: 1_000_000_000), wallMicroseconds: 1)
+        var node = try Node(configuration: configuration, restored: RestoredNode(), at: clock)
+        var effects = NodeEffects()
+        func turn(_ input: NodeInput, after span: TimeSpan) {
+            clock = ClockReading(instant: clock.instant.advanced(by: span), wallMicroseconds: 1)
+            effects.removeAll()
+            node.step(input, at: clock, into: &effects)
+            node.finishTurn(at: clock, into: &effects)
+        }
+        turn(.wake, after: .zero)
+        turn(.message(from: NodeID(2), .heartbeat), after: .zero)
+        let due = effects.nextWake
+        #expect(due > clock.instant)
+        turn(.message(from: NodeID(3), .hears(.zero)), after: .milliseconds(1))
+        #expect(effects.sends.isEmpty && effects.events.isEmpty)
+        #expect(effects.nextWake <= due)
+        // What is due is done nevertheless, by whichever input it comes to that: its own beats, and when a
+        // peer has been silent for long enough. His return is news.
+        var beats = 0
+        for _ in 0..<40 {
+            turn(.message(from: NodeID(3), .heartbeat), after: .milliseconds(10))
+            beats += effects.sends.count { $0.to == NodeID(2) && $0.message == .heartbeat }
+        }
+        #expect((10...20).contains(beats), "\(beats)")
+        let isSuspected = node.suspects(NodeID(2))
+        #expect(isSuspected)
+        turn(.message(from: NodeID(2), .heartbeat), after: .milliseconds(1))
+        #expect(effects.events.contains(.trusted(NodeID(2))))
+    }
+
     /// What waits for a period costs a client that writes one thing after the other that period every
     /// time (bugs-found.md, "a lone put").
     @Test func `a lone put is answered when it is on the disk and at no later time`() throws {
