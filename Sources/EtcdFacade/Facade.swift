@@ -74,12 +74,17 @@ package final class Facade {
     /// Begins to look after time (progress notifications, streams without a leader). On the loop.
     package func start() { scheduleTick() }
 
+    /// Calls that wait for the node.
+    package var waiting: Int { pending.count }
+
     /// No more ticks; calls that are open end as the server closes them.
     package func stop() { isStopped = true }
 
     private func scheduleTick() {
-        // Often enough for progress notifications that are wanted often.
-        let period = min(250, max(25, limits.progressInterval.milliseconds / 4))
+        // Often enough for progress notifications that are wanted often; without calls there is nobody to
+        // look after.
+        let wanted = limits.progressInterval.milliseconds / 4
+        let period = min(calls.isEmpty ? 1000 : 250, max(25, wanted))
         _ = loop.assumeIsolated().scheduleTask(in: .milliseconds(Int64(period))) { [weak self] in
             guard let self, !self.isStopped else { return }
             self.onTick()

@@ -17,6 +17,10 @@ final class LogWriter {
     private var promised: [GroupID: Ballot]
     private var truncated: [GroupID: Slot]
     private var file: Int32 = -1
+    /// Nanoseconds, a mean that forgets; a disk counts as slow until it has shown otherwise.
+    private var recentSync = LogWriter.quickSync
+    private static let quickSync: UInt64 = 400_000
+    private static let quickBytes = 64 << 10
     private var synced = LogFormat.Position(segment: 0, offset: 0)
     private var buffer = ByteWriter(capacity: 1 << 20)
     private let pool: SegmentPool
@@ -86,6 +90,18 @@ final class LogWriter {
         if truncates { try freeSegments() }
     }
 
+    /// `append` would be one write into this segment and one sync, and syncs have been fast lately: a
+    /// thread that waits for it loses less than it costs to wake another one and to be woken again.
+    func isQuick(_ records: [LogRecord]) -> Bool {
+        guard recentSync < Self.quickSync, hasReserve else { return false }
+        var bytes = 4096
+        for record in records {
+            if case .truncate = record { return false }
+            bytes += record.roughBytes
+        }
+        return bytes < Self.quickBytes && segments[current].end + bytes < options.segmentBytes
+    }
+
     private func encode(_ records: [LogRecord], _ segment: LogRecovery.Segment) {
         buffer.reset()
         var first = 0
@@ -122,6 +138,7 @@ final class LogWriter {
         if delay > 0 { usleep(UInt32(clamping: delay / 1000)) }
         guard calls.sync(fd) == 0 else { throw Posix.failure("cannot sync", path) }
         let spent = Posix.monotonicNanoseconds() - before
+        recentSync = (recentSync * 7 + spent) / 8
         metrics.syncs += 1
         metrics.syncNanoseconds += spent
         let bucket = UInt64.bitWidth - (spent / 1000).leadingZeroBitCount

@@ -79,6 +79,15 @@ package final class WriteAheadLog: Sendable {
     /// Tickets must ascend. A `.truncate` record also frees segments, once it is durable.
     package func append(_ records: [LogRecord], ticket: Ticket) { shared.append(records, ticket) }
 
+    /// Writes and syncs on the caller's thread. False, and nothing is written: the log's thread has
+    /// something to do, the disk is not a fast one at the moment, or the batch takes more than a write
+    /// and a sync. Otherwise the ticket is durable; `onDurable` is not called for it.
+    package func appendNow(
+        _ records: [LogRecord], ticket: Ticket
+    ) throws(StorageError) -> Bool {
+        try shared.appendNow(records, ticket)
+    }
+
     package func metrics() -> Metrics { shared.currentMetrics() }
 
     /// How long the sync that is under way has taken so far; zero: none is.
@@ -98,12 +107,14 @@ extension WriteAheadLog {
     /// What the loop and the log's thread share, under one lock that neither holds while it works.
     private final class Shared: @unchecked Sendable {
         private let monitor = Monitor()
-        /// The thread's alone.
+        /// The thread's; the appending caller's while the thread has nothing to do.
         private let writer: LogWriter
         private let handlers: Handlers
         private var queue: [LogRecord] = []
         private var ticket = Ticket(0)
         private var queuedTicket = Ticket(0)
+        /// The thread works on what it has taken.
+        private var isWriting = false
         private var stopping = false
         private var metrics: Metrics
 
@@ -122,6 +133,22 @@ extension WriteAheadLog {
             monitor.unlock()
             // Only the first of a burst wakes: a wake of a sleeper costs more than the append.
             if wasIdle { monitor.signal() }
+        }
+
+        /// Only the caller appends and stops, so that nothing wakes the thread meanwhile.
+        func appendNow(_ records: [LogRecord], _ ticket: Ticket) throws(StorageError) -> Bool {
+            monitor.lock()
+            invariant(ticket > queuedTicket, "ticket \(ticket) after \(queuedTicket)")
+            let isFree = !isWriting && queuedTicket == self.ticket && !stopping
+            guard isFree, writer.isQuick(records) else {
+                monitor.unlock()
+                return false
+            }
+            (self.ticket, queuedTicket) = (ticket, ticket)
+            monitor.unlock()
+            try writer.append(records)
+            publish()
+            return true
         }
 
         func stop() {
@@ -162,15 +189,20 @@ extension WriteAheadLog {
         private func take() -> (records: [LogRecord], ticket: Ticket?)? {
             monitor.lock()
             defer { monitor.unlock() }
+            isWriting = false
             while queuedTicket == ticket {
                 if stopping { return nil }
                 if writer.hasReserve {
                     monitor.wait()
                 } else {
                     monitor.wait(seconds: 1)
-                    if queuedTicket == ticket { return stopping ? nil : ([], nil) }
+                    if queuedTicket == ticket {
+                        isWriting = !stopping
+                        return stopping ? nil : ([], nil)
+                    }
                 }
             }
+            isWriting = true
             let records = queue
             queue = []
             ticket = queuedTicket

@@ -74,6 +74,47 @@ private func segments(_ path: String) throws -> [String] {
         }
     }
 
+    @Test func `who appends may write and sync himself, while the log is idle and its disk fast`() throws {
+        let dir = Scratch(), path = dir.path + "/wal"
+        let isSlow = Atomic<Bool>(false)
+        var calls = LogWriter.Calls()
+        calls.sync = { _ in
+            if isSlow.load(ordering: .relaxed) { usleep(20_000) }
+            return 0
+        }
+        let first = try Harness(path, calls: calls)
+        // A disk counts as slow until some syncs have been fast, and again after a slow one.
+        var slot: UInt64 = 0
+        func append() throws -> Bool {
+            slot += 1
+            first.ticket += 1
+            let records = [accept(1, slot, "x\(slot)")]
+            if try first.log.appendNow(records, ticket: Ticket(first.ticket)) { return true }
+            first.ticket -= 1
+            first.append(records)
+            // It may still be on its way to its next wait.
+            usleep(2000)
+            return false
+        }
+        var direct = 0
+        for _ in 0..<200 where direct < 20 { if try append() { direct += 1 } }
+        #expect(direct == 20)
+        #expect(first.log.metrics().syncs >= slot)
+        isSlow.store(true, ordering: .relaxed)
+        while try append() {}
+        let refused = try append()
+        #expect(!refused)
+        isSlow.store(false, ordering: .relaxed)
+        // More than a write and a sync.
+        first.ticket += 1
+        let cut = try first.log.appendNow([.truncate(group(1), Slot(1))], ticket: Ticket(first.ticket))
+        #expect(!cut)
+        first.log.close()
+        let again = try Harness(path)
+        #expect(again.restored[group(1)]?.accepted.map(\.slot) == (1...slot).map { Slot($0) })
+        again.log.close()
+    }
+
     @Test func `a batch cut is a torn tail and the rest stays`() throws {
         let dir = Scratch(), path = dir.path + "/wal"
         let log = try Harness(path, segmentBytes: 1 << 12)
