@@ -157,6 +157,7 @@ struct OpenCalls {
     }
 
     var all: [OpenCall] { calls.compactMap { $0 } }
+    var isEmpty: Bool { calls.allSatisfy { $0 == nil } }
 }
 
 extension OpenCall.State {

@@ -324,14 +324,14 @@ package final class PeerTransport: @unchecked Sendable {
     // MARK: Time
 
     private func startTicking() {
-        let period = TimeAmount.nanoseconds(configuration.silenceMax.nanoseconds / 4)
+        let period = TimeAmount.nanoseconds(configuration.silenceMax.nanoseconds / 2)
         lastTick = .now()
         ticker = loop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in self.tick() }
     }
 
     private func tick() {
         let now = NIODeadline.now()
-        let late = lastTick + .nanoseconds(configuration.silenceMax.nanoseconds / 2) < now
+        let late = lastTick + configuration.silenceMax < now
         lastTick = now
         for link in links.values { link.tick(now, late: late) }
         for connection in accepted.values {

@@ -316,6 +316,10 @@ extension HostConfiguration {
         // Who asks etcd for more patience than its usual second gets more here too.
         let patience = self.limits.electionTimeout.milliseconds / 4
         limits.detector.silence = .milliseconds(max(250, patience))
+        // Longer than the sequencer's renewals of its lease (60 ms while nobody reads): the beats of all
+        // nodes go along with those and their answers.
+        limits.detector.heartbeat = .milliseconds(75)
+        limits.timelinePeriod = .milliseconds(75)
         // A directory of before version 2 knows no founders: the configuration's members are.
         let isFounder =
             identity.token == 0

@@ -17,17 +17,20 @@ extension Host {
             self.onTick()
         }
         lookForSpace()
-        spaceTick = loop.scheduleRepeatedTask(
-            initialDelay: .milliseconds(250), delay: .milliseconds(250)
-        ) { _ in self.lookForSpace() }
     }
 
-    /// A quarter more than needed before writes are taken again.
+    /// A quarter more than needed before writes are taken again. Once a second, and more often where a
+    /// second's writes could use up what is left.
     private func lookForSpace() {
+        spaceLook?.cancel()
+        spaceLook = nil
         guard !isStopped, !end.hasFailed else { return }
         // Nothing known: the writes themselves will tell.
         guard let free = try? directory.freeBytes() else { return }
         let needed = configuration.spaceNeeded
+        if free < needed * 4 + (1 << 30) {
+            spaceLook = loop.scheduleTask(in: .milliseconds(250)) { self.lookForSpace() }
+        }
         storeHasSpace = free >= (storeHasSpace ? needed : needed + needed / 4)
         noticeSpace()
         leaveIfFull()
@@ -35,6 +38,7 @@ extension Host {
 
     private func onTick() {
         guard !isStopped, !end.hasFailed else { return }
+        if spaceLook == nil { lookForSpace() }
         let written = log.metrics().appendedBytes
         let now = Clocks.instant()
         let isMuch = written - flushedAtBytes >= UInt64(configuration.limits.logBytesBeforeFlush)

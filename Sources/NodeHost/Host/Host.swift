@@ -107,7 +107,7 @@ final class Host: @unchecked Sendable {
     var splitWatch = SplitWatch()
     var isSplitAsked = false
     var tick: RepeatedTask?
-    var spaceTick: RepeatedTask?
+    var spaceLook: Scheduled<Void>?
     var figures = HostFigures()
     /// What the other nodes of the cluster say that they run.
     var versions: [PeerID: String] = [:]
@@ -414,7 +414,7 @@ final class Host: @unchecked Sendable {
                 self.isStopped = true
                 self.facade?.stop()
                 self.tick?.cancel()
-                self.spaceTick?.cancel()
+                self.spaceLook?.cancel()
                 self.compactorTick?.cancel()
                 self.removeSockets()
                 self.wakeTask?.cancel()
