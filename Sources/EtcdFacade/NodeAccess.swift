@@ -171,6 +171,9 @@ package struct NodeStatus: Sendable {
         package var version: String
         package var isLearner: Bool
         package var isDrained: Bool
+        /// Not heard of for long: others vote in its place.
+        package var isAway = false
+        package var zone = ""
         package init(
             id: UInt64, name: String, clientURLs: [String], peerURLs: [String],
             node: NodeID = .none, isHealthy: Bool = true, version: String = "",
@@ -195,6 +198,8 @@ package struct NodeStatus: Sendable {
         package var decided: Slot
         package var applied: Slot
         package var replicas: [NodeID]
+        /// Those of them that vote, in order of preference for the leader.
+        package var voters: [NodeID] = []
         /// Entries that this node has applied and that wrote something, since it started.
         package var writesTotal: UInt64 = 0
         package init(
@@ -283,6 +288,9 @@ package struct NodeStatus: Sendable {
     package var members: [Member] = []
     package var partitions: [Partition] = []
     package var pendingSplit: PartitionSplit?
+    package var directoryVoters: [NodeID] = []
+    /// How many vote in a group, as far as there are so many.
+    package var replicas = 0
     package var mapVersion: UInt64 = 1
     package var splitsTotal: UInt64 = 0
     /// The sequencer's node, as this node knows it; nil while there is none.

@@ -55,9 +55,11 @@ extension Node {
         var next = list.version > 0 ? list : configuration.founding
         next.version = list.version + 1
         next.members.removeAll { $0.node != node }
+        next.placement.wishes = []
         for i in next.members.indices {
             next.members[i].isLearner = false
             next.members[i].isDrained = false
+            next.members[i].isAway = false
         }
         return next
     }

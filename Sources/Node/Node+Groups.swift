@@ -88,7 +88,9 @@ extension Node {
         case .snapshotWanted(let peer): effects.snapshotsWanted.append((id, peer))
         case .configured(let configuration):
             onConfigured(i, configuration, into: &effects)
-        case .gone: effects.events.append(.gone(id))
+        case .gone:
+            effects.events.append(.gone(id))
+            if i == 0 { membershipEnded() }
         case .note(let event):
             if i > 0, case .handOverFailed = event { partitions[i - 1].keepLeadership() }
             effects.events.append(.consensus(id, event))
@@ -118,29 +120,48 @@ extension Node {
 
     // MARK: Handing over
 
+    /// All that this node leads, to `wanted` as far as he votes there.
     mutating func onHandOver(to wanted: NodeID?) {
         guard handOver == nil, leadsAnything else { return }
-        var successor = wanted
+        func votes(_ i: Int, _ other: NodeID) -> Bool {
+            groups[i].configuration.voters.contains(other)
+        }
         if let wanted {
-            guard wanted != node, groups[0].configuration.voters.contains(wanted),
+            guard wanted != node, groups.indices.contains(where: { votes($0, wanted) }),
                 !detector.suspects(wanted)
             else { return }
-        } else {
-            successor = self.successor(besides: false)
         }
-        guard let successor else { return }
-        handOver = HandOver(to: successor, drainUntil: now.advanced(by: .milliseconds(50)))
-        for i in partitions.indices { partitions[i].yieldLeadership(into: &region) }
+        var successors: [Int: NodeID] = [:]
+        for i in groups.indices where groups[i].term != nil {
+            if let wanted, votes(i, wanted) {
+                successors[i] = wanted
+            } else {
+                successors[i] = successor(of: i, besides: false)
+            }
+        }
+        beginHandOver(successors)
     }
 
-    /// All at once, so that the successor's elections share their messages and their syncs.
-    mutating func finishHandOver(into effects: inout NodeEffects) {
-        guard let handOver, now >= handOver.drainUntil || partitions.allSatisfy(\.isDrained) else {
-            return
+    mutating func beginHandOver(_ successors: [Int: NodeID]) {
+        guard handOver == nil, !successors.isEmpty else { return }
+        handOver = HandOver(
+            successors: successors, drainUntil: now.advanced(by: .milliseconds(50)))
+        for i in partitions.indices where successors[i + 1] != nil {
+            partitions[i].yieldLeadership(into: &region)
         }
+    }
+
+    /// All at once, so that a successor's elections share their messages and their syncs.
+    mutating func finishHandOver(into effects: inout NodeEffects) {
+        guard let handOver else { return }
+        let isDrained = partitions.indices.allSatisfy {
+            handOver.successors[$0 + 1] == nil || partitions[$0].isDrained
+        }
+        guard now >= handOver.drainUntil || isDrained else { return }
         self.handOver = nil
         for i in groups.indices where groups[i].isLeading {
-            stepGroup(i, .transfer(to: handOver.to), into: &effects)
+            guard let successor = handOver.successors[i] else { continue }
+            stepGroup(i, .transfer(to: successor), into: &effects)
         }
         // Where that is not possible the leader goes on.
         for i in partitions.indices where groups[i + 1].term != nil && !groups[i + 1].isHandingOver {

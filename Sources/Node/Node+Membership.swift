@@ -42,6 +42,7 @@ extension Node {
             first.version = 1
             propose(first, for: nil, subject: 0, deadline: .never)
         }
+        place()
         while let (id, request, deadline) = memberRequests.first {
             if deadline <= now {
                 memberRequests.removeFirst()
@@ -73,6 +74,45 @@ extension Node {
         drain(into: &effects)
     }
 
+    /// What the region's leader does of itself: what the configuration says is written down once, and
+    /// who has not been heard of for long is marked, so that others vote in his place.
+    private mutating func place() {
+        let list = directory.members
+        guard list.version > 0, list.level >= FeatureLevel.placement, memberChange == nil,
+            groups[0].leaseHolds(at: now), !isSplitUnderWay
+        else { return }
+        if list.placement.replicas == 0, configuration.replicas > 0 {
+            return proposePlacement(.replicas(configuration.replicas), in: list)
+        }
+        let after = configuration.limits.memberAwayAfter
+        var due = Instant.never
+        for member in list.members where member.isStarted && member.node != node {
+            // Heard of again it has to stay for a while before it votes.
+            let since = detector.suspects(member.node) == member.isAway
+                ? nil : standings[member.node] ?? now
+            standings[member.node] = since
+            guard let since else { continue }
+            let at = since.advanced(by: member.isAway ? TimeSpan(nanoseconds: after.nanoseconds / 4) : after)
+            if at <= now {
+                standings[member.node] = nil
+                return proposePlacement(.away(member.id, !member.isAway), in: list)
+            }
+            due = min(due, at)
+        }
+        membershipAt = min(membershipAt, due)
+    }
+
+    private mutating func proposePlacement(_ change: PlacementChange, in list: RegionMembers) {
+        var next = list
+        do throws(RequestError) {
+            try next.place(change, partitions: map.count)
+        } catch {
+            return
+        }
+        guard next.version > list.version else { return }
+        propose(next, for: nil, subject: 0, deadline: .never)
+    }
+
     private mutating func change(
         _ list: inout RegionMembers, _ request: MembersRequest
     ) throws(RequestError) -> UInt64 {
@@ -91,8 +131,11 @@ extension Node {
         case .drain(let id, let isDrained):
             try list.drain(id, isDrained)
             return id
-        case .publish(let node, let name, let urls, let level):
-            try list.publish(node, name: name, clientURLs: urls, level: level)
+        case .publish(let node, let name, let urls, let level, let zone):
+            try list.publish(node, name: name, clientURLs: urls, level: level, zone: zone)
+            return 0
+        case .place(let change):
+            try list.place(change, partitions: map.count)
             return 0
         case .admit(let asker):
             try list.admit(asker) { $0 == node || !detector.suspects($0) && knownNodes.contains($0) }
@@ -114,6 +157,7 @@ extension Node {
         var waits = false
         if case .remove = request?.what { waits = true }
         if case .promote = request?.what { waits = true }
+        if case .place = request?.what { waits = true }
         memberChange = MembersChange(
             id: request?.id, subject: subject, version: next.version, waits: waits,
             deadline: deadline)
@@ -124,7 +168,7 @@ extension Node {
     mutating func membersChanged(into effects: inout NodeEffects) {
         let list = directory.members
         effects.events.append(.membersChanged(list))
-        let isReluctant = list.version > 0 && !list.mayLead(node)
+        let isReluctant = !isWantedLeader
         for i in groups.indices { groups[i].isReluctant = isReluctant }
         membershipAt = now
         rehearse(list)
@@ -162,7 +206,9 @@ extension Node {
 
     private func hasFollowed(_ i: Int) -> Bool {
         let list = directory.members, current = groups[i].configuration
-        return Set(current.voters) == Set(list.voters) && Set(current.learners) == Set(list.learners)
+        let partition = groups[i].id.partition
+        return Set(current.voters) == Set(list.voters(of: partition))
+            && Set(current.learners) == Set(list.learners(of: partition))
     }
 
     /// This node leads the directory no more: the next leader knows the list, not who asked.
@@ -175,6 +221,7 @@ extension Node {
                 (id, .members(directory.members, subject: change.subject)))
         }
         memberWaits.removeAll()
+        standings.removeAll()
         if let id = memberChange?.id { region.abandoned.append(id) }
         memberChange = nil
     }
@@ -201,8 +248,8 @@ extension Node {
         guard list.version > 0, list.version >= current.version, !list.voters.isEmpty,
             !hasFollowed(i)
         else { return true }
-        for next in steps(from: current, to: list) {
-            // First its leaderships go: see leaveLeaderships.
+        for next in steps(from: current, of: groups[i].id.partition, to: list) {
+            // First its leadership goes: see leaveLeaderships.
             if !next.voters.contains(node) { return false }
             touched[i] = true
             let isTaken = groups[i].propose(next, at: now, into: &groupEffects)
@@ -213,32 +260,50 @@ extension Node {
     }
 
     /// What may come next, the best first: whoever is missing receives the log; a learner votes, in
-    /// the place of its own earlier incarnation if there is one; who is not wanted goes.
-    private func steps(from current: Configuration, to list: RegionMembers) -> [Configuration] {
+    /// the place of its own earlier incarnation or of one who shall not vote any more; who is not wanted
+    /// goes, or receives the log and no more.
+    private func steps(
+        from current: Configuration, of partition: PartitionID, to list: RegionMembers
+    ) -> [Configuration] {
         var base = current
         base.version = list.version
-        let wanted = list.voters, all = list.nodes
+        let wanted = list.voters(of: partition), all = list.nodes
+        func order(_ voter: NodeID) -> (Int, NodeID) {
+            (wanted.firstIndex(of: voter) ?? wanted.count, voter.seat)
+        }
         var next = base
         next.learners = current.learners.filter(all.contains)
         next.learners += all.filter { !current.contains($0) }
         if next.learners != current.learners { return [next] }
+        /// Without `voter`, who goes on receiving the log if he is in the list.
+        func release(_ voter: NodeID, from next: inout Configuration) {
+            next.voters.removeAll { $0 == voter }
+            if all.contains(voter) { next.learners.append(voter) }
+        }
         var steps: [Configuration] = []
         for learner in current.learners where wanted.contains(learner) {
             var next = base
             next.learners.removeAll { $0 == learner }
-            next.voters.removeAll { $0.seat == learner.seat }
+            if let earlier = current.voters.first(where: { $0.seat == learner.seat }) {
+                release(earlier, from: &next)
+            } else if current.voters.count >= wanted.count,
+                let other = current.voters.last(where: { !wanted.contains($0) && $0 != node })
+            {
+                release(other, from: &next)
+            }
             next.voters.append(learner)
-            next.voters.sort { $0.seat < $1.seat }
+            next.voters.sort { order($0) < order($1) }
             steps.append(next)
         }
         // While one that has lost its disk is still to be replaced nobody else goes: without both there may
-        // be no majority.
+        // be no majority. Nor does anybody who is in the list before somebody else has come for him.
         let isReplacing = current.learners.contains { learner in
             wanted.contains(learner) && current.voters.contains { $0.seat == learner.seat }
         }
         for voter in current.voters where !wanted.contains(voter) && !isReplacing {
+            guard current.voters.count > wanted.count || !all.contains(voter) else { continue }
             var next = base
-            next.voters.removeAll { $0 == voter }
+            release(voter, from: &next)
             if !next.voters.isEmpty { steps.append(next) }
         }
         return steps
@@ -246,28 +311,71 @@ extension Node {
 
     // MARK: Who leads
 
+    /// Not if the list says otherwise; nor if the directory does without this node, which hears of no
+    /// newer list then: a group that it led would never follow one.
+    var isWantedLeader: Bool {
+        let list = directory.members
+        return !groups[0].isGone && (list.version == 0 || list.mayLead(node))
+    }
+
+    mutating func membershipEnded() {
+        for i in groups.indices { groups[i].isReluctant = true }
+        membershipAt = now
+    }
+
     /// Drained, or on its way out: what this node leads goes to others while they can, and again if it
-    /// comes back. Where nobody can, it goes on: a drained leader is better than none.
+    /// comes back. Where nobody can, it goes on: a drained leader is better than none. Of the rest goes
+    /// what others are to lead.
     private mutating func leaveLeaderships() {
         let list = directory.members
-        guard list.version > 0, !list.mayLead(node), leadsAnything else { return }
+        guard list.version > 0, leadsAnything else { return }
+        var successors: [Int: NodeID] = [:]
+        var waits = !isWantedLeader
+        for i in groups.indices where groups[i].term != nil {
+            let partition = groups[i].id.partition
+            let preferred = list.preferredLeader(of: partition) ?? node
+            // He may be catching up still. If he is suspected there will be news of him.
+            if preferred != node, !detector.suspects(preferred) { waits = true }
+            if !list.voters(of: partition).contains(node) { waits = true }
+            successors[i] = wantedSuccessor(of: i, preferred, in: list)
+        }
+        guard waits || !successors.isEmpty else { return }
         membershipAt = min(membershipAt, now.advanced(by: .milliseconds(50)))
-        guard handOver == nil, now >= leavesAt, let successor = successor(besides: true) else { return }
+        guard handOver == nil, now >= leavesAt, !successors.isEmpty else { return }
         // It may fail: not again at once, for what is yielded is sent back and forth.
         leavesAt = now.advanced(by: .milliseconds(500))
-        onHandOver(to: successor)
+        beginHandOver(successors)
+    }
+
+    /// Who is to lead group `i` instead of this node, and can. Nil: this node goes on.
+    private func wantedSuccessor(
+        of i: Int, _ preferred: NodeID, in list: RegionMembers
+    ) -> NodeID? {
+        if preferred != node, groups[i].configuration.voters.contains(preferred),
+            !detector.suspects(preferred), groups[i].isInSync(preferred)
+        {
+            return preferred
+        }
+        let partition = groups[i].id.partition
+        guard !isWantedLeader || !list.voters(of: partition).contains(node) else { return nil }
+        return successor(of: i, besides: !groups[0].isGone)
     }
 
     /// Who takes over best: wanted as a leader, and holding what this node leads.
     /// `besides`: nobody who is not wanted.
-    func successor(besides isChoosy: Bool) -> NodeID? {
-        let list = directory.members
-        let others = groups[0].configuration.voters.filter { $0 != node && !detector.suspects($0) }
-        let wanted = others.filter { list.version == 0 || list.mayLead($0) }
-        let ready = wanted.filter { other in
+    func successor(of i: Int, besides isChoosy: Bool) -> NodeID? {
+        let list = directory.members, partition = groups[i].id.partition
+        let stays = list.version == 0 ? groups[i].configuration.voters : list.voters(of: partition)
+        let others = groups[i].configuration.voters.filter { $0 != node && !detector.suspects($0) }
+        let wanted = others.filter { list.version == 0 || list.mayLead($0) && stays.contains($0) }
+        let ready = wanted.filter { groups[i].isInSync($0) }
+        // One for all where that is possible: then their elections share messages and syncs, and the
+        // partitions stay with the sequencer.
+        let able = ready.filter { other in
             groups.allSatisfy { $0.term == nil || $0.isInSync(other) }
         }
-        return ready.first ?? wanted.first ?? (isChoosy ? nil : others.first)
+        if let best = able.first ?? ready.first ?? wanted.first { return best }
+        return isChoosy ? nil : others.first { groups[i].isInSync($0) } ?? others.first
     }
 
     /// A build that pretends to be the next one (`NodeConfiguration.featureLevel`) does, once the
@@ -338,7 +446,7 @@ extension MembersRequest {
     /// Who takes part, not what is said of him.
     fileprivate var changesVoters: Bool {
         switch self {
-        case .add, .remove, .promote, .admit: true
+        case .add, .remove, .promote, .admit, .place: true
         case .list, .update, .drain, .publish: false
         }
     }

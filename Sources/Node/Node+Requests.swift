@@ -19,6 +19,10 @@ extension Node {
             effects.responses.append((token, .leases(leases, revision: revision)))
             return
         }
+        if case .members(.place) = request, directory.members.level < FeatureLevel.placement {
+            effects.responses.append((token, .failed(.regionTooOld)))
+            return
+        }
         if case .split = request, !mayTellOfSplits {
             effects.responses.append((token, .failed(.regionTooOld)))
             return

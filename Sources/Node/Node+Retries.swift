@@ -220,7 +220,8 @@ extension Request {
     /// Without a name, and not the same when it is done twice.
     fileprivate var isAskedOnce: Bool {
         switch self {
-        case .auth, .split, .members(.add), .members(.remove), .members(.update), .members(.promote): true
+        case .auth, .split, .members(.add), .members(.remove), .members(.update), .members(.promote),
+            .members(.place): true
         case .members(.list), .members(.publish), .members(.admit), .members(.drain), .transaction, .leaseGrant,
             .leaseRevoke, .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .compact,
             .replicate:

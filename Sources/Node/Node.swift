@@ -129,6 +129,8 @@ package struct Node: Sendable {
     var memberRequests: Deque<(id: RequestID, request: MembersRequest, deadline: Instant)> = []
     var memberChange: MembersChange?
     var memberWaits: [MembersChange] = []
+    /// At the directory's leader: since when a member is not what the list says of him, there or away.
+    var standings: [NodeID: Instant] = [:]
     /// Nil but in disaster recovery: see Node+Alone.
     var alone: Alone?
 
@@ -191,7 +193,8 @@ package struct Node: Sendable {
     }
 
     struct HandOver: Sendable {
-        let to: NodeID
+        /// By group.
+        let successors: [Int: NodeID]
         /// What is under way has until then to be decided.
         let drainUntil: Instant
     }
@@ -540,12 +543,14 @@ package struct Node: Sendable {
                 effects.sends.append((peer, hears ? .hears(epoch) : .heartbeat))
             case .suspect(let peer):
                 effects.events.append(.suspected(peer))
+                membershipAt = now
                 for i in groups.indices { stepGroup(i, .suspect(peer), into: &effects) }
                 for i in partitions.indices { partitions[i].suspected(peer, at: now, into: &region) }
                 giveUp(at: peer)
                 drain(into: &effects)
             case .trust(let peer):
                 effects.events.append(.trusted(peer))
+                membershipAt = now
                 for i in groups.indices { stepGroup(i, .trust(peer), into: &effects) }
             }
         }

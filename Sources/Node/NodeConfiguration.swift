@@ -22,6 +22,8 @@ package struct NodeConfiguration: Sendable {
     /// Drawn at the start of the process; a restarted node never reuses a request's name (S16).
     package var boot: UInt64
     package var limits: NodeLimits
+    /// How many nodes vote in a group, if the region has not been told yet; 0: `Placement` says.
+    package var replicas = 0
     /// What this build says that it knows. More than `FeatureLevel.own` is pretence: a rehearsal of the
     /// upgrade to a build that does not exist yet.
     package var featureLevel = FeatureLevel.own
@@ -62,6 +64,8 @@ package struct NodeLimits: Sendable {
     /// Rows of revisions above the frontier that the watch merge holds before it gives up and lets
     /// watchers catch up from the store.
     package var mergeRowsMax = 200_000
+    /// A member that has not been heard of for so long lets others vote in its place, where there are any.
+    package var memberAwayAfter = TimeSpan.seconds(300)
     package var detector = DetectorLimits()
     package var consensus = Consensus.Limits()
     /// The directory's.

@@ -138,6 +138,8 @@ extension PartitionState {
         else { return false }
         splits.pending = split
         setSplits(into: &changes)
+        // Not a change of the list that others may have begun from: its version stays.
+        if members.inherit(split.child, from: split.parent) { setMembers(into: &changes) }
         return true
     }
 

@@ -58,7 +58,7 @@ package struct PartitionState: Sendable {
     /// The directory's only.
     package private(set) var auth = AuthState()
     /// Directory only.
-    package private(set) var members = RegionMembers()
+    package internal(set) var members = RegionMembers()
     private var scalarsChanged = false
     /// Whose request the entry applied last carries out. Not part of the state.
     package private(set) var lastRequest: RequestMark?
@@ -203,10 +203,7 @@ package struct PartitionState: Sendable {
         case .members(let list):
             guard list.version == members.version + 1 else { return .nothing }
             members = list
-            var writer = ByteWriter(capacity: 512)
-            writer.members(list)
-            changes.append(
-                .putRecord(group, key: Self.membersKey, value: Bytes(writer.bytes)))
+            setMembers(into: &changes)
             return .members(list)
         case .rehearsal: return .rehearsed
         case .compact(let revision):
@@ -246,6 +243,12 @@ package struct PartitionState: Sendable {
             }
         }
         return nil
+    }
+
+    func setMembers(into changes: inout [StoreChange]) {
+        var writer = ByteWriter(capacity: 512)
+        writer.members(members)
+        changes.append(.putRecord(group, key: Self.membersKey, value: Bytes(writer.bytes)))
     }
 
     private mutating func seal(_ epoch: Epoch, at slot: Slot) {

@@ -7,6 +7,9 @@ public enum FeatureLevel {
     /// Partitions can be split: entries 65 to 67, requests and answers 65, messages between nodes 65
     /// to 67, records "r" and "x", snapshots' offers with their hashes.
     public static let splits: UInt16 = 2
+    /// Not every member votes in every group: version 2 of the list of members, questions 9 and 10
+    /// about it.
+    public static let placement: UInt16 = 3
     /// Of this build.
-    public static let own: UInt16 = 2
+    public static let own: UInt16 = 3
 }

@@ -15,12 +15,16 @@ public struct RegionMembers: Hashable, Sendable {
         public var isLearner: Bool
         /// It leads nothing if others can; until it starts again, or an operator says so.
         public var isDrained: Bool
+        /// It has not been heard of for long: others vote in its place, as far as there are others.
+        public var isAway: Bool
+        /// Where it may fail together with others: a room, a provider's zone. Empty: nobody has said.
+        public var zone: String
         /// What its build knows (`FeatureLevel`), as it said at its last start. 0: nothing said yet.
         public var level: UInt16
         public init(
             id: UInt64, node: NodeID, token: UInt64, name: String, peerURLs: [String],
             clientURLs: [String] = [], isLearner: Bool = false, isDrained: Bool = false,
-            level: UInt16 = 0
+            isAway: Bool = false, zone: String = "", level: UInt16 = 0
         ) {
             self.id = id
             self.node = node
@@ -30,6 +34,8 @@ public struct RegionMembers: Hashable, Sendable {
             self.clientURLs = clientURLs
             self.isLearner = isLearner
             self.isDrained = isDrained
+            self.isAway = isAway
+            self.zone = zone
             self.level = level
         }
         public var isStarted: Bool { token != 0 }
@@ -44,20 +50,24 @@ public struct RegionMembers: Hashable, Sendable {
     /// The region's feature level: every member's build has known it at some time, and none that does
     /// not may take part any more. Never falls.
     public var level: UInt16
+    public var placement: Placement
 
     public init(
         version: UInt64 = 0, members: [Member] = [], used: [NodeID] = [],
-        level: UInt16 = FeatureLevel.first
+        level: UInt16 = FeatureLevel.first, placement: Placement = Placement()
     ) {
         self.version = version
         self.members = members
         self.used = used
         self.level = level
+        self.placement = placement
     }
 
-    /// More voters than this cost more than they protect (decision 0004).
-    public static let votersMax = 9
+    /// Everybody talks to everybody, and holds everything. Before the region's builds know of placement
+    /// all of them vote, too.
+    public var membersMax: Int { level >= FeatureLevel.placement ? 64 : Placement.replicasMax }
 
+    /// Who may vote in a group. Who does: `voters(of:)`.
     public var voters: [NodeID] { members.filter { $0.isStarted && !$0.isLearner }.map(\.node) }
     public var learners: [NodeID] { members.filter { $0.isStarted && $0.isLearner }.map(\.node) }
     public var nodes: [NodeID] { members.filter(\.isStarted).map(\.node) }
@@ -97,7 +107,7 @@ public struct RegionMembers: Hashable, Sendable {
         } else {
             try checkStarted(adding: 1, besides: nil)
         }
-        guard members.count(where: { !$0.isLearner }) < RegionMembers.votersMax,
+        guard members.count(where: { !$0.isLearner }) < membersMax,
             let node = freeNode()
         else { throw .tooManyRequests }
         var mix = SplitMix(
@@ -117,6 +127,9 @@ public struct RegionMembers: Hashable, Sendable {
         guard let i = member(id) else { throw .memberNotFound }
         if !members[i].isLearner { try checkStarted(adding: 0, besides: i) }
         members.remove(at: i)
+        for wish in placement.wishes where wish.members.contains(id) {
+            placement.wish(wish.members.filter { $0 != id }, for: wish.partition)
+        }
         raiseLevel()
         version += 1
     }
@@ -153,7 +166,7 @@ public struct RegionMembers: Hashable, Sendable {
 
     /// What a started member says of itself. Who was drained before takes part again.
     public mutating func publish(
-        _ node: NodeID, name: String, clientURLs: [String], level: UInt16
+        _ node: NodeID, name: String, clientURLs: [String], level: UInt16, zone: String = ""
     ) throws(RequestError) {
         guard let i = members.firstIndex(where: { $0.node == node }) else { return }
         guard level >= self.level else { throw .buildTooOld }
@@ -161,6 +174,8 @@ public struct RegionMembers: Hashable, Sendable {
         next.name = name
         next.clientURLs = clientURLs
         next.isDrained = false
+        next.isAway = false
+        if !zone.isEmpty { next.zone = zone }
         next.level = level
         guard next != members[i] else { return }
         members[i] = next
@@ -191,6 +206,7 @@ public struct RegionMembers: Hashable, Sendable {
             use(next)
         }
         members[i].token = asker.token
+        members[i].isAway = false
         members[i].level = asker.level
         if !asker.name.isEmpty { members[i].name = asker.name }
         version += 1
@@ -255,11 +271,13 @@ public enum MembersRequest: Hashable, Sendable {
     case update(UInt64, peerURLs: [String])
     case promote(UInt64)
     case drain(UInt64, Bool)
-    case publish(NodeID, name: String, clientURLs: [String], level: UInt16)
+    /// `zone`: said only where the region knows of placement.
+    case publish(NodeID, name: String, clientURLs: [String], level: UInt16, zone: String = "")
     case admit(RegionMembers.Asker)
+    case place(PlacementChange)
 }
 
-// MARK: Encoding, version 1
+// MARK: Encoding, version 1; version 2 where the region knows of placement
 
 extension ByteWriter {
     public mutating func strings(_ list: [String]) {
@@ -268,7 +286,8 @@ extension ByteWriter {
     }
 
     public mutating func members(_ list: RegionMembers) {
-        byte(1)
+        let isPlaced = list.level >= FeatureLevel.placement
+        byte(isPlaced ? 2 : 1)
         varint(list.version)
         varint(list.members.count)
         for member in list.members {
@@ -278,12 +297,16 @@ extension ByteWriter {
             bytes(Bytes(member.name))
             strings(member.peerURLs)
             strings(member.clientURLs)
-            byte((member.isLearner ? 1 : 0) | (member.isDrained ? 2 : 0))
+            byte(
+                (member.isLearner ? 1 : 0) | (member.isDrained ? 2 : 0)
+                    | (isPlaced && member.isAway ? 4 : 0))
             fixed16(member.level)
+            if isPlaced { bytes(Bytes(member.zone)) }
         }
         varint(list.used.count)
         for node in list.used { id(node) }
         fixed16(list.level)
+        if isPlaced { placement(list.placement) }
     }
 
     public mutating func asker(_ asker: RegionMembers.Asker) {
@@ -315,15 +338,19 @@ extension ByteWriter {
             byte(8)
             fixed64(id)
             bool(isDrained)
-        case .publish(let node, let name, let urls, let level):
-            byte(6)
+        case .publish(let node, let name, let urls, let level, let zone):
+            byte(zone.isEmpty ? 6 : 9)
             id(node)
             bytes(Bytes(name))
             strings(urls)
             fixed16(level)
+            if !zone.isEmpty { bytes(Bytes(zone)) }
         case .admit(let asker):
             byte(7)
             self.asker(asker)
+        case .place(let change):
+            byte(10)
+            placementChange(change)
         }
     }
 }
@@ -341,21 +368,24 @@ extension ByteReader {
 
     public mutating func members() throws(DecodingError) -> RegionMembers {
         let format = try byte()
-        guard format == 1 else { throw DecodingError("members version \(format)") }
+        guard (1...2).contains(format) else { throw DecodingError("members version \(format)") }
         var list = RegionMembers(version: try varint())
         for _ in 0..<(try count(atLeast: 20)) {
             var member = RegionMembers.Member(
                 id: try fixed64(), node: try id(), token: try fixed64(), name: try text(),
                 peerURLs: try strings(), clientURLs: try strings())
             let flags = try byte()
-            guard flags < 4 else { throw DecodingError("member flags \(flags)") }
+            guard flags < (format == 1 ? 4 : 8) else { throw DecodingError("member flags \(flags)") }
             member.isLearner = flags & 1 != 0
             member.isDrained = flags & 2 != 0
+            member.isAway = flags & 4 != 0
             member.level = try fixed16()
+            if format == 2 { member.zone = try text() }
             list.members.append(member)
         }
         for _ in 0..<(try count()) { list.used.append(try id()) }
         list.level = try fixed16()
+        if format == 2 { list.placement = try placement() }
         return list
     }
 
@@ -377,6 +407,11 @@ extension ByteReader {
                 try id(), name: try text(), clientURLs: try strings(), level: try fixed16())
         case 7: return .admit(try asker())
         case 8: return .drain(try fixed64(), try bool())
+        case 9:
+            return .publish(
+                try id(), name: try text(), clientURLs: try strings(), level: try fixed16(),
+                zone: try text())
+        case 10: return .place(try placementChange())
         case let tag: throw DecodingError("members request \(tag)")
         }
     }

@@ -82,6 +82,8 @@ public enum RequestError: UInt8, Error, Hashable, Sendable, CaseIterable {
     case regionTooOld
     /// Somebody comes or goes: what a split makes would count on who is not there any more.
     case membersChanging
+    /// So many voters a group cannot have, or one is named twice.
+    case replicasOutside
 }
 
 /// A stretch `(from, through]` of one region's timeline.

@@ -46,13 +46,15 @@ struct FaultPlan {
         case change
         /// A partition is cut in two: nobody should notice.
         case split
+        /// An operator says who shall vote where, or lead.
+        case place
 
         /// Happens at moments; the others hold for the whole run.
         var isMomentary: Bool {
             switch self {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
                 .connectionReset, .groupCut, .takeover, .duel, .restartedVoter, .lateAnswers,
-                .handOver, .linkCut, .clockJump, .regionCut, .wipe, .change, .split:
+                .handOver, .linkCut, .clockJump, .regionCut, .wipe, .change, .split, .place:
                 true
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
                 .compaction:
@@ -81,7 +83,7 @@ struct FaultPlan {
     ) {
         // A tenth of these runs are healthy.
         let chance = random.below(10)
-        for kind in Kind.allCases where random.chance(chance, in: 18) { kinds.insert(kind) }
+        for kind in Kind.allCases where kind != .place && random.chance(chance, in: 18) { kinds.insert(kind) }
         var period = TimeSpan.milliseconds(40 + random.below(900)) * pace
         // The others have a theme, and more of it: some rules break only by faults that go together.
         let themed = random.chance(2, in: 3), often = TimeSpan.milliseconds(20 + random.below(200)) * pace
@@ -103,19 +105,32 @@ struct FaultPlan {
         clockSkewMax = kinds.contains(.clockSkew) ? .milliseconds(200) : .milliseconds(2)
         driftPPMMax = kinds.contains(.clockSkew) ? 2_000 : 50
         var luck = random.split()
-        let momentary = Kind.allCases.filter { $0.isMomentary && kinds.contains($0) }
-        if momentary.isEmpty { return }
-        var at = start.advanced(by: TimeSpan(nanoseconds: luck.below(period.nanoseconds)))
         let end = start.advanced(by: duration)
-        while at < end {
-            let fault = Fault(
-                number: schedule.count, at: at, kind: luck.pick(momentary), luck: luck.next())
-            schedule.append(fault)
-            at = at.advanced(by: TimeSpan(nanoseconds: 1 + luck.below(2 * period.nanoseconds)))
+        let momentary = Kind.allCases.filter { $0.isMomentary && $0 != .place && kinds.contains($0) }
+        schedule(momentary, every: period, from: start, until: end, &luck)
+        // With luck of its own, so that the seeds of before it mean what they did.
+        if only == nil, random.chance(1, in: 4) { kinds.insert(.place) }
+        if kinds.contains(.place) {
+            let period = TimeSpan.milliseconds(200 + random.below(1_500)) * pace
+            schedule([.place], every: period, from: start, until: end, &random)
         }
         if let kept {
             let kept = Set(kept)
             schedule.removeAll { !kept.contains($0.number) }
+        }
+    }
+
+    private mutating func schedule(
+        _ kinds: [Kind], every period: TimeSpan, from start: Instant, until end: Instant,
+        _ luck: inout SplitMix
+    ) {
+        if kinds.isEmpty { return }
+        var at = start.advanced(by: TimeSpan(nanoseconds: luck.below(period.nanoseconds)))
+        while at < end {
+            let fault = Fault(
+                number: schedule.count, at: at, kind: luck.pick(kinds), luck: luck.next())
+            schedule.append(fault)
+            at = at.advanced(by: TimeSpan(nanoseconds: 1 + luck.below(2 * period.nanoseconds)))
         }
     }
 

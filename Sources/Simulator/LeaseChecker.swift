@@ -102,7 +102,7 @@ struct ErrorChecker {
         // Of the members: no client asks.
         case .memberNotFound, .memberURLsInvalid, .peerURLExists, .memberNotLearner, .learnerNotReady,
             .tooManyLearners, .notEnoughStarted, .memberAlive, .buildTooOld,
-            .partitionNotFound, .cutOutside, .splitUnderWay, .tooManyPartitions, .regionTooOld,
+            .partitionNotFound, .cutOutside, .splitUnderWay, .tooManyPartitions, .regionTooOld, .replicasOutside,
             .membersChanging:
             return false
         }

@@ -9,8 +9,11 @@ extension NodeLimits {
     /// counts stay; so does what the network and the disks take.
     init(pace: UInt64) {
         self.init()
+        // Within the seconds of a run.
+        memberAwayAfter = .milliseconds(400)
         if pace == 1 { return }
         func stretch(_ span: inout TimeSpan) { span = span * pace }
+        stretch(&memberAwayAfter)
         stretch(&rerouteAfter)
         stretch(&timelinePeriod)
         stretch(&detector.heartbeat)

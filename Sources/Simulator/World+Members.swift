@@ -14,12 +14,13 @@ extension World {
         let own = addresses.filter { $0.region == region }.compactMap { nodes[$0] }
         let cores = own.compactMap(\.core)
         guard let list = cores.first?.members, cores.count == own.count else { return false }
-        let voters = Set(list.voters), learners = Set(list.learners)
-        guard voters.union(learners) == Set(own.map(\.identity.node)) else { return false }
+        guard Set(list.nodes) == Set(own.map(\.identity.node)) else { return false }
         return cores.allSatisfy { core in
             core.members == list
-                && core.configurations.allSatisfy {
-                    Set($0.voters) == voters && Set($0.learners) == learners
+                && core.configurations.enumerated().allSatisfy { i, configuration in
+                    let partition = PartitionID(UInt32(i))
+                    return Set(configuration.voters) == Set(list.voters(of: partition))
+                        && Set(configuration.learners) == Set(list.learners(of: partition))
                 }
         }
     }
@@ -107,6 +108,29 @@ extension World {
         deliver(
             .request(
                 .members(request), token: Self.changes,
+                deadline: node.clock.reading(at: queue.now).instant.advanced(by: paced(2_000))), to: at)
+    }
+
+    /// Never fewer than three voters: one of them may lose its disk.
+    func place(in region: RegionID, _ luck: inout SplitMix) {
+        let own = addresses.filter { $0.region == region && nodes[$0]?.core != nil }
+        guard !own.isEmpty else { return }
+        let at = luck.pick(own)
+        guard let node = nodes[at], let list = node.core?.members, list.voters.count >= 3 else { return }
+        var change = PlacementChange.replicas(luck.chance(2, in: 3) ? 3 : 5)
+        if luck.chance(3, in: 4) {
+            let partition = PartitionID(UInt32(luck.below(UInt64(1 + (maps[region]?.count ?? 0)))))
+            var wanted: [UInt64] = []
+            for _ in 0..<luck.below(4) {
+                let member = luck.pick(list.members)
+                if member.isStarted, !member.isLearner, !wanted.contains(member.id) { wanted.append(member.id) }
+            }
+            change = .wish(partition, members: wanted)
+        }
+        say("an operator asks \(at): \(change)")
+        deliver(
+            .request(
+                .members(.place(change)), token: Self.changes,
                 deadline: node.clock.reading(at: queue.now).instant.advanced(by: paced(2_000))), to: at)
     }
 

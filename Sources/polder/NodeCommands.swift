@@ -26,7 +26,8 @@ struct NodeCommand: ParsableCommand {
         }
         func state(_ nodes: [Status.Node]) -> String {
             let node = nodes.first { $0.id == hexadecimal }
-            return node?.drained == true ? state + ", drained" : state
+            return state + (node?.drained == true ? ", drained" : "")
+                + (node?.away == true ? ", away" : "")
         }
     }
     struct Answer: Codable {
@@ -39,6 +40,8 @@ struct NodeCommand: ParsableCommand {
             let name: String
             let id: String
             let drained: Bool?
+            let away: Bool?
+            let zone: String?
             let sequencer: Bool?
         }
         struct Region: Decodable { let nodes: [Node] }
@@ -153,12 +156,13 @@ struct NodeCommand: ParsableCommand {
             let nodes = try NodeCommand.status(client)?.regions.first?.nodes ?? []
             print(
                 StatusTable.table(
-                    ["NAME", "ID", "STATE", "PEER", "CLIENT"],
-                    members.map {
+                    ["NAME", "ID", "STATE", "ZONE", "PEER", "CLIENT"],
+                    members.map { member in
                         [
-                            $0.name ?? "", $0.hexadecimal, $0.state(nodes),
-                            ($0.peerURLs ?? []).joined(separator: " "),
-                            ($0.clientURLs ?? []).joined(separator: " "),
+                            member.name ?? "", member.hexadecimal, member.state(nodes),
+                            nodes.first { $0.id == member.hexadecimal }?.zone ?? "",
+                            (member.peerURLs ?? []).joined(separator: " "),
+                            (member.clientURLs ?? []).joined(separator: " "),
                         ]
                     }), terminator: "")
         }
@@ -265,7 +269,13 @@ struct NodeCommand: ParsableCommand {
             guard yes else {
                 throw Outcome.badFlags("removing \(member.name) is for good: say so with --yes")
             }
-            try NodeCommand.ask(member.client, "remove", ["ID": found.ID])
+            do {
+                try NodeCommand.ask(member.client, "remove", ["ID": found.ID])
+            } catch let outcome as Outcome {
+                // The node that was asked may have been the one, and have ended before it could answer.
+                let rest = try? NodeCommand.list(member.client)
+                guard let rest, !rest.contains(where: { $0.ID == found.ID }) else { throw outcome }
+            }
             print("\(member.name) is removed")
         }
     }

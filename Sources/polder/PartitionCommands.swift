@@ -7,8 +7,10 @@ import Primitives
 struct PartitionCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "partition",
-        abstract: "Lists and splits the partitions of a region.",
-        subcommands: [ListCommand.self, SplitCommand.self])
+        abstract: "Lists, splits and moves the partitions of a region.",
+        subcommands: [
+            ListCommand.self, SplitCommand.self, MoveCommand.self, ReplicasCommand.self,
+        ])
 
     struct Split: Codable {
         let parent: UInt32
@@ -47,6 +49,7 @@ struct PartitionCommand: ParsableCommand {
             commandName: "list",
             abstract: "Lists them, in the order of the hashes that they hold.",
             discussion: """
+                VOTERS decide on writes, the first preferred as the leader; the other members receive them.
                 WRITES counts what the answering node has applied since it started.
 
                   polder partition list --endpoints http://127.0.0.1:2379
@@ -59,6 +62,10 @@ struct PartitionCommand: ParsableCommand {
             let region: String
             let partitions: [RegionStatus.Partition]
             let split: Split?
+            let sequencer: Sequencer?
+        }
+        private struct Sequencer: Codable {
+            let voters: [String]?
         }
 
         func run() throws {
@@ -76,13 +83,16 @@ struct PartitionCommand: ParsableCommand {
             }
             print(
                 StatusTable.table(
-                    ["PARTITION", "RANGE", "LEADER", "TERM", "REPLICAS", "APPLIED", "WRITES"],
+                    ["PARTITION", "RANGE", "LEADER", "TERM", "VOTERS", "APPLIED", "WRITES"],
                     answer.partitions.sorted { $0.range < $1.range }.map {
                         [
                             "\($0.id)", $0.range, $0.leader ?? "none", $0.term,
-                            $0.replicas.joined(separator: " "), "\($0.applied)", "\($0.writes ?? 0)",
+                            ($0.voters ?? $0.replicas).joined(separator: " "), "\($0.applied)", "\($0.writes ?? 0)",
                         ]
                     }), terminator: "")
+            if let voters = answer.sequencer?.voters {
+                print("  the directory's voters: \(voters.joined(separator: " "))")
+            }
             if let split = answer.split {
                 print("  under way: \(split.parent) is split at \(split.cut), \(split.child) comes to be")
             }
@@ -121,6 +131,73 @@ struct PartitionCommand: ParsableCommand {
             }
             let split = try JSONDecoder().decode(Split.self, from: Data(found.body.utf8))
             print("partition \(split.parent) is split at \(split.cut); partition \(split.child) has the rest")
+        }
+    }
+
+    /// Answered when it is so, or after a few seconds, when it comes about on its own.
+    private static func order(_ client: ClientOptions.Resolved, _ path: String) throws {
+        _ = try fetch(client, isOnce: true) {
+            try client.fetch.post(path, body: "", to: $0, timeout: .seconds(15))
+        }
+    }
+
+    struct MoveCommand: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "move",
+            abstract: "Says which members vote in a partition, while it serves.",
+            discussion: """
+                The first of them leads it, whenever it can; what is missing is filled up by the rule:
+                spread over zones, in order of seats. 0 is the directory, and the sequencer with it.
+
+                  polder partition move 3 --to n4,n5,n6 --endpoints http://127.0.0.1:2379
+                  polder partition move 3 --to n4          n4 leads
+                  polder partition move 3 --by-rule        no wishes any more
+                """)
+        @Argument(help: "Its number, as polder partition list shows it.")
+        var partition: UInt32
+        @Option(help: "Names or ids of members, with commas between them.")
+        var to: String?
+        @Flag(help: "The rule decides again.")
+        var byRule = false
+        @OptionGroup var client: ClientOptions
+
+        func run() throws {
+            let names = (to ?? "").split(separator: ",").map(String.init)
+            guard names.isEmpty == byRule else {
+                throw Outcome.badFlags("say either --to NAME,NAME or --by-rule")
+            }
+            let ids = try names.map { try NodeCommand.find(client, $0).hexadecimal }
+            try PartitionCommand.order(
+                try client.resolve(),
+                "/polder/partitions/move?partition=\(partition)&members=\(ids.joined(separator: ","))")
+            print(
+                byRule
+                    ? "partition \(partition) lies by the rule"
+                    : "partition \(partition) lies with \(names.joined(separator: ", "))")
+        }
+    }
+
+    struct ReplicasCommand: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "replicas",
+            abstract: "Says how many members vote in each partition.",
+            discussion: """
+                The others receive every write and serve reads, but no write waits for them. Three survive
+                the loss of one node, five of two. Without a word up to \(Placement.replicasStandard) vote.
+
+                  polder partition replicas 3 --endpoints http://127.0.0.1:2379
+                """)
+        @Argument(help: "1 to \(Placement.replicasMax).")
+        var count: Int
+        @OptionGroup var client: ClientOptions
+
+        func run() throws {
+            guard (1...Placement.replicasMax).contains(count) else {
+                throw Outcome.badFlags("\(count): expected 1 to \(Placement.replicasMax)")
+            }
+            try PartitionCommand.order(
+                try client.resolve(), "/polder/partitions/replicas?count=\(count)")
+            print("\(count) members vote in each partition, as far as there are so many")
         }
     }
 }

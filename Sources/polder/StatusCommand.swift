@@ -49,6 +49,7 @@ struct RegionStatus: Encodable {
         let leader: String?
         let term: String
         let replicas: [String]
+        let voters: [String]?
         let decided: UInt64
         let applied: UInt64
         let writes: UInt64?

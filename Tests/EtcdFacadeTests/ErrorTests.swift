@@ -113,7 +113,7 @@ import Testing
         ]
         let own: [RequestError] = [
             .cursorMismatch, .memberAlive, .buildTooOld, .partitionNotFound, .cutOutside,
-            .splitUnderWay, .tooManyPartitions, .regionTooOld, .membersChanging,
+            .splitUnderWay, .tooManyPartitions, .regionTooOld, .membersChanging, .replicasOutside,
         ]
         for error in RequestError.allCases where !own.contains(error) {
             #expect(error.failure == golden[error]?.failure, "\(error)")

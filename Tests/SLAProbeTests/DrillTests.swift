@@ -157,12 +157,27 @@ import Testing
         #expect(missing?.description.contains("polder dev --data-dir /nowhere") == true)
         #expect(
             DrillCommand.list().map(\.name) == ["leader-crash", "node-crash", "leader-freeze", "rolling-restart", "split",
-                "region-isolation",
+                "move", "region-isolation",
             ])
     }
 }
 
 @Suite struct DrillCatalogueTests {
+    @Test func `a partition goes to a node that does not vote there, or else to one that does not lead it`() {
+        func places(_ voters: String) -> [DrillRun.Place] {
+            DrillRun.places(
+                json: Array(
+                    """
+                    {"regions": [{"nodes": [{"name": "a", "id": "1a"}, {"name": "b", "id": "1b"}, {"name": "c", "id": "1c"}]}],
+                     "partitions": [{"id": 3, "leader": "b", "voters": [\(voters)]}, {"id": 4, "leader": null, "voters": []}]}
+                    """.utf8))
+        }
+        let out = DrillRun.Place(id: 3, leader: "b", leaderID: "1b", target: "a", targetID: "1a")
+        #expect(places("\"b\", \"c\"") == [out])
+        #expect(places("\"a\", \"b\", \"c\"").map(\.target) == ["c"])
+        #expect(DrillRun.places(json: Array("{}".utf8)).isEmpty)
+    }
+
     @Test func `what may fail is what was due within the budget, and nothing where nobody dies`() {
         #expect(Drill.leaderCrash.errorsAllowed(rate: 1000) == 150)
         #expect(Drill.nodeCrash.errorsAllowed(rate: 1000) == 50)

@@ -49,11 +49,8 @@ extension Facade {
     /// perhaps later: a health check asks the region.
     func onHTTP(_ request: HTTPRequest, respond: @escaping (HTTPResponse) -> Void) {
         let target = HTTPTarget(request.target)
-        if target.path == "/polder/partitions/split", request.method == "POST" {
-            return onSplit(request, target, respond)
-        }
-        if request.method == "POST", target.path == "/polder/members/drain" {
-            return onDrain(request, target, respond)
+        if request.method == "POST", let order = Order(target.path) {
+            return onOrder(order, request, target, respond)
         }
         guard isPage(target.path) else { return respond(.refusal(404, "404 page not found")) }
         // As in etcd, these two do not care.
@@ -116,56 +113,6 @@ extension Facade {
 
     private static let openCallsMax = 1_000
 
-    // MARK: Splits
-
-    /// `polder partition split`: answered when clients are served by both halves.
-    private func onSplit(
-        _ request: HTTPRequest, _ target: HTTPTarget, _ respond: @escaping (HTTPResponse) -> Void
-    ) {
-        if let refusal = refusal(request) { return respond(refusal) }
-        func refuse(_ text: String) {
-            respond(
-                HTTPResponse(status: 400, contentType: "text/plain; charset=utf-8", text + "\n"))
-        }
-        guard let number = target.value("partition").flatMap(UInt32.init), number > 0 else {
-            return refuse("polder: partition: expected a number from 1")
-        }
-        var cut: UInt64?
-        if let text = target.value("at") {
-            cut = UInt64(text, radix: 16)
-            guard cut != nil else {
-                return refuse("polder: at: expected up to 16 hexadecimal digits")
-            }
-        }
-        submit(.split(PartitionID(number), at: cut)) { response in
-            respond(Self.splitAnswer(response))
-        }
-    }
-
-    private static func splitAnswer(_ response: Response) -> HTTPResponse {
-        switch response {
-        case .split(let split):
-            var json = JSONWriter()
-            json.object { $0.split(split) }
-            return .json(json.text)
-        case .failed(let error):
-            let failure = error.failure
-            let status =
-                switch failure.status {
-                case .notFound: 404
-                case .invalidArgument: 400
-                case .failedPrecondition: 409
-                default: error == .timedOut ? 504 : 503
-                }
-            return HTTPResponse(
-                status: status, contentType: "text/plain; charset=utf-8", failure.text + "\n")
-        case .transaction, .leaseGranted, .leaseRevoked, .leaseKeptAlive, .leaseTimeToLive, .leases,
-            .compacted, .members, .replicated, .auth:
-            return HTTPResponse(
-                status: 500, contentType: "text/plain; charset=utf-8", "polder: internal error\n")
-        }
-    }
-
     /// Go's expvar page, with those of etcd's variables that mean something here.
     private func variablesJSON() -> String {
         let status = node.status
@@ -193,33 +140,8 @@ extension Facade {
         return json.text
     }
 
-    /// `?id=<hexadecimal>&drained=true|false`: any node takes it, the directory decides.
-    private func onDrain(
-        _ request: HTTPRequest, _ target: HTTPTarget, _ respond: @escaping (HTTPResponse) -> Void
-    ) {
-        if let refusal = refusal(request) { return respond(refusal) }
-        func say(_ status: Int, _ text: String) {
-            respond(
-                HTTPResponse(
-                    status: status, contentType: "text/plain; charset=utf-8", text + "\n"))
-        }
-        guard let id = target.value("id").flatMap({ UInt64($0, radix: 16) }),
-            let isDrained = target.value("drained").flatMap(Bool.init)
-        else { return say(400, "expected ?id=<member's id>&drained=true or false") }
-        submit(.members(.drain(id, isDrained))) { response in
-            switch response {
-            case .members: say(200, isDrained ? "drained" : "not drained")
-            case .failed(let error):
-                say(error.isOfTheRegion ? 503 : 409, error.failure.text)
-            case .transaction, .leaseGranted, .leaseRevoked, .leaseKeptAlive, .leaseTimeToLive,
-                .leases, .compacted, .replicated, .auth, .split:
-                say(500, "polder: an answer to something else")
-            }
-        }
-    }
-
     /// Nil: the request is root's, or authentication is off.
-    private func refusal(_ request: HTTPRequest) -> HTTPResponse? {
+    func refusal(_ request: HTTPRequest) -> HTTPResponse? {
         guard authState.isEnabled else { return nil }
         do throws(CallFailure) {
             try requireRoot(

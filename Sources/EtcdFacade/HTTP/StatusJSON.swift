@@ -20,7 +20,10 @@ extension Facade {
             if let sequencer = status.sequencer {
                 json.object { json in
                     json.member("node", status.nodeName(sequencer))
-                    json.member("epoch", status.epochRound)
+                        json.member("epoch", status.epochRound)
+                    json.list("voters") { json in
+                        for voter in status.directoryVoters { json.value(status.nodeName(voter)) }
+                    }
                 }
             } else {
                 json.null()
@@ -41,6 +44,7 @@ extension Facade {
                     json.object { $0.partition(partition, status) }
                 }
             }
+            json.member("replicas", Int64(status.replicas))
             json.name("split")
             if let split = status.pendingSplit {
                 json.object { $0.split(split) }
@@ -102,6 +106,8 @@ extension JSONWriter {
                         "sequencer", status.sequencer != nil && status.sequencer == member.node)
                     json.member("learner", member.isLearner)
                     json.member("drained", member.isDrained)
+                    json.member("away", member.isAway)
+                    json.member("zone", member.zone)
                     json.list("clientURLs") { json in member.clientURLs.forEach { json.value($0) } }
                     json.list("peerURLs") { json in member.peerURLs.forEach { json.value($0) } }
                 }
@@ -117,6 +123,9 @@ extension JSONWriter {
         member("term", String(describing: partition.term))
         list("replicas") { json in
             for replica in partition.replicas { json.value(status.nodeName(replica)) }
+        }
+        list("voters") { json in
+            for voter in partition.voters { json.value(status.nodeName(voter)) }
         }
         member("applied", partition.applied.rawValue)
         member("decided", partition.decided.rawValue)

@@ -28,7 +28,7 @@ extension Facade {
             guard !urls.isEmpty, urls.allSatisfy(isPeerURL) else {
                 throw EtcdError.memberURLsInvalid.failure
             }
-        case .list, .remove, .promote, .drain, .publish, .admit: break
+        case .list, .remove, .promote, .drain, .publish, .admit, .place: break
         }
         submit(.members(change), call, as: .members(method))
     }

@@ -182,7 +182,7 @@ extension RequestError {
             .memberNotFound, .memberURLsInvalid, .peerURLExists, .memberNotLearner, .learnerNotReady,
             .tooManyLearners, .notEnoughStarted, .memberAlive, .buildTooOld,
             .partitionNotFound, .cutOutside, .splitUnderWay, .tooManyPartitions, .regionTooOld,
-            .membersChanging:
+            .membersChanging, .replicasOutside:
             false
         }
     }
@@ -234,11 +234,16 @@ extension RequestError {
             CallFailure(
                 status: .failedPrecondition,
                 text: "polder: the region's members are being changed; try again when that is done")
+        case .replicasOutside:
+            CallFailure(
+                status: .invalidArgument,
+                text: "polder: expected 1 to \(Placement.replicasMax) replicas, as many members at most, "
+                    + "each once")
         case .regionTooOld:
             CallFailure(
                 status: .failedPrecondition,
-                text: "polder: the region's feature level is too low for this: it rises to "
-                    + "\(FeatureLevel.splits) when every member runs a build that knows it")
+                text: "polder: the region's feature level is too low for this: it rises "
+                    + "when every member runs a build that knows it")
         case .cursorMismatch:
             CallFailure(
                 status: .internal, text: "polder: replication batch does not follow its cursor")

@@ -33,6 +33,8 @@ extension HostConfiguration {
             }
         }
         out.line("partitions: \(partitions)")
+        if replicas > 0 { out.line("replicas: \(replicas)") }
+        if !zone.isEmpty { out.line("zone: \(quoted(zone))") }
         if clientTLS != nil || peerTLS != nil { out.line("tls:") }
         if let clientTLS {
             out.tls("client", clientTLS)

@@ -9,6 +9,12 @@ extension HostConfiguration {
         try readAddresses(&root)
         try readPeers(&root)
         if let n = try root.integer("partitions", in: 1...4096) { partitions = n }
+        if let n = try root.integer("replicas", in: 1...Placement.replicasMax) { replicas = n }
+        if let text = try root.parsed(
+            "zone", expected: HostConfiguration.nameRule, HostConfiguration.name)
+        {
+            zone = text
+        }
         if var reader = try root.mapping("splits") {
             if let n = try reader.integer("bytes", in: 0...(1 << 50)) { splits.bytes = n }
             if let n = try reader.integer("writesPerSecond", in: 0...100_000_000) {

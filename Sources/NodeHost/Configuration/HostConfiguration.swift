@@ -169,6 +169,10 @@ package struct HostConfiguration: Equatable, Sendable {
     package var remoteRegions: [RemoteRegion] = []
     /// With which the region is founded.
     package var partitions = 8
+    /// How many nodes vote in a group, said once, when the region is new. 0: `Placement` says.
+    package var replicas = 0
+    /// Where this node may fail together with others. Empty: nobody has said.
+    package var zone = ""
     package var splits = Splits()
     package var clientTLS: TLSFiles?
     package var peerTLS: TLSFiles?

@@ -122,6 +122,14 @@ extension Host: NodeAccess {
                 id: $0.id, range: $0.range, leader: $0.leader, term: $0.term, decided: $0.decided,
                 applied: $0.applied, replicas: $0.replicas)
         }
+        for (i, configuration) in node.configurations.enumerated() {
+            if i == 0 {
+                status.directoryVoters = configuration.voters
+            } else if i <= status.partitions.count {
+                status.partitions[i - 1].voters = configuration.voters
+            }
+        }
+        status.replicas = members.placement.voters
         status.pendingSplit = node.pendingSplit
         status.mapVersion = node.map.version
         status.splitsTotal = figures.splits
@@ -172,7 +180,7 @@ extension Host: NodeAccess {
     private func member(of member: RegionMembers.Member) -> NodeStatus.Member {
         let isMe = member.node == identity.node
         let peer = PeerID(region: configuration.regionID, node: member.node.seat)
-        return NodeStatus.Member(
+        var status = NodeStatus.Member(
             id: member.id, name: member.name,
             clientURLs: member.clientURLs.isEmpty && member.isStarted
                 ? advertised[peer] ?? [] : member.clientURLs,
@@ -180,6 +188,9 @@ extension Host: NodeAccess {
             isHealthy: isMe || (member.isStarted && !node.suspects(member.node)),
             version: isMe ? PolderVersion.text : versions[peer] ?? "",
             isLearner: member.isLearner, isDrained: member.isDrained)
+        status.isAway = member.isAway
+        status.zone = member.zone
+        return status
     }
 
     private func problems(_ status: NodeStatus) -> [String] {
@@ -332,6 +343,7 @@ extension HostConfiguration {
             otherRegions: remoteRegions.map { .init(region: $0.id, nodes: $0.nodes.map(\.id)) },
             partitions: partitions, boot: boot, limits: limits)
         configuration.isFounder = isFounder
+        configuration.replicas = replicas
         configuration.featureLevel = featureLevel
         if isFounder {
             configuration.founding = RegionMembers(

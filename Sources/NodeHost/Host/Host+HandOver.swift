@@ -1,3 +1,4 @@
+import Consensus
 import EtcdFacade
 import NIOCore
 import Node
@@ -30,7 +31,16 @@ extension Host {
 
     func moveLeader(to target: NodeID, deadline: Instant, token: UInt64) {
         leaderMoves.append((token, target, deadline))
-        enqueue(.handOver(to: target))
+        let wish = members.placement.wish(for: .directory) ?? []
+        let votes = node.configurations[0].voters.contains(target)
+        if votes, wish.isEmpty { return enqueue(.handOver(to: target)) }
+        // It has to vote first, and nobody must take it back.
+        let others = wish.isEmpty ? members.voters(of: .directory).map { memberID(of: $0) } : wish
+        let id = memberID(of: target)
+        let wanted = [id] + others.filter { $0 != id }
+        let change = PlacementChange.wish(
+            .directory, members: Array(wanted.prefix(members.placement.voters)))
+        askDirectory(.place(change), within: .seconds(5)) { _ in }
     }
 
     /// After every turn.

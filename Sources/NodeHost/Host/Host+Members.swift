@@ -115,15 +115,16 @@ extension Host {
         let urls = configuration.me?.clientURLs ?? []
         let name = configuration.nodeName.isEmpty ? own.name : configuration.nodeName
         let level = configuration.featureLevel
+        let zone = members.level >= FeatureLevel.placement ? configuration.zone : ""
         // Once in any case: who starts is not drained any more.
         guard
             !hasPublished || own.name != name || (!urls.isEmpty && own.clientURLs != urls)
-                || own.level != level
+                || own.level != level || (!zone.isEmpty && own.zone != zone)
         else { return }
         isPublishing = true
         let request = MembersRequest.publish(
             identity.node, name: name, clientURLs: urls.isEmpty ? own.clientURLs : urls,
-            level: level)
+            level: level, zone: zone)
         askDirectory(request, within: .seconds(5)) {
             self.isPublishing = false
             if case .members = $0 { self.hasPublished = true }

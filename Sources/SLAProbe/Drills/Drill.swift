@@ -1,6 +1,6 @@
 /// The catalogue.
 enum Drill: Sendable, CaseIterable {
-    case leaderCrash, nodeCrash, leaderFreeze, rollingRestart, split, regionIsolation
+    case leaderCrash, nodeCrash, leaderFreeze, rollingRestart, split, move, regionIsolation
 
     /// Budgets are those of the availability targets.
     var description: DrillDescription {
@@ -43,6 +43,13 @@ enum Drill: Sendable, CaseIterable {
                     + "hardly notice: no pause is longer than 20 ms, nothing fails, no acknowledged "
                     + "write is lost, and every history is linearizable.",
                 budgetGapMs: 20, needs: "a region of three nodes")
+        case .move:
+            DrillDescription(
+                name: "move",
+                hypothesis: "When the partitions of a region go to other voters and other leaders, one "
+                    + "after the other, and back, clients hardly notice: no pause is longer than 20 ms, "
+                    + "nothing fails, no acknowledged write is lost, and every history is linearizable.",
+                budgetGapMs: 20, needs: "a region of three nodes")
         case .regionIsolation:
             DrillDescription(
                 name: "region-isolation",
@@ -59,7 +66,7 @@ enum Drill: Sendable, CaseIterable {
     func errorsAllowed(rate: Double) -> Int {
         switch self {
         case .leaderCrash, .nodeCrash: Int(rate * description.budgetGapMs / 1000)
-        case .leaderFreeze, .rollingRestart, .split, .regionIsolation: 0
+        case .leaderFreeze, .rollingRestart, .split, .move, .regionIsolation: 0
         }
     }
 }

@@ -52,21 +52,26 @@ extension DrillRun {
 
     /// Returns the new partition. Any node takes the request.
     private func split(_ partition: UInt32, of region: DevCluster.Region) async throws -> UInt32 {
+        let body = try await order("/polder/partitions/split?partition=\(partition)", partition, of: region)
+        let object = try? JSONSerialization.jsonObject(with: Data(body)) as? [String: Any]
+        guard let child = object?["child"] as? UInt32 else {
+            throw DrillError.failed("no partition came of \(partition): \(String(decoding: body, as: UTF8.self))")
+        }
+        return child
+    }
+
+    func order(
+        _ path: String, _ partition: UInt32, of region: DevCluster.Region
+    ) async throws -> [UInt8] {
         let node = region.nodes[Int(partition) % region.nodes.count]
-        switch await node.client.http(
-            "POST", "/polder/partitions/split?partition=\(partition)", timeout: .seconds(10))
-        {
+        switch await node.client.http("POST", path, timeout: .seconds(10)) {
         case .failure(let error): throw DrillError.failed("\(node.name): \(error)")
         case .success(let answer):
-            let object =
-                try? JSONSerialization.jsonObject(with: Data(answer.body)) as? [String: Any]
-            guard answer.status == 200, let child = object?["child"] as? UInt32 else {
+            guard answer.status == 200 else {
                 let text = String(decoding: answer.body, as: UTF8.self)
-                throw DrillError.failed(
-                    "\(node.name): partition \(partition) is not split: HTTP status "
-                        + "\(answer.status), \(text)")
+                throw DrillError.failed("\(node.name): \(path): HTTP status \(answer.status), \(text)")
             }
-            return child
+            return answer.body
         }
     }
 }

@@ -55,6 +55,7 @@ final class DrillRun {
         case .leaderFreeze: try await freeze()
         case .rollingRestart: try await rollingRestart()
         case .split: try await split()
+        case .move: try await move()
         case .regionIsolation: try await isolation()
         }
         document.judge()

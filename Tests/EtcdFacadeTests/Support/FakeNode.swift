@@ -214,6 +214,7 @@ final class FakeNode: NodeAccess {
                 case .update(let id, let urls): try members.update(id, peerURLs: urls)
                 case .promote(let id): try members.promote(id) { _ in true }
                 case .drain(let id, let isDrained): try members.drain(id, isDrained)
+                case .place(let change): try members.place(change, partitions: 8)
                 }
                 return .members(members, subject: subject)
             } catch {
