@@ -27,7 +27,7 @@ import cases, harness, known
 from servers import Certificates, Ports, Server, version_of
 
 PROGRESS = "1s"
-REPEATS = 4
+REPEATS = 6
 TOPOLOGIES = {"one": (1, False), "one-tls": (1, True), "three": (3, False), "three-tls": (3, True)}
 
 
@@ -166,6 +166,8 @@ class Run:
                 print(f"      {case.name} [{label}] again: leaders or revisions were lost, "
                       f"{before} -> {after}", flush=True)
                 self.repeated += 1
+                # Whatever keeps the machine goes on for a while.
+                time.sleep(2 * (REPEATS + 1 - left))
                 return True
         shown = len(unknown) if self.options.verbose else 12
         for place, ours, theirs in unknown[:shown]:
