@@ -24,11 +24,9 @@ package final class Facade {
     var metrics = CallMetrics()
     let keysTotal = KeyCount()
     let auth: AuthServices?
-    // Both are asked several times a call, on the loop only.
-    @exclusivity(unchecked) var tokens: TokenKeeper?
-    /// Users, roles and permissions as this node knows them.
+    let tokens: TokenKeeper?
+    /// Users, roles and permissions as this node knows them. Asked several times a call, on the loop only.
     @exclusivity(unchecked) var authState: AuthState
-    var spareCallers = SpareCallers()
     /// Is told of calls that took longer than they should; few a second at most.
     package var onSlowCall: ((SlowCall) -> Void)?
     var slowCallsLeft = SlowCall.perTickMax
@@ -234,8 +232,8 @@ extension Facade: RPCHandler {
         if authState.isEnabled || method == .watch || method == .leaseKeepAlive
             || method == .electionObserve
         {
-            open.caller = spareCallers.take(
-                token: metadata.token, certificateName: metadata.peerName)
+            calls.setCaller(
+                of: call, token: metadata.token, certificateName: metadata.peerName)
         }
         calls[call] = open
     }
@@ -433,7 +431,7 @@ extension Facade: NodeClient {
                 if authState.isEnabled { try checkPermission(toRead: kind, call) }
                 switch kind {
                 case .refreshed:
-                    guard let open = calls[call], let message = open.caller?.message else { return }
+                    guard let open = calls[call], let message = calls.caller(of: call)?.message else { return }
                     return try onUnary(open, message)
                 case .authRead(let query): return answer(call, try read(query, index, call))
                 case .authenticate(let attempt): return try onReadIndex(for: attempt, call)

@@ -110,12 +110,13 @@ struct OpenCall {
     let startedAt: Instant
     let deadline: Instant
     var state: State
-    /// Of unary calls only while authentication is on.
-    var caller: Caller?
 }
 
 struct OpenCalls {
     private var calls: [OpenCall?] = []
+    /// By the same slots; beside the calls, since each look at a call copies it. Of unary calls only while
+    /// authentication is on.
+    private var callers: [Caller?] = []
 
     subscript(call: CallReference) -> OpenCall? {
         get {
@@ -129,7 +130,20 @@ struct OpenCalls {
             // A slot in use by another call is that call's.
             guard newValue != nil || calls[slot]?.call == call else { return }
             calls[slot] = newValue
+            if newValue == nil { endCaller(slot) }
         }
+    }
+
+    mutating func setCaller(of call: CallReference, token: String?, certificateName: String?) {
+        let slot = Int(call.slot)
+        while slot >= callers.count { callers.append(nil) }
+        let caller = callers[slot] ?? Caller()
+        callers[slot] = caller
+        caller.begin(call, token: token, certificateName: certificateName)
+    }
+
+    private func endCaller(_ slot: Int) {
+        if slot < callers.count { callers[slot]?.end() }
     }
 
     func isOpen(_ call: CallReference) -> Bool {
@@ -137,9 +151,11 @@ struct OpenCalls {
         return slot < calls.count && calls[slot]?.call == call
     }
 
-    /// Without a copy of all that is known of the call.
+    /// nil: the call has ended, or began while authentication was off.
     func caller(of call: CallReference) -> Caller? {
-        isOpen(call) ? calls[Int(call.slot)]?.caller : nil
+        let slot = Int(call.slot)
+        guard slot < callers.count, let caller = callers[slot], caller.call == call else { return nil }
+        return caller
     }
 
     private func index(_ call: CallReference) -> Int? { isOpen(call) ? Int(call.slot) : nil }
@@ -153,7 +169,9 @@ struct OpenCalls {
     }
 
     mutating func remove(_ call: CallReference) -> OpenCall? {
-        index(call).flatMap { calls[$0].take() }
+        guard let i = index(call) else { return nil }
+        endCaller(i)
+        return calls[i].take()
     }
 
     var all: [OpenCall] { calls.compactMap { $0 } }

@@ -21,7 +21,6 @@ package struct SlowCall: Sendable, Equatable {
 extension Facade {
     /// A call is over, and its answer on the way.
     func ended(_ open: OpenCall, _ status: GRPCStatus, answerBytes: Int) {
-        spareCallers.give(open.caller)
         guard open.method.isPrompt else { return }
         let took = node.now.since(open.startedAt)
         if limits.measuresCalls { metrics.note(open.method, took) }

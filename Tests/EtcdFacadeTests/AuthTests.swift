@@ -224,6 +224,39 @@ extension Client {
         #expect(client.output.outcomes[call]?.text == "etcdserver: authentication failed, invalid user ID or password")
     }
 
+    /// What a token stood for last time is kept for the next call: never for longer than it is true.
+    @Test func `tokens shown by turns are each their user's, and lose what roles lose at once`() throws {
+        let client = try enabled()
+        var tokens: [String?] = []
+        for name in ["ann", "bob", "root", "ann", "ann"] {
+            try client.logIn(name)
+            tokens.append(client.token)
+        }
+        for _ in 0..<3 {
+            for (token, may) in zip(tokens, [true, false, true, true, true]) {
+                client.token = token
+                if may {
+                    try client.put("a1")
+                    #expect(try client.get("a1").kvs.count == 1)
+                } else {
+                    #expect(client.getFails("a1") == denied && client.putFails("a1") == denied)
+                }
+            }
+        }
+        client.token = tokens[2]
+        let _: Etcdserverpb_AuthUserRevokeRoleResponse = try client.call(
+            .userRevokeRole, Etcdserverpb_AuthUserRevokeRoleRequest.with {
+                $0.name = "ann"
+                $0.role = "a"
+            })
+        for token in [tokens[0], tokens[3], tokens[4]] {
+            client.token = token
+            #expect(client.getFails("a1") == denied && client.putFails("a1") == denied)
+        }
+        client.token = tokens[0].map { String($0.dropLast()) + "!" }
+        #expect(client.getFails("a1") == badToken)
+    }
+
     @Test func `a token ends with the password, the user and the time of rest`() throws {
         let client = try enabled()
         try client.logIn("ann")

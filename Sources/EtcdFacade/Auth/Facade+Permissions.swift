@@ -31,13 +31,14 @@ extension Facade {
     func admit(_ open: OpenCall, _ message: Bytes) throws(CallFailure) {
         let gate = gate(open.method)
         if gate == .nobody { return }
-        open.caller?.message = message
-        let session = try identify(open)
+        guard let caller = calls.caller(of: open.call) else { throw EtcdError.userEmpty.failure }
+        caller.message = message
+        let session = try identify(caller)
         if gate == .root { try requireRoot(session) }
     }
 
     func identify(_ open: OpenCall) throws(CallFailure) -> Session {
-        guard let caller = open.caller else { throw EtcdError.userEmpty.failure }
+        guard let caller = calls.caller(of: open.call) else { throw EtcdError.userEmpty.failure }
         return try identify(caller)
     }
 
@@ -55,23 +56,21 @@ extension Facade {
 
     /// A token counts before a certificate.
     func identify(token: String?, certificateName: String?) throws(CallFailure) -> Session {
-        guard let auth else { throw .notYetSupported("authentication on this node") }
+        guard let tokens else { throw .notYetSupported("authentication on this node") }
         if let token {
             let now = node.now
-            if let same = tokens?.sameSession(token: token, version: authState.version, at: now) {
-                return same
+            if let known = tokens.knownSession(token: token, version: authState.version, at: now) {
+                return known
             }
-            guard let session = tokens?.session(token: token, in: authState, at: now) else {
+            guard let session = tokens.session(token: token, in: authState, at: now) else {
                 throw EtcdError.invalidAuthToken.failure
             }
             return session
         }
-        if auth.settings.usesCertificateNames, let certificateName, !certificateName.isEmpty,
-            let session = tokens?.session(certificate: certificateName)
-        {
-            return session
+        guard tokens.settings.usesCertificateNames, let certificateName, !certificateName.isEmpty else {
+            throw EtcdError.userEmpty.failure
         }
-        throw EtcdError.userEmpty.failure
+        return tokens.session(certificate: certificateName)
     }
 
     /// For Maintenance, Cluster and Auth.
@@ -93,20 +92,29 @@ extension Facade {
 
     /// For keys.
     func grants(of session: Session) throws(CallFailure) -> Grants {
-        if case .web(let revision, _) = session.kind, revision < authState.revision {
-            throw EtcdError.authOldRevision.failure
-        }
-        if let known = session.grants(at: authState.version) { return known }
+        try requireRevision(of: session)
         guard let grants = session.grants(in: authState) else {
             throw EtcdError.permissionDenied.failure
         }
         return grants
     }
 
+    private func requireRevision(of session: Session) throws(CallFailure) {
+        if case .web(let revision, _) = session.kind, revision < authState.revision {
+            throw EtcdError.authOldRevision.failure
+        }
+    }
+
     private func grants(of call: CallReference) throws(CallFailure) -> Grants? {
+        guard let session = try session(of: call) else { return nil }
+        return try grants(of: session)
+    }
+
+    /// nil: nobody needs to be asked.
+    private func session(of call: CallReference) throws(CallFailure) -> Session? {
         guard authState.isEnabled, calls.isOpen(call) else { return nil }
         guard let caller = calls.caller(of: call) else { throw EtcdError.userEmpty.failure }
-        return try grants(of: try identify(caller))
+        return try identify(caller)
     }
 
     private func require(_ isPermitted: Bool) throws(CallFailure) {
@@ -116,20 +124,24 @@ extension Facade {
     // MARK: Requests and answers
 
     func checkPermission(_ request: Request, _ call: CallReference) throws(CallFailure) {
-        guard let grants = try grants(of: call), !grants.isRoot else { return }
-        switch request {
-        case .transaction(let transaction):
-            try require(grants.permits(transaction))
+        guard let session = try session(of: call) else { return }
+        if case .transaction(let transaction) = request {
+            try checkPermission(for: transaction, session)
             // Whoever may not write a lease's keys could let them go with it.
-            try transaction.forEachLease { lease throws(CallFailure) in
-                try requireWriting(keysOf: lease, grants)
+            return try transaction.forEachLease { lease throws(CallFailure) in
+                let grants = try self.grants(of: session)
+                if !grants.isRoot { try requireWriting(keysOf: lease, grants) }
             }
+        }
+        let grants = try grants(of: session)
+        guard !grants.isRoot else { return }
+        switch request {
         case .leaseRevoke(let lease), .leaseKeepAlive(let lease), .leaseExpire(let lease):
             try requireWriting(keysOf: lease, grants)
         // History goes for everybody.
         case .compact: try require(grants.mayWrite(.everything))
         // The answers of these are looked at.
-        case .leaseTimeToLive, .leaseList, .leaseGrant, .members(.list): break
+        case .transaction, .leaseTimeToLive, .leaseList, .leaseGrant, .members(.list): break
         case .auth, .replicate, .members, .split: try require(false)
         }
     }
@@ -162,8 +174,8 @@ extension Facade {
         case .range(let query), .rangeStream(let query), .leader(let query):
             try checkReading(query.range, call)
         case .readOnlyTransaction(let transaction):
-            guard let grants = try grants(of: call) else { return }
-            try require(grants.permits(transaction))
+            guard let session = try session(of: call) else { return }
+            try checkPermission(for: transaction, session)
         case .put, .delete, .transaction, .compaction, .leaseGrant, .leaseRevoke,
             .leaseTimeToLive, .leaseList, .keepAlive, .memberList, .healthCheck, .refreshed,
             .watchCreation, .auth, .authRead, .authenticate, .hashing, .background, .headerOnly,
@@ -173,8 +185,18 @@ extension Facade {
     }
 
     func checkReading(_ range: KeyRange, _ call: CallReference) throws(CallFailure) {
-        guard let grants = try grants(of: call) else { return }
-        try require(grants.mayRead(range))
+        guard let session = try session(of: call) else { return }
+        try requireRevision(of: session)
+        if let known = session.mayRead(range, at: authState.version) { return try require(known) }
+        try require(try grants(of: session).mayRead(range))
+    }
+
+    private func checkPermission(
+        for transaction: Transaction, _ session: Session
+    ) throws(CallFailure) {
+        try requireRevision(of: session)
+        if let known = session.permits(transaction, at: authState.version) { return try require(known) }
+        try require(try grants(of: session).permits(transaction))
     }
 
     // MARK: A second look
@@ -193,7 +215,9 @@ extension Facade {
 
     /// Whose message is at hand. A stream's state is its own.
     private func unaryCaller(of call: CallReference) -> Caller? {
-        guard let open = calls[call], let caller = open.caller, caller.message != nil else { return nil }
+        guard let open = calls[call], let caller = calls.caller(of: call), caller.message != nil else {
+            return nil
+        }
         switch open.state {
         case .expectsMessage, .waits: return caller
         case .watch, .rangeStream, .list, .keepAlive, .observes, .contends, .follows, .reflects, .snapshot,
@@ -236,7 +260,7 @@ extension Facade {
     func createWatchAgain(_ creation: WatchCreation, on stream: WatchStream) {
         guard !stream.isClosed, let open = calls[stream.call] else { return }
         do throws(CallFailure) {
-            open.caller?.session = nil
+            calls.caller(of: stream.call)?.session = nil
             if authState.isEnabled { try checkWatch(creation.range, open) }
             watches.onCommand(.create(creation), on: stream)
         } catch {

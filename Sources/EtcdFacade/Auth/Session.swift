@@ -1,3 +1,4 @@
+import EtcdAPI
 import Primitives
 
 /// A caller that has shown who it is: what a token or a certificate stands for. What its user may do
@@ -11,6 +12,8 @@ final class Session {
         case certificate
     }
 
+    /// nil: it has shown a certificate.
+    let token: String?
     let user: Bytes
     let kind: Kind
     var usedAt: Instant
@@ -18,29 +21,45 @@ final class Session {
     /// while they stay as they are, and nothing needs to be looked up.
     var validVersion = UInt64.max
     private var version = UInt64.max
-    private var grants: Grants?
+    /// Of nobody while `isKnown` says so: not an optional, which would be copied for every question.
+    private var grants = Grants.none
+    private var isKnown = false
 
-    init(user: Bytes, kind: Kind, usedAt: Instant) {
+    init(token: String?, user: Bytes, kind: Kind, usedAt: Instant) {
+        self.token = token
         self.user = user
         self.kind = kind
         self.usedAt = usedAt
     }
 
-    /// What was found at this version; nil: look again.
-    func grants(at version: UInt64) -> Grants? { version == self.version ? grants : nil }
-
     /// nil: there is no such user.
     func grants(in state: AuthState) -> Grants? {
         if version != state.version {
             version = state.version
-            grants = state.users[user].map { Grants(of: $0, in: state) }
+            let found = state.users[user].map { Grants(of: $0, in: state) }
+            isKnown = found != nil
+            grants = found ?? .none
         }
-        return grants
+        return isKnown ? grants : nil
+    }
+
+    /// By what was found at this version; nil: look again.
+    func mayRead(_ range: KeyRange, at version: UInt64) -> Bool? {
+        version == self.version && isKnown ? grants.mayRead(range) : nil
+    }
+
+    func permits(_ transaction: Transaction, at version: UInt64) -> Bool? {
+        version == self.version && isKnown ? grants.permits(transaction) : nil
     }
 }
 
 /// Beside an open call: how its caller shows who it is. Only while authentication is on, and of streams.
+/// Kept in the place of the call (`OpenCalls`), and used again by the next one there: unary calls come
+/// and go by the hundred thousand a second.
 final class Caller {
+    /// nil: it has ended.
+    private(set) var call: CallReference?
+    /// Of the last call, once it has ended: most calls of a connection bring the same.
     private(set) var token: String?
     private(set) var certificateName: String?
     /// Whom a stream belongs to: known from its first message on, its token may run out.
@@ -51,39 +70,17 @@ final class Caller {
     var isFresh = false
     var refusals = 0
 
-    init(token: String?, certificateName: String?) {
+    func begin(_ call: CallReference, token: String?, certificateName: String?) {
+        self.call = call
         self.token = token
         self.certificateName = certificateName
-    }
-    /// For another call.
-    func begin(token: String?, certificateName: String?) {
-        self.token = token
-        self.certificateName = certificateName
-        session = nil
-        message = nil
         isFresh = false
         refusals = 0
     }
-}
 
-/// Unary calls come and go by the hundred thousand a second: who called is written into what the last
-/// ones have left.
-struct SpareCallers {
-    private var spare: [Caller] = []
-    static let spareMax = 64
-
-    mutating func take(token: String?, certificateName: String?) -> Caller {
-        guard let caller = spare.popLast() else {
-            return Caller(token: token, certificateName: certificateName)
-        }
-        caller.begin(token: token, certificateName: certificateName)
-        return caller
-    }
-
-    /// Of a call that has ended. A stream's caller outlives it in watches.
-    mutating func give(_ caller: Caller?) {
-        guard let caller, caller.message != nil, spare.count < Self.spareMax else { return }
-        caller.begin(token: nil, certificateName: nil)
-        spare.append(caller)
+    func end() {
+        call = nil
+        session = nil
+        message = nil
     }
 }

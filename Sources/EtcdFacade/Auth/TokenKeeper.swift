@@ -7,7 +7,7 @@ import Primitives
 /// region share: valid at each of them without a word between them, and after restarts. It ends when it
 /// has not been used on a node for its time to live, with the user's password, and when authentication
 /// is turned off. A JSON web token is etcd's: `username`, `revision`, `exp`.
-struct TokenKeeper {
+final class TokenKeeper {
     private let services: AuthServices
     private let nonceBytes = 8
     private let macBytes = 16
@@ -18,11 +18,12 @@ struct TokenKeeper {
 
     private var sessions: [String: Session] = [:]
     private var certificates: [String: Session] = [:]
-    /// Most calls in a row are of one client.
-    private var lastToken: String?
-    private var lastSession: Session?
+    /// Those that were shown last, by the end of their text: neither hashed nor read again.
+    private var recent = [Session?](repeating: nil, count: 64)
 
     init(_ services: AuthServices) { self.services = services }
+
+    var settings: AuthSettings { services.settings }
 
     var count: Int { sessions.count }
 
@@ -61,41 +62,48 @@ struct TokenKeeper {
 
     // MARK: Knowing
 
-    mutating func session(certificate name: String) -> Session {
+    func session(certificate name: String) -> Session {
         if let known = certificates[name] { return known }
         if certificates.count >= Self.sessionsMax { certificates.removeAll() }
-        let session = Session(user: Bytes(name), kind: .certificate, usedAt: .zero)
+        let session = Session(
+            token: nil, user: Bytes(name), kind: .certificate, usedAt: .zero)
         certificates[name] = session
         return session
     }
 
-    /// The session of the token that was shown last, if nothing has changed that it rests on; nil: look
+    /// The session of a token that was shown before, if nothing has changed that it rests on; nil: look
     /// closer. `version` is that of the users and roles.
-    func sameSession(token: String, version: UInt64, at now: Instant) -> Session? {
-        guard let lastSession, lastSession.validVersion == version, token == lastToken else {
-            return nil
-        }
-        switch lastSession.kind {
+    func knownSession(token: String, version: UInt64, at now: Instant) -> Session? {
+        guard let session = recent[Self.place(token)], session.validVersion == version,
+            session.token == token
+        else { return nil }
+        switch session.kind {
         case .simple:
-            guard now.since(lastSession.usedAt) <= timeToLive else { return nil }
-            lastSession.usedAt = max(lastSession.usedAt, now)
+            guard now.since(session.usedAt) <= timeToLive else { return nil }
+            session.usedAt = max(session.usedAt, now)
         case .web(_, let expires):
             guard services.crypto.wallSeconds < expires else { return nil }
         case .certificate: break
         }
-        return lastSession
+        return session
+    }
+
+    /// Of both kinds of tokens the end is a signature's: as good as chance, and whoever forges one pushes
+    /// another out of its place and no more.
+    private static func place(_ token: String) -> Int {
+        token.utf8.withContiguousStorageIfAvailable { bytes in
+            var place: UInt8 = 0
+            for byte in bytes.suffix(4) { place = place &* 5 &+ byte }
+            return Int(place & 63)
+        } ?? 0
     }
 
     /// nil: not a token that holds now.
-    mutating func session(token: String, in state: AuthState, at now: Instant) -> Session? {
-        if token == lastToken, let lastSession {
-            if isValid(lastSession, in: state, at: now) { return lastSession }
-            self.lastSession = nil
-            lastToken = nil
-        }
+    func session(token: String, in state: AuthState, at now: Instant) -> Session? {
         var found = sessions[token]
         if let known = found, !isValid(known, in: state, at: now) {
             sessions[token] = nil
+            recent[Self.place(token)] = nil
             // A simple token that was at rest for too long stays ended here, though it looks young.
             if case .simple = known.kind { return nil }
             found = nil
@@ -105,8 +113,7 @@ struct TokenKeeper {
             if sessions.count >= Self.sessionsMax { prune(in: state, at: now) }
             sessions[token] = session
         }
-        lastToken = token
-        lastSession = session
+        recent[Self.place(token)] = session
         return session
     }
 
@@ -135,8 +142,8 @@ struct TokenKeeper {
                 services.crypto.wallSeconds >= read.notBefore
             else { return nil }
             return Session(
-                user: read.user, kind: .web(revision: read.revision, expires: read.expires),
-                usedAt: now)
+                token: token, user: read.user,
+                kind: .web(revision: read.revision, expires: read.expires), usedAt: now)
         }
     }
 
@@ -156,12 +163,13 @@ struct TokenKeeper {
             Int64(bitPattern: issued))
         guard !isAbsurd, age <= secondsToLive, age >= -skewSeconds else { return nil }
         let session = Session(
-            user: user.compact(), kind: .simple(since: since, enabledSince: enabledSince), usedAt: now)
+            token: token, user: user.compact(),
+            kind: .simple(since: since, enabledSince: enabledSince), usedAt: now)
         return isValid(session, in: state, at: now) ? session : nil
     }
 
     /// What has ended goes; if that is not enough, everything: it is read again when it is shown.
-    private mutating func prune(in state: AuthState, at now: Instant) {
+    private func prune(in state: AuthState, at now: Instant) {
         let timeToLive = timeToLive
         sessions = sessions.filter { now.since($0.value.usedAt) <= timeToLive }
         if sessions.count >= Self.sessionsMax * 3 / 4 { sessions.removeAll() }

@@ -19,6 +19,15 @@ public struct Grants: Equatable, Sendable {
         write = KeyIntervals(writes)
     }
 
+    private init() {
+        isRoot = false
+        read = KeyIntervals([])
+        write = KeyIntervals([])
+    }
+
+    /// Nothing at all.
+    public static let none = Grants()
+
     public func mayRead(_ range: KeyRange) -> Bool { isRoot || read.contains(range) }
     public func mayWrite(_ range: KeyRange) -> Bool { isRoot || write.contains(range) }
 

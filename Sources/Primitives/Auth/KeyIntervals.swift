@@ -6,6 +6,11 @@ public struct KeyIntervals: Equatable, Sendable {
     struct Interval: Equatable, Sendable {
         var start: Bytes
         var end: Bytes?
+
+        func ends(after key: Bytes) -> Bool {
+            guard let end else { return true }
+            return key < end
+        }
     }
     private(set) var intervals: [Interval] = []
 
@@ -40,24 +45,26 @@ public struct KeyIntervals: Equatable, Sendable {
     public var isEmpty: Bool { intervals.isEmpty }
 
     public func contains(_ key: Bytes) -> Bool {
-        guard let interval = last(startingAtOrBefore: key) else { return false }
-        return interval.end.map { key < $0 } ?? true
+        // The interval stays where it is: each request of a user comes by here.
+        let i = count(startingAtOrBefore: key)
+        return i > 0 && intervals[i - 1].ends(after: key)
     }
 
     /// All of it. A range without keys is not contained in anything, as in etcd.
     public func contains(_ range: KeyRange) -> Bool {
         if range.isSingle { return contains(range.key) }
-        guard !range.isEmpty, let interval = last(startingAtOrBefore: range.key) else { return false }
-        guard let end = interval.end else { return true }
+        let i = count(startingAtOrBefore: range.key)
+        guard !range.isEmpty, i > 0 else { return false }
+        guard let end = intervals[i - 1].end else { return true }
         return !range.isFromKey && range.end <= end
     }
 
-    private func last(startingAtOrBefore key: Bytes) -> Interval? {
+    private func count(startingAtOrBefore key: Bytes) -> Int {
         var low = 0, high = intervals.count
         while low < high {
             let middle = (low + high) / 2
             if intervals[middle].start <= key { low = middle + 1 } else { high = middle }
         }
-        return low > 0 ? intervals[low - 1] : nil
+        return low
     }
 }
