@@ -176,6 +176,15 @@ class Recorder:
             self.record("LeaseGrant", answer)
         return answer["ID"] if answer else id
 
+    def until(self, name, request=None, ready=lambda answer: True, seconds=60):
+        """Asks without recording until the answer is ready: on a busy machine it may come late."""
+        end = time.time() + seconds
+        while True:
+            answer = self.call(name, request, quiet=True)
+            if answer is not None and ready(answer) or time.time() > end:
+                return answer
+            time.sleep(0.2)
+
     def fill(self, *keys, prefix=""):
         """Puts without recording."""
         for i, key in enumerate(keys):

@@ -49,7 +49,7 @@ QUOTA = ["--quota-backend-bytes", str(24 << 20)]
 @case(essential=False, alone=True, gateway=False, spread=False, flags=QUOTA, nodes=1)
 def quota(t):
     t.record("refused with", fill(t))
-    time.sleep(0.5)
+    t.until("Alarm", ready=lambda answer: answer.get("alarms"), seconds=20)
     # How many writes were taken before is a matter of time: so are the headers' revisions.
     for label, request in (("alarms", {}), ("alarms of another kind", {"alarm": "CORRUPT"})):
         alarms = t.call("Alarm", request, quiet=True)
@@ -72,14 +72,10 @@ def quota(t):
 
 def quota_clears_by_itself(t):
     fill(t)
-    t.call("DeleteRange", {"key": "k", "range_end": "l"}, quiet=True)
-    now = t.call("Range", {"key": "a"}, quiet=True)["header"]["revision"]
+    t.until("DeleteRange", {"key": "k", "range_end": "l"})
+    now = t.until("Range", {"key": "a"})["header"]["revision"]
     t.compact(now)
-    end, taken = time.time() + 60, False
-    while time.time() < end and not taken:
-        time.sleep(0.5)
-        taken = t.call("Put", {"key": "a", "value": "1"}, quiet=True) is not None
-    t.record("writes are taken again", taken)
+    t.record("writes are taken again", t.until("Put", {"key": "a", "value": "1"}) is not None)
     t.call("Alarm")
 
 
