@@ -178,14 +178,18 @@ package struct RPCLimits: Sendable {
     package var messageBytesMax = 1_572_864 + 524_288
     /// etcd's --max-concurrent-streams; `.max` advertises no limit.
     package var concurrentStreamsMax = UInt32.max
+    /// Calls of all connections that are open at once: each takes about a kilobyte. Above it they are
+    /// refused, to be tried again.
+    package var openCallsMax = 500_000
     /// Names and values of one header block, 32 bytes extra for each field (RFC 9113 section 6.5.2).
     package var headerBytesMax = 256 << 10
-    /// Half-received messages of one connection, together.
-    package var partialBytesMax = 64 << 20
-    /// Half-received requests of all connections, together. Above it those with the most go.
-    package var partialBytesTotalMax = 256 << 20
-    /// Answers of all connections that are not read, together. Above it there are no new large ones, and
-    /// who holds much and reads slowly is let go of.
+    /// Half-sent messages and bodies of one connection, together.
+    package var halfSentBytesMax = 64 << 20
+    /// Half-sent requests of all connections, together. Above it those go that hold the most for the
+    /// longest.
+    package var halfSentBytesTotalMax = 256 << 20
+    /// Answers of all connections that are not read, together. From half of it on, streams hold less,
+    /// and who holds much and reads slowly is let go of; above it there are no new large ones.
     package var unreadBytesTotalMax = 384 << 20
     /// Answers of one connection that it has not read: above this it gets no new calls. Generous, since
     /// one list may be large, and there is only one connection for all that a client does.
@@ -193,8 +197,15 @@ package struct RPCLimits: Sendable {
     /// `onWritable` comes when a call's buffered bytes fall below `low` after they were above `high`.
     package var bufferedBytesHigh = 1 << 20
     package var bufferedBytesLow = 256 << 10
-    /// Bytes handed to the socket and not yet taken by it, above which a connection waits.
-    package var socketBytesHigh = 1 << 20
+    /// Takes the place of `high` while answers take more than half of the memory that there is for them.
+    package var bufferedBytesPressed = 64 << 10
+    /// Bytes handed to the socket and not yet taken by it, above which a connection waits. The kernel
+    /// holds some megabytes before: more would only be memory.
+    package var socketBytesHigh = 256 << 10
+    /// Calls that the client of a connection gives up before they are answered: so many at once, and so
+    /// many a second; then GOAWAY (ENHANCE_YOUR_CALM).
+    package var resetsAtOnceMax = 20_000
+    package var resetsPerSecond = 2_000
     /// Of an HTTP request that is not gRPC.
     package var httpBodyBytesMax = 2 << 20
     /// Pings that come faster are counted; the third too many ends the connection.

@@ -140,7 +140,7 @@ import Testing
 
     @Test func `half-sent messages of one connection are bounded together`() throws {
         var limits = RPCLimits()
-        limits.partialBytesMax = 100_000
+        limits.halfSentBytesMax = 100_000
         let wire = try Wire(limits)
         for _ in 0..<12 {
             let stream = wire.client.call("/etcdserverpb.KV/Put", [], ends: false)

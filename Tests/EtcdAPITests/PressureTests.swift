@@ -83,40 +83,108 @@ import Testing
         #expect(wire.client.answers[fine]?.status == 0)
     }
 
+    private static let callOfPut: [UInt8] = {
+        let path = Array("/etcdserverpb.KV/Put".utf8)
+        return [0x83, 0x86, 0x04, UInt8(path.count)] + path + [0x0F, 0x10, 0x10]
+            + Array("application/grpc".utf8)
+    }()
+
+    /// A put of `whole` bytes, of which `bytes` come.
+    private func put(
+        _ channel: EmbeddedChannel, _ stream: UInt32, _ bytes: Int, of whole: UInt32 = 1 << 20
+    ) throws {
+        try channel.writeInbound(ByteBuffer(bytes: Self.frame(1, 4, stream, Self.callOfPut)))
+        var body: [UInt8] = [0] + (0..<4).map { UInt8(truncatingIfNeeded: whole >> UInt32(24 - 8 * $0)) }
+        body += [UInt8](repeating: 1, count: bytes)
+        while !body.isEmpty {
+            let part = Array(body.prefix(16000))
+            body.removeFirst(part.count)
+            try channel.writeInbound(ByteBuffer(bytes: Self.frame(0, 0, stream, part)))
+        }
+    }
+
     @Test func `half-sent messages of all connections have a limit, and the largest go`() throws {
         var limits = RPCLimits()
-        limits.partialBytesTotalMax = 100_000
+        limits.halfSentBytesTotalMax = 100_000
         let (server, handler, loop) = server(limits)
-        func halfPut(_ channel: EmbeddedChannel, _ stream: UInt32, _ bytes: Int) throws {
-            let head: [UInt8] =
-                [0x83, 0x86, 0x04, 0x13] + Array("/etcdserverpb.KV/Put".utf8.prefix(19))
-            // The path has 20 bytes: its last is not in the count above.
-            let path = Array("/etcdserverpb.KV/Put".utf8)
-            let block: [UInt8] =
-                Array(head.prefix(3)) + [UInt8(path.count)] + path + [0x0F, 0x10, 0x10]
-                + Array("application/grpc".utf8)
-            var body: [UInt8] = [0, 0, 0x10, 0, 0] + [UInt8](repeating: 1, count: bytes)
-            try channel.writeInbound(ByteBuffer(bytes: Self.frame(1, 4, stream, block)))
-            while !body.isEmpty {
-                let part = Array(body.prefix(16000))
-                body.removeFirst(part.count)
-                try channel.writeInbound(ByteBuffer(bytes: Self.frame(0, 0, stream, part)))
-            }
-        }
         let greedy = try connect(server, loop), modest = try connect(server, loop)
-        for i in 0..<10 as Range<UInt32> { try halfPut(greedy, 1 + 2 * i, 15_000) }
-        try halfPut(modest, 1, 1000)
+        for i in 0..<10 as Range<UInt32> { try put(greedy, 1 + 2 * i, 15_000) }
+        try put(modest, 1, 1000)
         loop.run()
-        #expect(server.partialBytes <= 120_000)
+        #expect(server.halfSentBytes <= 100_000)
         #expect(handler.cancelled > 0)
         #expect(server.openCalls >= 1)
         #expect(handler.cancelled < 10)
         greedy.close(promise: nil)
         loop.run()
-        #expect(server.partialBytes == 1000)
+        #expect(server.halfSentBytes == 1000)
         modest.close(promise: nil)
         loop.run()
-        #expect(server.partialBytes == 0)
+        #expect(server.halfSentBytes == 0)
+    }
+
+    /// As many connections as one likes, each with as much as the others: the limit is of all.
+    @Test func `connections that hold equally much of half-sent messages have a limit too`() throws {
+        var limits = RPCLimits()
+        limits.halfSentBytesTotalMax = 100_000
+        let (server, handler, loop) = server(limits)
+        var channels: [EmbeddedChannel] = []
+        for _ in 0..<20 {
+            let channel = try connect(server, loop)
+            channels.append(channel)
+            for i in 0..<3 as Range<UInt32> {
+                try put(channel, 1 + 2 * i, 15_000)
+                #expect(server.halfSentBytes <= 100_000 + 16_000)
+            }
+        }
+        loop.run()
+        #expect(handler.cancelled >= 50)
+        // Who sends and comes to an end is served meanwhile, small or large.
+        let honest = try connect(server, loop)
+        for (stream, size) in [(1, 300), (3, 40_000), (5, 30_000)] as [(UInt32, Int)] {
+            try put(honest, stream, size, of: UInt32(size))
+        }
+        #expect(handler.messages.map(\.count) == [300, 40_000, 30_000])
+        for channel in channels + [honest] { channel.close(promise: nil) }
+        loop.run()
+        #expect(server.halfSentBytes == 0)
+    }
+
+    @Test func `half-sent bodies of HTTP have the same limit`() throws {
+        var limits = RPCLimits()
+        limits.halfSentBytesTotalMax = 100_000
+        let (server, _, loop) = server(limits)
+        var channels: [EmbeddedChannel] = []
+        for _ in 0..<20 {
+            let channel = EmbeddedChannel(loop: loop)
+            try server.configure(channel)
+            try channel.connect(to: SocketAddress(unixDomainSocketPath: "/client")).wait()
+            let head = "POST /v3/kv/put HTTP/1.1\r\nhost: h\r\ncontent-length: 30000\r\n\r\n"
+            try channel.writeInbound(ByteBuffer(string: head + String(repeating: " ", count: 25_000)))
+            channels.append(channel)
+            #expect(server.halfSentBytes <= 100_000 + 25_000)
+        }
+        loop.run()
+        #expect(channels.count(where: \.isActive) <= 4)
+        for channel in channels where channel.isActive { channel.close(promise: nil) }
+        loop.run()
+        #expect(server.halfSentBytes == 0)
+    }
+
+    @Test func `a message that is still coming takes no more memory than it will have`() throws {
+        var reader = MessageReader()
+        let prefix: [UInt8] = [0, 0, 0x16, 0xE3, 0x60]
+        var part = prefix + [UInt8](repeating: 1, count: 16_000)
+        for _ in 0..<90 {
+            let isWhole = try part.withUnsafeBytes { raw in
+                var offset = 0
+                return try reader.next(raw, &offset, limit: 2 << 20) != nil
+            }
+            #expect(!isWhole)
+            part = [UInt8](repeating: 1, count: 16_000)
+        }
+        #expect(reader.partialBytes == 90 * 16_000)
+        #expect(reader.partialCapacity <= 1_500_000 + 64)
     }
 
     /// Counts what is asked of a socket.
@@ -151,6 +219,170 @@ import Testing
         loop.advanceTime(by: .milliseconds(200))
         #expect(reads.count == before + 1)
         channel.close(promise: nil)
+        loop.run()
+    }
+
+    private static func givenUp(_ calls: Range<UInt32>) -> [UInt8] {
+        calls.flatMap { frame(1, 4, 1 + 2 * $0, callOfPut) + frame(3, 0, 1 + 2 * $0, [0, 0, 0, 8]) }
+    }
+
+    /// A hundred connections that do it must not cost a hundred times as much.
+    @Test func `the more make work of nothing, the longer each of them waits`() throws {
+        let (server, _, loop) = server()
+        var all: [(channel: EmbeddedChannel, reads: Reads)] = []
+        for _ in 0..<3 {
+            let channel = try connect(server, loop), reads = Reads()
+            try channel.pipeline.syncOperations.addHandler(reads, position: .first)
+            try channel.writeInbound(ByteBuffer(bytes: Self.givenUp(0..<200)))
+            reads.count = 0
+            channel.read()
+            all.append((channel, reads))
+        }
+        // 736 above what is nobody's concern: 15 ms, 29 ms, 44 ms.
+        loop.advanceTime(by: .milliseconds(20))
+        #expect(all.map(\.reads.count) == [1, 0, 0])
+        loop.advanceTime(by: .milliseconds(15))
+        #expect(all.map(\.reads.count) == [1, 1, 0])
+        loop.advanceTime(by: .milliseconds(15))
+        #expect(all.map(\.reads.count) == [1, 1, 1])
+        for one in all { one.channel.close(promise: nil) }
+        loop.run()
+    }
+
+    @Test func `who makes a business of giving up calls is sent away`() throws {
+        var limits = RPCLimits()
+        limits.resetsAtOnceMax = 500
+        limits.resetsPerSecond = 100
+        let (server, handler, loop) = server(limits)
+        let channel = try connect(server, loop)
+        try channel.writeInbound(ByteBuffer(bytes: Self.givenUp(0..<500)))
+        loop.advanceTime(by: .seconds(1))
+        #expect(channel.isActive)
+        try channel.writeInbound(ByteBuffer(bytes: Self.givenUp(500..<600)))
+        loop.run()
+        #expect(channel.isActive)
+        try channel.writeInbound(ByteBuffer(bytes: Self.givenUp(600..<601)))
+        loop.run()
+        #expect(!channel.isActive)
+        #expect(server.counters.resetFloods == 1)
+        #expect(handler.cancelled == 601)
+        #expect(server.openCalls == 0)
+        // GOAWAY, ENHANCE_YOUR_CALM.
+        var said: [UInt8] = []
+        while let part = try channel.readOutbound(as: ByteBuffer.self) { said += part.readableBytesView }
+        let words = Array("too_many_resets".utf8)
+        let at = said.indices.first { said[$0...].starts(with: words) }
+        #expect(at.map { Array(said[($0 - 4)..<$0]) } == [0, 0, 0, 11])
+    }
+
+    @Test func `what many are sent is in memory once`() throws {
+        var wide = HTTP2Settings()
+        wide.streamWindowBytes = 8 << 20
+        let wire = try Wire(client: wide)
+        let streams = (0..<5).map { _ in wire.client.call("/etcdserverpb.Watch/Watch", ["x"], ends: false) }
+        try wire.pump()
+        let rest = [UInt8](repeating: 7, count: 100_000)
+        do {
+            let shared = wire.server.share(Bytes(rest))
+            for (i, call) in wire.handler.calls.enumerated() {
+                wire.server.send([0, 0, 1, 0x86, 0xA1, UInt8(i)], shared, to: call)
+                #expect(wire.server.bufferedBytes(of: call) == 100_006)
+            }
+        }
+        #expect(wire.server.unread.count == 100_000 + 5 * 6)
+        try wire.pump()
+        #expect(wire.server.unread.count == 0)
+        for (i, stream) in streams.enumerated() {
+            #expect(wire.client.answers[stream]?.messages == [Bytes([UInt8(i)] + rest)])
+        }
+        // Whoever goes leaves it to the others.
+        let shared = wire.server.share(Bytes(rest))
+        for call in wire.handler.calls { wire.server.send([0, 0, 1, 0x86, 0xA0], shared, to: call) }
+        wire.client.session.reset(streams[0], code: 8)
+        try wire.channel.writeInbound(wire.client.bytes())
+        #expect(wire.server.unread.count == 100_000 + 4 * 5)
+    }
+
+    @Test func `who has much to write does it by turns, and begins at once`() throws {
+        var wide = HTTP2Settings()
+        wide.streamWindowBytes = 8 << 20
+        let wire = try Wire(client: wide)
+        let large = wire.client.call("/etcdserverpb.KV/Range", ["x"])
+        let small = wire.client.call("/etcdserverpb.KV/Range", ["y"])
+        try wire.pump()
+        let calls = wire.handler.calls
+        wire.server.send(Bytes([UInt8](repeating: 1, count: 2 << 20)), to: calls[0])
+        wire.server.finish(calls[0])
+        wire.server.send("short", to: calls[1])
+        wire.server.finish(calls[1])
+        wire.server.flush()
+        let first = try wire.fromServer()
+        #expect((1000...40_000).contains(first.readableBytes))
+        _ = first.withUnsafeReadableBytes { wire.client.session.feed($0) }
+        #expect(wire.client.answers[small]?.messages == ["short"])
+        try wire.pump()
+        #expect(wire.client.answers[large]?.messages.map(\.count) == [2 << 20])
+        #expect(wire.client.answers[large]?.status == 0)
+    }
+
+    /// A socket that takes nothing until it is told to.
+    private final class Clog: ChannelOutboundHandler {
+        typealias OutboundIn = ByteBuffer
+        var isOpen = false
+        func flush(context: ChannelHandlerContext) { if isOpen { context.flush() } }
+    }
+
+    @Test func `what a socket does not take counts as unread, and is little when memory is short`() throws {
+        var wide = HTTP2Settings()
+        wide.streamWindowBytes = 8 << 20
+        var limits = RPCLimits()
+        limits.unreadBytesTotalMax = 1 << 20
+        let wire = try Wire(limits, client: wide)
+        _ = wire.client.call("/etcdserverpb.KV/Range", ["x"])
+        try wire.pump()
+        let call = try #require(wire.handler.calls.first)
+        let clog = Clog()
+        try wire.channel.pipeline.syncOperations.addHandler(clog, position: .first)
+        wire.server.send(Bytes([UInt8](repeating: 1, count: 2 << 20)), to: call)
+        for _ in 0..<20 {
+            wire.server.flush()
+            wire.loop.advanceTime(by: .milliseconds(1))
+        }
+        let buffered = wire.server.bufferedBytes(of: call)
+        #expect(buffered > (2 << 20) - 100_000)
+        #expect(wire.server.unread.count > 2 << 20)
+        clog.isOpen = true
+        wire.channel.flush()
+        try wire.pump()
+        #expect(wire.server.unread.count == 0)
+        #expect(wire.server.bufferedBytes(of: call) == 0)
+    }
+
+    @Test func `small answers are no way around the memory for answers`() throws {
+        var limits = RPCLimits()
+        limits.unreadBytesTotalMax = 1 << 20
+        let wire = try Wire(limits)
+        for _ in 0..<40 { _ = wire.client.call("/etcdserverpb.KV/Range", ["x"]) }
+        try wire.pump()
+        let calls = wire.handler.calls
+        // More than the client's window takes.
+        for call in calls where wire.server.hasRoom(forSmall: 60_000, to: call) {
+            wire.server.send(Bytes([UInt8](repeating: 1, count: 60_000)), to: call)
+        }
+        #expect(wire.server.unread.count <= (1 << 20) + 60_100)
+        // New calls of it are not taken; others are served.
+        let late = wire.client.call("/etcdserverpb.KV/Range", ["x"])
+        try wire.channel.writeInbound(wire.client.bytes())
+        #expect(wire.handler.calls.count == 40)
+        #expect(late > 0)
+        let (other, loop) = (EmbeddedChannel(loop: wire.loop), wire.loop)
+        try wire.server.configure(other)
+        try other.connect(to: SocketAddress(unixDomainSocketPath: "/client")).wait()
+        try other.writeInbound(
+            ByteBuffer(bytes: Self.preface + Self.frame(4, 0, 0, []) + Self.frame(1, 4, 1, Self.callOfPut)))
+        #expect(wire.handler.calls.count == 41)
+        #expect(wire.server.hasRoom(forSmall: 60_000, to: try #require(wire.handler.calls.last)))
+        other.close(promise: nil)
         loop.run()
     }
 

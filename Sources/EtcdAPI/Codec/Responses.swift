@@ -189,6 +189,21 @@ package enum ResponseCodec {
         }
     }
 
+    /// What comes before the events of a WatchResponse, behind the five bytes of its gRPC message:
+    /// `rest` bytes of events follow.
+    package static func watchHead(
+        _ answer: WatchAnswer, _ header: HeaderFields, rest: Int
+    ) -> [UInt8] {
+        var size = header.fieldSize + ProtoSize.int64(2, answer.watchID)
+        size += ProtoSize.bool(7, answer.fragment)
+        return ProtoWriter.build(5 + size) {
+            $0.grpcPrefix(size + rest)
+            header.write(&$0)
+            $0.int64(2, answer.watchID)
+            $0.bool(7, answer.fragment)
+        }
+    }
+
     /// The header as it begins every answer, for those that send many with the same one.
     package static func header(_ header: HeaderFields) -> [UInt8] {
         ProtoWriter.build(header.fieldSize) { header.write(&$0) }

@@ -18,6 +18,8 @@ package protocol HTTP2ConnectionDelegate: HTTP2SessionDelegate {
 /// those that have more to write than fits into one.
 package final class HTTP2Scratch {
     private var buffer = ByteBuffer()
+    /// How many connections are not read from just now, for having made work of nothing.
+    fileprivate var pausedConnections = 0
     fileprivate let steps: LoopSteps?
     package init(steps: LoopSteps? = nil) { self.steps = steps }
 
@@ -54,16 +56,38 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     private var isPaused = false
     /// Handed to the socket so far.
     package private(set) var takenBytes: UInt64 = 0
+    /// Handed over and not taken by it, as counted last (it is counted in `unread` too).
+    package private(set) var pendingBytes = 0
+    /// Handed over since then, and how often.
+    private var writtenBytes = 0
+    private var writes = 0
+    /// The socket is behind: something stands after the pending bytes in the channel, and tells when they
+    /// have left. Until then it gets no more (each write costs memory, however short), and is not read from.
+    private var isClogged = false
+    private let unread: UnreadBytes
+    private var isFlushScheduled = false
 
-    /// How much one write takes from the session.
-    private static let writeBytes = 256 << 10
-    /// How often it fills the socket while that takes everything at once, before the loop serves others.
-    private static let roundsMax = 1
+    /// How much one write takes from the session: with the last frame a buffer of 128 KiB is full.
+    private static let writeBytes = 110 << 10
+    /// The same while memory for answers is short.
+    private static let writeBytesPressed = 14 << 10
+    /// Whoever has more than this to write gets so much in the loop's tick, and the rest by turns: a frame of
+    /// what is long, and what is short.
+    private static let bulkBytes = 64 << 10
+    private static let firstBytes = 17 << 10
+    /// What one flush hands over, before the loop serves others, and while memory is short.
+    private static let flushBytes = 220 << 10
+    private static let flushBytesPressed = 32 << 10
+    /// So much, and so often, may be handed over before it is counted what became of it.
+    private static let uncountedBytes = 32 << 10
+    private static let uncountedWrites = 64
     /// Of what comes with one read, so much is nobody's concern (`HTTP2Session.nuisance`).
     private static let nuisanceMax = 64
-    /// For each above that, and at most: a flood costs its sender more than it costs others.
+    /// For each above that, and at most: a flood costs its sender more than it costs others. Times the
+    /// connections that do so: a hundred of them must not cost a hundred times as much.
     private static let pausePerNuisance = TimeAmount.microseconds(20)
     private static let pauseMax = TimeAmount.milliseconds(100)
+    private static let pausesMax = 50
 
     package init(
         role: HTTP2Role, settings: HTTP2Settings, delegate: any HTTP2ConnectionDelegate,
@@ -73,6 +97,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
             role: role, settings: settings, delegate: delegate, unread: unread)
         user = delegate
         self.scratch = scratch
+        self.unread = unread
     }
 
     package func handlerAdded(context: ChannelHandlerContext) {
@@ -102,6 +127,8 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         guard context != nil else { return }
         context = nil
         isClosing = true
+        unread.count -= pendingBytes
+        pendingBytes = 0
         session.close()
         leaveUser()
     }
@@ -139,29 +166,35 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     private func pause(_ context: ChannelHandlerContext, _ nuisance: Int) {
         guard !isPaused, !isClosing else { return }
         isPaused = true
+        scratch.pausedConnections += 1
         let span = min(Self.pauseMax, .nanoseconds(Int64(nuisance) * Self.pausePerNuisance.nanoseconds))
-        context.eventLoop.assumeIsolated().scheduleTask(in: span) {
+        let others = Int64(min(scratch.pausedConnections, Self.pausesMax))
+        context.eventLoop.assumeIsolated().scheduleTask(in: .nanoseconds(span.nanoseconds * others)) {
             self.isPaused = false
-            guard let context = self.context, self.readsLater, context.channel.isWritable else { return }
-            self.readsLater = false
-            context.read()
+            self.scratch.pausedConnections -= 1
+            self.readAgain()
         }
     }
+
+    private func readAgain() {
+        guard readsLater, mayRead, let context else { return }
+        readsLater = false
+        context.read()
+    }
+
+    /// Who does not read its answers is not read from.
+    private var mayRead: Bool { !isPaused && !isClogged && isWritable }
 
     package func channelWritabilityChanged(context: ChannelHandlerContext) {
         if context.channel.isWritable {
             flush()
-            if readsLater, !isPaused {
-                readsLater = false
-                context.read()
-            }
+            readAgain()
         }
         context.fireChannelWritabilityChanged()
     }
 
-    /// Who does not read its answers is not read from.
     package func read(context: ChannelHandlerContext) {
-        if context.channel.isWritable, !isPaused {
+        if mayRead {
             context.read()
         } else {
             readsLater = true
@@ -175,41 +208,85 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
 
     package func errorCaught(context: ChannelHandlerContext, error: any Error) { close() }
 
-    /// Writes what the session has to say. Within a read it waits for the read's end.
+    /// Writes what the session has to say. Within a read it waits for the read's end. Who has much to
+    /// say begins now, so that what is short among it leaves, and goes on when it is its turn.
     package func flush() {
+        flush(atMost: session.bufferedBytes > Self.bulkBytes ? Self.firstBytes : Self.flushBytes)
+    }
+
+    private func flush(atMost limit: Int) {
         guard let context, !isReading, !isFlushing, !isClosing else { return }
         isFlushing = true
         var buffer = scratch.take()
-        var hasMore = true, rounds = 0
-        // Again, if the socket took at once what made it unwritable: the news of that came while
-        // `isFlushing` was set, and there will be no other.
-        while hasMore, !isClosing, rounds < Self.roundsMax, context.channel.isWritable {
-            rounds += 1
-            var wrote = false
-            while hasMore, context.channel.isWritable {
-                buffer.clear(minimumCapacity: 4096)
-                if !session.drain(into: &buffer, limit: Self.writeBytes) { isClosing = true }
-                if buffer.readableBytes > 0 {
-                    takenBytes &+= UInt64(buffer.readableBytes)
-                    context.write(wrapOutboundOut(buffer), promise: nil)
-                    wrote = true
-                }
-                hasMore = !isClosing && buffer.readableBytes >= Self.writeBytes
+        let limit = unread.isPressed ? min(limit, Self.flushBytesPressed) : limit
+        let chunk = min(limit, unread.isPressed ? Self.writeBytesPressed : Self.writeBytes)
+        var hasMore = true, written = 0
+        while hasMore, written < limit, !isClogged, context.channel.isWritable {
+            // With what control frames there are, and the last frame above the limit.
+            buffer.clear(minimumCapacity: min(chunk + (18 << 10), max(4096, session.bufferedBytes)))
+            if !session.drain(into: &buffer, limit: chunk) { isClosing = true }
+            if buffer.readableBytes > 0 {
+                takenBytes &+= UInt64(buffer.readableBytes)
+                written += buffer.readableBytes
+                context.write(wrapOutboundOut(buffer), promise: nil)
             }
-            if wrote { context.flush() }
+            hasMore = !isClosing && buffer.readableBytes >= chunk
         }
+        if written > 0 { context.flush() }
         scratch.put(buffer)
         isFlushing = false
+        countPending(written)
         leaveUser()
-        // A stream without end must not keep the loop from the other connections.
-        if hasMore, rounds == Self.roundsMax, !isClosing, context.channel.isWritable {
-            if let steps = scratch.steps {
-                steps.later { self.flush() }
-            } else {
-                context.eventLoop.assumeIsolated().execute { self.flush() }
-            }
-        }
+        // A stream without end must not keep the loop from the other connections. If the socket took at
+        // once what made it unwritable, the news of that came while `isFlushing` was set, and there will be
+        // no other.
+        if hasMore, !isClosing, !isClogged, context.channel.isWritable { flushLater() }
         if isClosing || closesAfterFlush || session.isFinished { close() }
+    }
+
+    /// When it is this connection's turn.
+    private func flushLater() {
+        guard !isFlushScheduled, let context else { return }
+        isFlushScheduled = true
+        let step = {
+            self.isFlushScheduled = false
+            self.flush(atMost: Self.flushBytes)
+        }
+        if let steps = scratch.steps {
+            steps.later(step)
+        } else {
+            context.eventLoop.assumeIsolated().execute(step)
+        }
+    }
+
+    /// Now and then, and as long as something is pending.
+    private func countPending(_ written: Int) {
+        guard written > 0 || pendingBytes > 0 else { return }
+        writtenBytes += written
+        writes += 1
+        guard writtenBytes >= Self.uncountedBytes || writes >= Self.uncountedWrites || pendingBytes > 0
+        else { return }
+        writtenBytes = 0
+        writes = 0
+        guard let context else { return }
+        let pending = (try? context.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+        unread.count += pending - pendingBytes
+        pendingBytes = pending
+        guard pending > 0, !isClogged else { return }
+        isClogged = true
+        let left = context.eventLoop.makePromise(of: Void.self)
+        left.futureResult.assumeIsolated().whenComplete { _ in
+            // Not at once: it comes from within a write.
+            self.context?.eventLoop.assumeIsolated().execute { self.markerHasLeft() }
+        }
+        context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: left)
+    }
+
+    private func markerHasLeft() {
+        isClogged = false
+        countPending(0)
+        flush()
+        readAgain()
     }
 
     /// Says what is to be said, then closes, at the next flush.

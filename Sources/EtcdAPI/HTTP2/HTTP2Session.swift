@@ -14,6 +14,8 @@ package struct HTTP2Settings: Sendable {
     /// `onWritable` comes when a stream's buffered bytes fall below `low` after they were above `high`.
     package var bufferedBytesHigh = 1 << 20
     package var bufferedBytesLow = 256 << 10
+    /// In place of `high` while memory for answers is short.
+    package var bufferedBytesPressed = 64 << 10
     package init() {}
 }
 
@@ -258,20 +260,37 @@ package final class HTTP2Session {
     package func send(_ id: Int32, _ bytes: Bytes, isMessage: Bool) {
         guard let stream = stream(id), stream.pointee.isStarted, !stream.pointee.isEnded else { return }
         let piece = Piece(bytes: bytes, prefixBytes: isMessage ? 5 : 0)
+        stream.pointee.ownBytes += piece.count
+        unread.count += piece.count
+        send(stream, piece)
+    }
+
+    /// Body bytes that other streams send too: they are counted already.
+    package func send(_ id: Int32, shared: SharedBytes) {
+        guard let stream = stream(id), stream.pointee.isStarted, !stream.pointee.isEnded else { return }
+        send(stream, Piece(shared: shared, bytes: shared.bytes, prefixBytes: 0))
+    }
+
+    private func send(_ stream: UnsafeMutablePointer<Stream>, _ piece: Piece) {
         guard piece.count > 0 else { return }
         stream.pointee.pieces.append(piece)
         stream.pointee.bufferedBytes += piece.count
         bufferedBytes += piece.count
-        unread.count += piece.count
-        if stream.pointee.bufferedBytes > settings.bufferedBytesHigh { stream.pointee.isAbove = true }
+        if stream.pointee.bufferedBytes > settings.bufferedBytesPressed { noteFullness(of: stream) }
         if role == .server, !stream.pointee.isShared, stream.pointee.bufferedBytes > Self.frameBytes {
             // By default (RFC 9218) a stream keeps the connection until it has nothing to send: what
             // takes more than a frame takes turns with the others.
             stream.pointee.isShared = true
             var turns = nghttp2_extpri(urgency: UInt32(NGHTTP2_EXTPRI_DEFAULT_URGENCY), inc: 1)
-            nghttp2_session_change_extpri_stream_priority(session, id, &turns, 1)
+            nghttp2_session_change_extpri_stream_priority(session, stream.pointee.id, &turns, 1)
         }
         resume(stream)
+    }
+
+    private func noteFullness(of stream: UnsafeMutablePointer<Stream>) {
+        if unread.isPressed || stream.pointee.bufferedBytes > settings.bufferedBytesHigh {
+            stream.pointee.isAbove = true
+        }
     }
 
     /// No more body bytes from this side. What was sent before leaves first.
@@ -325,6 +344,8 @@ package final class HTTP2Session {
     // MARK: Pool
 
     fileprivate struct Piece {
+        /// Holds `bytes` for all who send them.
+        var shared: SharedBytes?
         let bytes: Bytes
         let prefixBytes: Int
         var count: Int { bytes.length + prefixBytes }
@@ -340,6 +361,8 @@ package final class HTTP2Session {
         var first = 0
         var offset = 0
         var bufferedBytes = 0
+        /// Without what is shared with other streams.
+        var ownBytes = 0
         var headerBytes = 0
         var trailers: HTTP2Fields?
         /// Headers are submitted, so a body may follow.
@@ -388,7 +411,7 @@ package final class HTTP2Session {
         next?.pointee.previous = previous
         openStreams -= 1
         bufferedBytes -= stream.pointee.bufferedBytes
-        unread.count -= stream.pointee.bufferedBytes
+        unread.count -= stream.pointee.ownBytes
         if headerStream == stream { headerStream = nil }
         guard freeCount < 256, stream.pointee.pieces.capacity <= 64 else {
             stream.deinitialize(count: 1)
@@ -670,7 +693,6 @@ extension HTTP2Session {
         }
         stream.pointee.bufferedBytes -= count
         bufferedBytes -= count
-        unread.count -= count
         if stream.pointee.isAbove, stream.pointee.bufferedBytes < settings.bufferedBytesLow {
             stream.pointee.isAbove = false
             writable.append(stream.pointee.id)
@@ -681,7 +703,7 @@ extension HTTP2Session {
     /// The rest of the first piece, or as much of it as is asked for.
     private func writePiece(of stream: UnsafeMutablePointer<Stream>, atMost limit: Int) -> Int {
         let first = stream.pointee.first
-        let (done, offset) = stream.pointee.pieces.withUnsafeBufferPointer { pieces in
+        let (done, offset, isOwn) = stream.pointee.pieces.withUnsafeBufferPointer { pieces in
             let prefixBytes = pieces[first].prefixBytes
             let total = pieces[first].count
             let from = stream.pointee.offset
@@ -700,7 +722,11 @@ extension HTTP2Session {
                             rebasing: bytes[(max(from, prefixBytes) - prefixBytes)..<(to - prefixBytes)]))
                 }
             }
-            return (to - from, to == total ? 0 : to)
+            return (to - from, to == total ? 0 : to, pieces[first].shared == nil)
+        }
+        if isOwn {
+            stream.pointee.ownBytes -= done
+            unread.count -= done
         }
         stream.pointee.offset = offset
         guard offset == 0 else { return done }
@@ -708,7 +734,8 @@ extension HTTP2Session {
             stream.pointee.pieces.removeAll(keepingCapacity: true)
             stream.pointee.first = 0
         } else {
-            // What has left is let go of now and then, not each time: the array would move each time.
+            // Its memory goes now; its place now and then, since the array would move each time.
+            stream.pointee.pieces[first] = Piece(bytes: .empty, prefixBytes: 0)
             stream.pointee.first = first + 1
             if stream.pointee.first >= 64 {
                 stream.pointee.pieces.removeFirst(stream.pointee.first)

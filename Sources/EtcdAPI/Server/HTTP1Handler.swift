@@ -21,6 +21,9 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
     /// Written, and not taken by the socket.
     private(set) var unreadBytes = 0
     private(set) var takenBytes: UInt64 = 0
+    /// Of the body that is coming; see `RPCServer.halfSent`.
+    var halfSentBytes: Int { body.count }
+    private(set) var halfSentSince: UInt64 = 0
 
     init(server: RPCServer, peerName: String?, isSecure: Bool) {
         self.server = server
@@ -57,10 +60,10 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
             guard body.count + part.readableBytes <= server.limits.httpBodyBytesMax else {
                 return refuse(413, "request too large\n")
             }
+            if body.isEmpty { halfSentSince = server.halfSentClock }
+            body.grow(by: part.readableBytes, limit: server.limits.httpBodyBytesMax)
             body.append(contentsOf: part.readableBytesView)
-            guard server.takePartial(part.readableBytes, own: body.count) else {
-                return refuse(503, "too many half-sent requests\n")
-            }
+            server.halfSent(growBy: part.readableBytes)
         case .end:
             guard var whole = request else { return }
             request = nil
@@ -83,9 +86,11 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     private func forgetBody() {
-        _ = server.takePartial(-body.count, own: 0)
+        server.halfSent(growBy: -body.count)
         body = []
     }
+
+    func refuseHalfSent() { refuse(503, "too many half-sent requests\n") }
 
     /// What is wrong with a request that is still being sent; the connection ends with the answer.
     private func refuse(_ status: Int, _ text: String) {

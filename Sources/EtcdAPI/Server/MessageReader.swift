@@ -19,6 +19,7 @@ package struct MessageReader {
     /// Nothing of a message is waiting for its rest.
     package var isEmpty: Bool { prefixCount == 0 }
     package var partialBytes: Int { partial.count }
+    var partialCapacity: Int { partial.capacity }
 
     /// The next message of `data`, whose first `offset` bytes are done; nil: all is taken.
     /// The message is a copy in a buffer of its own size, so whoever keeps it keeps no more.
@@ -47,10 +48,7 @@ package struct MessageReader {
             try check(UInt8(truncatingIfNeeded: prefix >> 32), length, limit)
         }
         let taken = min(length - partial.count, data.count - offset)
-        if partial.isEmpty, taken > 0 {
-            // Not the whole length at once: it is only the peer's word yet.
-            partial.reserveCapacity(min(length, max(taken, 64 << 10)))
-        }
+        partial.grow(by: taken, limit: length)
         partial.append(contentsOf: UnsafeRawBufferPointer(rebasing: data[offset..<(offset + taken)]))
         offset += taken
         guard partial.count == length else { return nil }
@@ -66,5 +64,15 @@ package struct MessageReader {
         if flag == 1 { throw .compressed }
         if flag != 0 { throw .badFlag(flag) }
         if count > limit { throw .tooLarge(count) }
+    }
+}
+
+extension [UInt8] {
+    /// Makes room for what is coming, in steps: the whole length is only the peer's word yet, and
+    /// doubling up to the end would hold twice what there is.
+    mutating func grow(by added: Int, limit: Int) {
+        let needed = count + added
+        guard needed > capacity else { return }
+        reserveCapacity(Swift.max(needed, Swift.min(limit, Swift.max(2 * capacity, 64 << 10))))
     }
 }

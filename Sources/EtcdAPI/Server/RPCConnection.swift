@@ -14,7 +14,10 @@ final class RPCConnection: HTTP2ConnectionDelegate {
 
     @exclusivity(unchecked) private var head = RequestHead()
     private var exchanges: [Int32: HTTP2Exchange] = [:]
-    @exclusivity(unchecked) private var partialBytes = 0
+    /// Of all its calls: see `RPCServer.halfSent`.
+    @exclusivity(unchecked) var halfSentBytes = 0
+    private var resets: ResetBudget
+    private var isFlooded = false
 
     private var lastPing: NIODeadline?
     private var pingStrikes = 0
@@ -25,6 +28,7 @@ final class RPCConnection: HTTP2ConnectionDelegate {
         self.server = server
         self.peerName = peerName
         self.isSecure = isSecure
+        resets = ResetBudget(server.limits, now: server.loop.now)
     }
 
     var session: HTTP2Session {
@@ -74,8 +78,10 @@ final class RPCConnection: HTTP2ConnectionDelegate {
             server.setState(context, .ended)
             return session.reset(stream, code: 1)
         }
-        guard session.bufferedBytes < server.limits.unreadBytesMax else {
-            // Asks and asks, and reads no answer: REFUSED_STREAM, which may be tried again.
+        guard session.bufferedBytes < bufferedBytesMax, server.openCalls <= server.limits.openCallsMax
+        else {
+            // Asks and asks, and reads no answer, or there are too many: REFUSED_STREAM, which may be tried
+            // again.
             server.counters.callsRefused &+= 1
             server.setState(context, .ended)
             return session.reset(stream, code: 7)
@@ -103,28 +109,26 @@ final class RPCConnection: HTTP2ConnectionDelegate {
     func onData(_ stream: Int32, _ context: Int, _ data: UnsafeRawBufferPointer) {
         switch server.state(context) {
         case .open:
-            let growth = server.receive(context, data)
-            partialBytes += growth
-            let hasRoom = server.takePartial(growth, own: partialBytes)
-            guard !hasRoom || partialBytes > server.limits.partialBytesMax,
-                server.state(context) == .open
-            else { return }
-            server.abort(
-                context, .resourceExhausted,
-                hasRoom
-                    ? "too many half-sent messages on one connection" : "too many half-sent messages")
+            server.receive(context, data)
+            guard halfSentBytes > server.limits.halfSentBytesMax, server.state(context) == .open else {
+                return
+            }
+            server.abort(context, .resourceExhausted, "too many half-sent messages on one connection")
         case .http:
             guard let exchange = exchanges[stream] else { return }
-            let growth = exchange.receive(data, limit: server.limits.httpBodyBytesMax)
-            partialBytes += growth
-            if !server.takePartial(growth, own: partialBytes) { session.reset(stream, code: 11) }
+            exchange.receive(data, limit: server.limits.httpBodyBytesMax)
+            server.halfSent(context, is: exchange.bodyBytes)
+            if halfSentBytes > server.limits.halfSentBytesMax { session.reset(stream, code: 11) }
         case .free, .headers, .ended: break
         }
     }
 
-    private func releasePartial(_ bytes: Int) {
-        partialBytes -= bytes
-        _ = server.takePartial(-bytes, own: partialBytes)
+    /// All requests together have come to too much, and this one is among the worst.
+    func refuseHalfSent(_ stream: Int32) { exchanges[stream]?.refuse(503, "too many half-sent requests\n") }
+
+    /// It gets no new calls above this.
+    private var bufferedBytesMax: Int {
+        server.unread.isFull ? server.limits.bufferedBytesPressed : server.limits.unreadBytesMax
     }
 
     func onEnd(_ stream: Int32, _ context: Int) {
@@ -132,7 +136,7 @@ final class RPCConnection: HTTP2ConnectionDelegate {
         case .open: server.halfClose(context)
         case .http:
             guard let exchange = exchanges[stream], !exchange.isClosed else { return }
-            releasePartial(exchange.bodyBytes)
+            server.halfSent(context, is: 0)
             server.handler?.onHTTP(exchange.takeRequest(), exchange)
         case .free, .headers, .ended: break
         }
@@ -144,12 +148,22 @@ final class RPCConnection: HTTP2ConnectionDelegate {
     }
 
     func onClose(_ stream: Int32, _ context: Int, code: UInt32) {
-        releasePartial(server.partialBytes(context))
         if server.state(context) == .http, let exchange = exchanges.removeValue(forKey: stream) {
-            releasePartial(exchange.bodyBytes)
             exchange.closed()
+        } else if server.state(context) == .open, code != HTTP2Session.connectionLost {
+            countReset()
         }
         server.closeCall(context)
+    }
+
+    /// The client gave up a call that nobody has answered yet. Every client does that now and then, and many at once
+    /// when it ends; who makes a business of it costs others time.
+    private func countReset() {
+        guard !isFlooded, !resets.take(server.limits, now: channel?.lastRead ?? server.loop.now) else { return }
+        isFlooded = true
+        server.counters.resetFloods &+= 1
+        session.goAway(code: 11, debug: "too_many_resets")
+        channel?.closeAfterFlush()
     }
 
     // MARK: Without gRPC
@@ -263,9 +277,31 @@ final class RPCConnection: HTTP2ConnectionDelegate {
 }
 
 extension RPCConnection: AnswerHolder {
-    var unreadBytes: Int { channel?.session.bufferedBytes ?? 0 }
+    var unreadBytes: Int { channel.map { $0.session.bufferedBytes + $0.pendingBytes } ?? 0 }
     var takenBytes: UInt64 { channel?.takenBytes ?? 0 }
     func drop() { channel?.close() }
+}
+
+/// How many calls a client may give up: so many at once, and so many a second.
+struct ResetBudget {
+    private var left: Int
+    private var filledAt: NIODeadline
+
+    init(_ limits: RPCLimits, now: NIODeadline) {
+        left = limits.resetsAtOnceMax
+        filledAt = now
+    }
+
+    mutating func take(_ limits: RPCLimits, now: NIODeadline) -> Bool {
+        let milliseconds = (now - filledAt).nanoseconds / 1_000_000
+        let earned = Int(min(milliseconds, 1 << 30)) * limits.resetsPerSecond / 1000
+        if earned > 0 {
+            left = min(limits.resetsAtOnceMax, left + earned)
+            filledAt = now
+        }
+        left -= 1
+        return left >= 0
+    }
 }
 
 /// The header block of a request, as it arrives. One for a connection, used again and again: what the
@@ -384,15 +420,18 @@ final class HTTP2Exchange: HTTPResponder {
 
     var bodyBytes: Int { body.count }
 
-    /// The result is by how much the body has grown.
-    func receive(_ data: UnsafeRawBufferPointer, limit: Int) -> Int {
-        guard !isClosed else { return 0 }
-        guard body.count + data.count <= limit else {
-            respond(HTTPResponse(status: 413, contentType: "text/plain", "request too large\n"))
-            return 0
-        }
+    func receive(_ data: UnsafeRawBufferPointer, limit: Int) {
+        guard !isClosed else { return }
+        guard body.count + data.count <= limit else { return refuse(413, "request too large\n") }
+        body.grow(by: data.count, limit: limit)
         body.append(contentsOf: data)
-        return data.count
+    }
+
+    /// What is wrong with a request that is still being sent. The rest of it is passed over.
+    func refuse(_ status: Int, _ text: String) {
+        guard !isClosed else { return }
+        body = []
+        respond(HTTPResponse(status: status, contentType: "text/plain", text))
     }
 
     func takeRequest() -> HTTPRequest {

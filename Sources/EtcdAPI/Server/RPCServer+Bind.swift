@@ -118,6 +118,7 @@ final class ProtocolSniffer: ChannelInboundHandler, RemovableChannelHandler {
         settings.headerBytesMax = server.limits.headerBytesMax
         settings.bufferedBytesHigh = server.limits.bufferedBytesHigh
         settings.bufferedBytesLow = server.limits.bufferedBytesLow
+        settings.bufferedBytesPressed = server.limits.bufferedBytesPressed
         let connection = RPCConnection(server: server, peerName: peerName, isSecure: isSecure)
         let handler = HTTP2ChannelHandler(
             role: .server, settings: settings, delegate: connection, scratch: server.scratch,

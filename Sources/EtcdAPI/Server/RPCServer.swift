@@ -15,17 +15,20 @@ package final class RPCServer: @unchecked Sendable {
     let methods = RPCMethodTable()
     package let steps: LoopSteps
     let scratch: HTTP2Scratch
-    package let unread = UnreadBytes()
+    package let unread: UnreadBytes
     var slowReaders = SlowReaders()
     /// Connections of HTTP/1.1; those of HTTP/2 are in `connections`.
     var http1: [ObjectIdentifier: HTTP1Handler] = [:]
-    /// Half-received requests of all connections.
-    @exclusivity(unchecked) var partialBytes = 0
-    @exclusivity(unchecked) private var calls: ContiguousArray<ServerCall> = []
+    /// Half-sent requests of all connections (`RPCServer+HalfSent`), and how many bytes ever came for such.
+    @exclusivity(unchecked) package var halfSentBytes = 0
+    @exclusivity(unchecked) var halfSentClock: UInt64 = 0
+    /// The row that was looked at last.
+    var halfSentHand = 0
+    @exclusivity(unchecked) var calls: ContiguousArray<ServerCall> = []
     /// Of calls without a connection, by slot.
     var sinks: [Int: any LocalCallSink] = [:]
     @exclusivity(unchecked) private var freeCall: Int32 = -1
-    @exclusivity(unchecked) private var connections: ContiguousArray<RPCConnection?> = []
+    @exclusivity(unchecked) private(set) var connections: ContiguousArray<RPCConnection?> = []
     private var freeConnections: [Int] = []
     @exclusivity(unchecked) private var dirty: [Int] = []
     private var flushIsDue = false
@@ -50,6 +53,9 @@ package final class RPCServer: @unchecked Sendable {
         package var messageBytesReceived: UInt64 = 0
         package var messageBytesSent: UInt64 = 0
         package var slowReadersDropped: UInt64 = 0
+        package var halfSentDropped: UInt64 = 0
+        /// Connections whose clients gave up too many calls.
+        package var resetFloods: UInt64 = 0
     }
     @exclusivity(unchecked) package internal(set) var counters = Counters()
     @exclusivity(unchecked) package private(set) var openCalls = 0
@@ -58,6 +64,7 @@ package final class RPCServer: @unchecked Sendable {
     package init(loop: any EventLoop, limits: RPCLimits = RPCLimits()) {
         self.loop = loop
         self.limits = limits
+        unread = UnreadBytes(limit: limits.unreadBytesTotalMax)
         steps = LoopSteps(loop: loop)
         scratch = HTTP2Scratch(steps: steps)
         wheel = DeadlineWheel(now: loop.now.uptimeNanoseconds)
@@ -98,6 +105,27 @@ package final class RPCServer: @unchecked Sendable {
         counters.messageBytesSent &+= UInt64(messages.count)
         wrote(connection)
     }
+
+    /// One message whose `head` is this call's (and begins with gRPC's five bytes), and whose rest is
+    /// everybody's.
+    package func send(_ head: [UInt8], _ rest: SharedBytes, to call: CallReference) {
+        guard let slot = resolve(call) else { return }
+        let at = calls[slot].connection
+        guard at >= 0 else { return sendLocally(slot, framed: Bytes(head + rest.bytes.array)) }
+        guard let connection = connections[at] else { return }
+        let stream = calls[slot].stream
+        if !calls[slot].hasAnswered {
+            calls[slot].hasAnswered = true
+            connection.session.respond(stream, Self.answer, hasBody: true)
+        }
+        connection.session.send(stream, Bytes(head), isMessage: false)
+        connection.session.send(stream, shared: rest)
+        counters.messageBytesSent &+= UInt64(head.count + rest.bytes.length)
+        wrote(connection)
+    }
+
+    /// For those who encode once for many.
+    package func share(_ bytes: Bytes) -> SharedBytes { SharedBytes(bytes, counting: unread) }
 
     /// One message in parts, the first of which begins with gRPC's five bytes. Kept, not copied.
     package func sendParts(_ parts: [Bytes], to call: CallReference) {
@@ -140,6 +168,14 @@ package final class RPCServer: @unchecked Sendable {
         guard at >= 0 else { return sinks[slot]?.bufferedBytes ?? 0 }
         guard let connection = connections[at] else { return 0 }
         return connection.session.bufferedBytes(of: calls[slot].stream)
+    }
+
+    /// The same of all calls of this one's connection.
+    package func connectionBytes(of call: CallReference) -> Int {
+        guard let slot = resolve(call) else { return 0 }
+        let at = calls[slot].connection
+        guard at >= 0 else { return sinks[slot]?.bufferedBytes ?? 0 }
+        return connections[at]?.unreadBytes ?? 0
     }
 
     package func isOpen(_ call: CallReference) -> Bool { resolve(call) != nil }
@@ -195,6 +231,7 @@ package final class RPCServer: @unchecked Sendable {
 
     /// The stream is gone.
     func closeCall(_ slot: Int) {
+        halfSent(slot, is: 0)
         let wasOpen = calls[slot].state == .open
         let call = reference(slot)
         wheel.clear(slot)
@@ -225,10 +262,8 @@ package final class RPCServer: @unchecked Sendable {
         handler?.onCall(reference(slot), method: method, metadata: metadata)
     }
 
-    /// Cuts `data` into messages and hands them over. The result is by how many bytes the call's
-    /// half-received message has grown (or shrunk).
-    func receive(_ slot: Int, _ data: UnsafeRawBufferPointer) -> Int {
-        let before = calls[slot].reader.partialBytes
+    /// Cuts `data` into messages and hands them over.
+    func receive(_ slot: Int, _ data: UnsafeRawBufferPointer) {
         let call = reference(slot)
         var offset = 0
         while offset < data.count, calls[slot].state == .open {
@@ -241,10 +276,8 @@ package final class RPCServer: @unchecked Sendable {
                 refuse(slot, error)
             }
         }
-        return calls[slot].reader.partialBytes - before
+        halfSent(slot, is: calls[slot].reader.partialBytes)
     }
-
-    func partialBytes(_ slot: Int) -> Int { calls[slot].reader.partialBytes }
 
     private func refuse(_ slot: Int, _ failure: MessageReader.Failure) {
         calls[slot].reader = MessageReader()
@@ -292,6 +325,11 @@ package final class RPCServer: @unchecked Sendable {
     func end(_ slot: Int, _ status: GRPCStatus, _ message: String, httpStatus: Int = 200) {
         calls[slot].state = .ended
         wheel.clear(slot)
+        if calls[slot].halfSentBytes > 0 {
+            // Now: the stream may live on until its client has read of it.
+            calls[slot].reader = MessageReader()
+            halfSent(slot, is: 0)
+        }
         guard calls[slot].connection >= 0 else { return endLocally(slot, status, message) }
         guard let connection = connections[calls[slot].connection] else { return }
         let stream = calls[slot].stream
@@ -457,5 +495,8 @@ struct ServerCall {
     var stream: Int32 = 0
     var nextFree: Int32 = -1
     var reader = MessageReader()
+    /// Of a message or body that is still coming, as accounted for; and since when (`halfSentClock`).
+    var halfSentBytes = 0
+    var halfSentSince: UInt64 = 0
     var encoding: String?
 }

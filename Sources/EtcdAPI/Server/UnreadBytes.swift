@@ -1,9 +1,32 @@
 import NIOCore
+package import Primitives
 
-/// Answers of all connections of a server that their clients have not read yet, summed up.
+/// Answers of all connections of a server that their clients have not read yet, summed up: what waits in
+/// the streams, and what the sockets have not taken.
 package final class UnreadBytes {
     @exclusivity(unchecked) package var count = 0
-    package init() {}
+    /// What there should be at most.
+    package let limit: Int
+
+    package init(limit: Int = .max) { self.limit = limit }
+
+    /// From here on everybody holds less: half of the limit is left for what is under way.
+    package var isPressed: Bool { count > limit / 2 }
+    package var isFull: Bool { count > limit }
+}
+
+/// One encoding for many readers: counted once, from when it is made until the last of them has it.
+package final class SharedBytes {
+    package let bytes: Bytes
+    private let unread: UnreadBytes
+
+    package init(_ bytes: Bytes, counting unread: UnreadBytes) {
+        self.bytes = bytes
+        self.unread = unread
+        unread.count += bytes.count
+    }
+
+    deinit { unread.count -= bytes.count }
 }
 
 /// A connection that may hold answers back: both of HTTP/2 and of HTTP/1.1.
@@ -16,7 +39,7 @@ protocol AnswerHolder: AnyObject {
 
 /// Memory for answers is short: who is slow to read them, and holds much, makes room.
 struct SlowReaders {
-    /// Holding less, nobody is worth it.
+    /// Holding less, nobody is worth it, unless there are so many that little is much.
     private static let bytesMin = 1 << 20
     /// A client that takes less than this in a second is slow.
     private static let bytesPerSecond: UInt64 = 256 << 10
@@ -30,12 +53,15 @@ struct SlowReaders {
     private var lastLook = NIODeadline.uptimeNanoseconds(0)
 
     /// The slow ones, the largest first. The first look only takes down how far everybody is.
-    mutating func find(_ holders: some Sequence<any AnswerHolder>, now: NIODeadline) -> [any AnswerHolder] {
+    mutating func find(
+        _ holders: [any AnswerHolder], limit: Int, now: NIODeadline
+    ) -> [any AnswerHolder] {
         guard now - lastLook >= .milliseconds(100) else { return [] }
         lastLook = now
+        let bytesMin = min(Self.bytesMin, limit / 2 / max(1, holders.count))
         var fresh: [ObjectIdentifier: Sample] = [:]
         var slow: [any AnswerHolder] = []
-        for holder in holders where holder.unreadBytes >= Self.bytesMin {
+        for holder in holders where holder.unreadBytes >= bytesMin {
             let id = ObjectIdentifier(holder)
             guard let before = samples[id], before.taken <= holder.takenBytes else {
                 fresh[id] = Sample(taken: holder.takenBytes, at: now)
@@ -62,20 +88,31 @@ extension RPCServer {
     /// Whether an answer of this size may be made. If not, slow readers are let go of where there are
     /// any; whoever asks is told to come again.
     package func hasRoom(for bytes: Int) -> Bool {
-        if unread.count + bytes <= limits.unreadBytesTotalMax { return true }
-        for holder in slowReaders.find(answerHolders, now: loop.now) {
-            counters.slowReadersDropped &+= 1
-            holder.drop()
-            if unread.count + bytes <= limits.unreadBytesTotalMax { break }
-        }
-        return unread.count + bytes <= limits.unreadBytesTotalMax
+        if unread.count + bytes <= unread.limit { return true }
+        dropSlowReaders { self.unread.count + bytes <= self.unread.limit }
+        return unread.count + bytes <= unread.limit
     }
 
-    /// Half-received requests have grown by so much, of a connection that now holds `own` of them.
-    /// False: there are too many, and this connection has no less than its share.
-    func takePartial(_ growth: Int, own: Int) -> Bool {
-        partialBytes += growth
-        guard growth > 0, partialBytes > limits.partialBytesTotalMax else { return true }
-        return own < partialBytes / max(1, openConnections)
+    /// The same for one of the answers that need no room as a rule, being small: without limit they would
+    /// be too many for who asks on and on and reads none of them.
+    package func hasRoom(forSmall bytes: Int, to call: CallReference) -> Bool {
+        guard unread.isFull, connectionBytes(of: call) > limits.bufferedBytesPressed else { return true }
+        return hasRoom(for: bytes)
+    }
+
+    package var isPressed: Bool { unread.isPressed }
+
+    /// Now and then: slow readers go before there is no room left.
+    package func relievePressure() {
+        guard unread.isPressed else { return }
+        dropSlowReaders { !self.unread.isPressed }
+    }
+
+    private func dropSlowReaders(until isEnough: () -> Bool) {
+        for holder in slowReaders.find(answerHolders, limit: unread.limit, now: loop.now) {
+            counters.slowReadersDropped &+= 1
+            holder.drop()
+            if isEnough() { break }
+        }
     }
 }
