@@ -8,8 +8,17 @@ protocol CallOutput: AnyObject {
     func sendFramed(_ messages: [UInt8], to call: CallReference)
     /// One message in parts, the first of which begins with gRPC's five bytes.
     func sendParts(_ parts: [Bytes], to call: CallReference)
+    /// One message that begins with `head` (gRPC's five bytes first) and goes on with what others are sent too.
+    func send(_ head: [UInt8], _ rest: SharedBytes, to call: CallReference)
+    func share(_ bytes: Bytes) -> SharedBytes
     /// Whether there is memory for so many more bytes of answers that wait for their readers.
     func hasRoom(for bytes: Int) -> Bool
+    /// The same for an answer that is small enough to need no room, unless its client reads none of them.
+    func hasRoom(forSmall bytes: Int, to call: CallReference) -> Bool
+    /// That memory is half used: every stream is to hold less.
+    var isPressed: Bool { get }
+    /// Asked now and then: clients that hold much of it and read slowly may be let go of.
+    func relievePressure()
     func finish(_ call: CallReference, _ status: GRPCStatus, message: String)
     func bufferedBytes(of call: CallReference) -> Int
 }
@@ -18,6 +27,13 @@ extension RPCServer: CallOutput {}
 
 extension CallOutput {
     func hasRoom(for bytes: Int) -> Bool { true }
+    func hasRoom(forSmall bytes: Int, to call: CallReference) -> Bool { true }
+    var isPressed: Bool { false }
+    func relievePressure() {}
+    func share(_ bytes: Bytes) -> SharedBytes { SharedBytes(bytes, counting: UnreadBytes()) }
+    func send(_ head: [UInt8], _ rest: SharedBytes, to call: CallReference) {
+        sendFramed(head + rest.bytes.array, to: call)
+    }
     func sendParts(_ parts: [Bytes], to call: CallReference) {
         sendFramed(parts.flatMap(\.array), to: call)
     }

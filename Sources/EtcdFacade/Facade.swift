@@ -32,6 +32,7 @@ package final class Facade {
     var slowCallsLeft = SlowCall.perTickMax
     /// Of lists that are being read.
     let listBytes = UnreadBytes()
+    var eager: EagerReads
     let steps: LoopSteps
     var hasLeader: Bool
     private var leaderLostAt: Instant
@@ -62,6 +63,7 @@ package final class Facade {
         self.loop = loop
         self.limits = limits
         self.versions = versions
+        eager = EagerReads(bytes: limits.eagerBytes)
         headers = HeaderSource(node)
         watches = WatchHub(
             node: node, output: output, steps: self.steps, limits: limits, headers: headers)
@@ -93,12 +95,13 @@ package final class Facade {
     func onTick() {
         let now = node.now
         slowCallsLeft = SlowCall.perTickMax
+        output.relievePressure()
         watches.onTick(now)
         guard !hasLeader, now.since(leaderLostAt) >= limits.leaderlessMax else { return }
         for open in calls.all where open.requiresLeader {
             switch open.state {
             case .watch, .keepAlive: fail(open.call, EtcdError.noLeader.failure)
-            case .expectsMessage, .waits, .rangeStream, .list, .observes, .contends, .follows,
+            case .expectsMessage, .waits, .rangeStream, .list, .page, .observes, .contends, .follows,
                 .reflects, .snapshot, .computes: break
             }
         }
@@ -107,7 +110,10 @@ package final class Facade {
     // MARK: Ends of calls
 
     func answer(_ call: CallReference, _ message: [UInt8]) {
-        guard message.count <= limits.smallAnswerBytes || output.hasRoom(for: message.count) else {
+        let hasRoom =
+            message.count <= limits.smallAnswerBytes
+            ? output.hasRoom(forSmall: message.count, to: call) : output.hasRoom(for: message.count)
+        guard hasRoom else {
             return fail(call, RequestError.tooManyRequests.failure)
         }
         guard let open = calls.remove(call) else { return }
@@ -152,6 +158,7 @@ package final class Facade {
             stream.creations.removeAll()
         case .rangeStream(let stream): stream.isClosed = true
         case .list(let list): list.isClosed = true
+        case .page(let page): page.isClosed = true
         case .keepAlive(let stream): cancelAll(of: stream)
         case .contends(let contender): abandon(contender)
         case .follows(let follower): abandon(follower)
@@ -257,7 +264,8 @@ extension Facade: RPCHandler {
             case .keepAlive(let stream): try onKeepAlive(message, on: stream)
             case .reflects: try onReflection(call, message)
             // gRPC: one message of a unary call. What comes after it is passed over.
-            case .waits, .rangeStream, .list, .observes, .contends, .follows, .snapshot, .computes:
+            case .waits, .rangeStream, .list, .page, .observes, .contends, .follows, .snapshot,
+                .computes:
                 break
             }
         } catch {
@@ -275,7 +283,8 @@ extension Facade: RPCHandler {
             stream.isHalfClosed = true
             if stream.isIdle { complete(call) }
         case .reflects: complete(call)
-        case .waits, .rangeStream, .list, .observes, .contends, .follows, .snapshot, .computes: break
+        case .waits, .rangeStream, .list, .page, .observes, .contends, .follows, .snapshot, .computes:
+            break
         }
     }
 
@@ -294,7 +303,8 @@ extension Facade: RPCHandler {
         case .rangeStream(let stream): resume(stream)
         case .follows(let follower): onWritable(follower)
         case .snapshot(let stream): continueSnapshot(stream)
-        case .expectsMessage, .waits, .keepAlive, .list, .observes, .contends, .reflects, .computes:
+        case .expectsMessage, .waits, .keepAlive, .list, .page, .observes, .contends, .reflects,
+            .computes:
             break
         }
     }
@@ -443,9 +453,10 @@ extension Facade: NodeClient {
             do throws(RequestError) {
                 switch kind {
                 case .range(let query) where query.isList: try beginList(call, query, index)
-                case .range(let query): answer(call, try read(query, index))
+                case .range(let query) where query.range.isSingle: answer(call, try read(query, index))
+                case .range(let query): try readPage(call, query, index)
                 case .readOnlyTransaction(let transaction):
-                    answer(call, try read(transaction, index))
+                    try readTransaction(call, transaction, index)
                 case .memberList: answer(call, memberList())
                 case .rangeStream(let query): try beginRangeStream(call, query, index)
                 case .leader(let query): try onLeaderIndex(call, query, index)

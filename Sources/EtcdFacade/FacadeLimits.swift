@@ -32,9 +32,17 @@ package struct FacadeLimits: Sendable {
     package var smallAnswerBytes = 64 << 10
     /// A client that goes on asking for watches without reading loses its stream here.
     package var bufferedBytesMax = 64 << 20
-    /// Rows and bytes of one step of catching up: the loop serves others between steps.
+    /// Of one step of catching up, between which the loop serves others: rows and bytes that are read,
+    /// events that are shown to somebody, and watchers that are sent to.
     package var catchUpRowsMax = 1024
-    package var catchUpBytes = 1 << 20
+    package var catchUpBytes = 256 << 10
+    package var catchUpEvents = 10_000
+    package var catchUpWatchers = 200
+    /// Watchers of a node. A hundred thousand of them take some 50 MB.
+    package var watchersMax = 1_000_000
+    /// Of ranges that are read as soon as they are asked for. What goes beyond that waits for its turn, and
+    /// costs nothing if its client gives it up before.
+    package var eagerBytes = 64 << 10
     /// Of one piece of a list, between which the loop serves others: some 200 us.
     package var listPartRows = 1000
     package var listPartBytes = 256 << 10

@@ -28,10 +28,11 @@ package protocol NodeAccess: AnyObject {
     func range(_ query: RangeQuery, at revision: Revision) throws(RequestError) -> RangeResult
     /// The version of `key` that was current at `revision`, deletions left out: for `prev_kv`.
     func row(_ key: Bytes, at revision: Revision) throws(RequestError) -> Row?
-    /// Whole revisions in `(after, through]`, in order, at least one if there is any; may stop early
-    /// (the last one is complete). `.compacted` if `after` is below the compaction.
-    func changes(after: Revision, through: Revision, maxRows: Int) throws(RequestError)
-        -> [RevisionChanges]
+    /// Whole revisions in `(after, through]`, in order, at least one if there is any; stops early after so
+    /// many rows or bytes (the last one is complete). `.compacted` if `after` is below the compaction.
+    func changes(
+        after: Revision, through: Revision, maxRows: Int, maxBytes: Int
+    ) throws(RequestError) -> [RevisionChanges]
     /// etcd's HashKV: equal on all members of a region for the same revision. Reads everything, so
     /// `done` comes later; `.tooManyRequests` if others have asked before.
     func hash(

@@ -92,6 +92,7 @@ struct OpenCall {
         case keepAlive(KeepAliveStream)
         case rangeStream(RangeStream)
         case list(List)
+        case page(DelayedRead)
         /// Health.Watch: has its answer, and stays open until the client goes.
         case observes
         /// Lock, Campaign: its key is, or is to be, in a queue.
@@ -182,7 +183,7 @@ extension OpenCall.State {
     /// Goes on reading at one revision, over several turns.
     var readsStore: Bool {
         switch self {
-        case .rangeStream, .list, .snapshot, .computes: true
+        case .rangeStream, .list, .page, .snapshot, .computes: true
         case .expectsMessage, .waits, .watch, .keepAlive, .observes, .contends, .follows, .reflects: false
         }
     }
@@ -194,7 +195,7 @@ extension OpenCall.State {
         case .waits: "waits for the node"
         case .watch(let stream): "watches: \(stream.watchers.count)"
         case .keepAlive: "keeps leases alive"
-        case .rangeStream, .list: "reads"
+        case .rangeStream, .list, .page: "reads"
         case .observes: "observes health"
         case .contends: "waits for its turn"
         case .follows: "follows an election"

@@ -212,7 +212,7 @@ private final class AnsweringNode: NodeAccess {
     func moveLeader(to: NodeID, deadline: Instant, token: UInt64) {}
     func cancel(token: UInt64) {}
     func changes(
-        after: Revision, through: Revision, maxRows: Int
+        after: Revision, through: Revision, maxRows: Int, maxBytes: Int
     ) throws(RequestError) -> [RevisionChanges] { [] }
     func hash(
         at revision: Revision, _ done: @escaping (Result<UInt32, RequestError>) -> Void

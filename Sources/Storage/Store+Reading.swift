@@ -172,7 +172,7 @@ extension Store {
 
     package struct ChangesPage: Equatable, Sendable {
         package var changes: [RevisionChanges]
-        /// Everything through here is in `changes`; below what was asked for if `maxRows` ended the page.
+        /// Everything through here is in `changes`; below what was asked for if the page was full.
         package var through: Revision
     }
 
@@ -180,7 +180,7 @@ extension Store {
     /// `after` is below the floor.
     package func changes(
         after: Revision, through: Revision, in keyspace: KeyspaceID, maxRows: Int,
-        hashes: HashRange = .all
+        maxBytes: Int = .max, hashes: HashRange = .all
     ) throws(RequestError) -> ChangesPage {
         try checkFloor(after, keyspace)
         var page = ChangesPage(changes: [], through: through)
@@ -190,7 +190,7 @@ extension Store {
             let cursor = database.cursor(until: end)
             cursor.seek(StoreFormat.indexKey(keyspace, after.next, 0))
             var rows: [Row] = []
-            var count = 0
+            var count = 0, bytes = 0
             var current = after
             func finish() {
                 if !rows.isEmpty { page.changes.append(RevisionChanges(revision: current, rows: rows)) }
@@ -200,7 +200,7 @@ extension Store {
                 let revision = StoreFormat.revision(ofIndexKey: cursor.key), entry = cursor.value
                 if revision != current {
                     finish()
-                    if count >= maxRows {
+                    if count >= maxRows || bytes >= maxBytes {
                         page.through = current
                         return
                     }
@@ -208,7 +208,9 @@ extension Store {
                 }
                 let key = Bytes(UnsafeRawBufferPointer(rebasing: entry.dropFirst()))
                 if hashes == .all || hashes.contains(KeyHash.hash(key)) {
-                    rows.append(try row(indexed: key, revision, keyspace))
+                    let row = try row(indexed: key, revision, keyspace)
+                    bytes += row.key.count + row.value.count
+                    rows.append(row)
                     count += 1
                 }
                 cursor.next()

@@ -198,4 +198,70 @@ import Testing
         #expect(client.output.outcomes[call]?.status == .resourceExhausted)
         #expect(client.facade.listBytes.count == 0)
     }
+
+    /// CVE-2023-44487: what is given up before its turn has cost nothing.
+    @Test func `lists, pages and transactions that are given up at once are not read`() throws {
+        let client = Client()
+        try client.fill(100, from: 0, valueBytes: 5_000)
+        let before = client.node.rangeReads
+        for i in 0..<300 {
+            let call =
+                switch i % 3 {
+                case 0: client.beginList(.range) { _ in }
+                case 1: client.beginList(.range) { $0.limit = 100 }
+                default:
+                    client.begin(
+                        .txn,
+                        Etcdserverpb_TxnRequest.with {
+                            $0.success = [
+                                .with {
+                                    $0.requestRange = .with {
+                                        $0.key = data("k")
+                                        $0.rangeEnd = data("l")
+                                    }
+                                }
+                            ]
+                        })
+                }
+            client.facade.onCancelled(call)
+        }
+        client.loop.run()
+        #expect(client.node.rangeReads - before <= 3)
+    }
+
+    @Test func `what waits for its turn is answered like what does not`() throws {
+        var limits = FacadeLimits()
+        limits.eagerBytes = 1
+        let client = Client(limits)
+        try client.fill(20, from: 10, valueBytes: 100)
+        let calls = (0..<6).map { i in client.beginList(.range) { $0.limit = i < 3 ? 5 : 0 } }
+        #expect(client.output.outcomes.count == 21)
+        client.loop.run()
+        for (i, call) in calls.enumerated() {
+            let answer = try client.answer(call, as: Etcdserverpb_RangeResponse.self)
+            #expect(answer.kvs.count == (i < 3 ? 5 : 20))
+            #expect(answer.count == 20)
+            #expect(answer.more == (i < 3))
+        }
+    }
+
+    /// A hundred ranges of everything, in one request: more than there is memory for.
+    @Test func `a transaction's answer needs memory too`() throws {
+        let client = Client()
+        try client.fill(10, from: 0, valueBytes: 20_000)
+        client.output.roomBytes = 1 << 20
+        let refused = client.failure(
+            .txn,
+            Etcdserverpb_TxnRequest.with {
+                $0.success = (0..<100).map { _ in
+                    .with {
+                        $0.requestRange = .with {
+                            $0.key = data("k")
+                            $0.rangeEnd = data("l")
+                        }
+                    }
+                }
+            })
+        #expect(refused?.text == "etcdserver: too many requests")
+    }
 }

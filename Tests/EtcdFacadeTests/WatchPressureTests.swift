@@ -136,6 +136,140 @@ import Testing
             try client.responses(call).flatMap(\.events).map(\.kv.modRevision) == Array(2...8))
     }
 
+    @Test func `a large event of many watchers is encoded once`() throws {
+        let client = Client()
+        let calls = (0..<50).map { _ in client.open(.watch) }
+        for call in calls {
+            client.watch(call, "k")
+            client.watch(call, "a") { $0.rangeEnd = data("z") }
+            client.watch(call, "k") { $0.prevKv = true }
+        }
+        for call in calls { _ = try client.responses(call) }
+        try client.put("k", String(repeating: "x", count: 100_000))
+        #expect(client.output.shared <= 2)
+        for call in calls {
+            let responses = try client.responses(call)
+            #expect(responses.map(\.watchID).sorted() == [0, 1, 2])
+            #expect(responses.allSatisfy { $0.events.map(\.kv.value.count) == [100_000] })
+            #expect(responses.allSatisfy { $0.header.revision == 2 })
+        }
+    }
+
+    @Test func `history that many ask for is read and encoded once`() throws {
+        let client = Client()
+        for i in 0..<60 { try client.put("k\(i)", String(repeating: "x", count: 16_000)) }
+        let calls = (0..<50).map { _ in client.open(.watch) }
+        for (i, call) in calls.enumerated() {
+            client.watch(call, "k") {
+                $0.rangeEnd = data("l")
+                $0.startRevision = 1
+                $0.fragment = i % 2 == 1
+            }
+        }
+        for call in calls {
+            let events = try client.responses(call).flatMap(\.events)
+            #expect(events.map(\.kv.modRevision) == Array(2...61))
+        }
+        // A piece has 256 KiB: four of them.
+        #expect(client.node.changeReads <= 8)
+        #expect(client.node.changeBytesMax <= 256 << 10)
+        #expect(client.output.shared <= 8)
+    }
+
+    @Test func `a step of catching up sends to so many watchers only, and all come to it`() throws {
+        var limits = FacadeLimits()
+        limits.catchUpWatchers = 7
+        limits.catchUpEvents = 100
+        let client = Client(limits)
+        for i in 0..<40 { try client.put("k\(i % 10)", "\(i)") }
+        let calls = (0..<30).map { _ in client.open(.watch) }
+        for (i, call) in calls.enumerated() {
+            client.watch(call, "k") {
+                $0.rangeEnd = data("l")
+                $0.startRevision = Int64(1 + i % 5)
+            }
+        }
+        for (i, call) in calls.enumerated() {
+            let events = try client.responses(call).flatMap(\.events)
+            #expect(events.map(\.kv.modRevision) == Array(Int64(max(2, 1 + i % 5))...41))
+        }
+        #expect(client.node.changeReads >= 5)
+    }
+
+    @Test func `without memory for answers events wait in the store`() throws {
+        let client = Client()
+        let call = client.open(.watch), late = client.open(.watch)
+        client.watch(call, "k")
+        _ = try client.responses(call)
+        client.output.roomBytes = 50_000
+        for _ in 0..<3 { try client.put("k", String(repeating: "x", count: 100_000)) }
+        try client.put("k", "small")
+        client.watch(late, "k") { $0.startRevision = 1 }
+        client.facade.onTick()
+        #expect(try client.responses(call).isEmpty)
+        #expect(try client.responses(late).flatMap(\.events).isEmpty)
+        client.output.roomBytes = .max
+        client.facade.onTick()
+        for call in [call, late] {
+            let events = try client.responses(call).flatMap(\.events)
+            #expect(events.map(\.kv.modRevision) == [2, 3, 4, 5])
+        }
+        try client.put("k", "again")
+        #expect(try client.responses(call).flatMap(\.events).map(\.kv.modRevision) == [6])
+    }
+
+    @Test func `while memory is short a stream holds little, and goes on when it is read`() throws {
+        let client = Client()
+        let call = client.open(.watch)
+        client.watch(call, "k")
+        var all = try client.responses(call)
+        client.output.slow.insert(call)
+        client.output.isPressed = true
+        for _ in 0..<50 { try client.put("k", String(repeating: "x", count: 10_000)) }
+        #expect(client.output.bufferedBytes(of: call) < 80_000)
+        client.facade.onTick()
+        #expect(client.output.bufferedBytes(of: call) < 80_000)
+        for _ in 0..<20 {
+            all += try client.responses(call)
+            client.output.drain(call)
+            client.facade.onTick()
+        }
+        client.output.isPressed = false
+        client.facade.onTick()
+        all += try client.responses(call)
+        #expect(all.flatMap(\.events).map(\.kv.modRevision) == Array(2...51))
+    }
+
+    @Test func `a stream with very many watchers is taken down in steps`() throws {
+        let client = Client()
+        let call = client.open(.watch), other = client.open(.watch)
+        for i in 0..<3500 { client.watch(call, "k") { $0.startRevision = i % 3 == 0 ? 1 : 0 } }
+        client.watch(other, "k")
+        try client.put("k")
+        client.facade.onCancelled(call)
+        #expect((2000...3000).contains(client.facade.watches.watchersCount))
+        try client.put("k")
+        client.loop.run()
+        #expect(client.facade.watches.watchersCount == 1)
+        #expect(client.facade.watches.behindCount == 0)
+        try client.put("k")
+        #expect(try client.responses(other).flatMap(\.events).map(\.kv.modRevision) == [2, 3, 4])
+    }
+
+    @Test func `a node has so many watchers`() throws {
+        var limits = FacadeLimits()
+        limits.watchersMax = 3
+        let client = Client(limits)
+        let call = client.open(.watch)
+        for _ in 0..<4 { client.watch(call, "k") }
+        let responses = try client.responses(call)
+        #expect(responses.map(\.canceled) == [false, false, false, true])
+        #expect(responses.last?.cancelReason == "etcdserver: too many requests")
+        client.cancelWatch(call, 0)
+        client.watch(call, "k")
+        #expect(try client.responses(call).map(\.canceled) == [true, false])
+    }
+
     @Test func `many watchers on other keys cost a put nothing`() throws {
         let client = Client()
         let call = client.open(.watch)
@@ -158,6 +292,10 @@ import Testing
         var random = SplitMix(seed: seed)
         var limits = limits(high: 600)
         limits.catchUpRowsMax = 8
+        if seed % 2 == 1 {
+            limits.catchUpWatchers = 1
+            limits.catchUpEvents = 3
+        }
         let client = Client(limits)
         struct Watch {
             let call: CallReference

@@ -220,8 +220,8 @@ extension Facade {
         }
         switch open.state {
         case .expectsMessage, .waits: return caller
-        case .watch, .rangeStream, .list, .keepAlive, .observes, .contends, .follows, .reflects, .snapshot,
-            .computes:
+        case .watch, .rangeStream, .list, .page, .keepAlive, .observes, .contends, .follows, .reflects,
+            .snapshot, .computes:
             return nil
         }
     }
@@ -291,8 +291,8 @@ extension Facade {
                     fail(open.call, error)
                 }
             // They ask again before they get anything.
-            case .expectsMessage, .rangeStream, .list, .waits, .keepAlive, .observes, .contends, .reflects,
-                .snapshot, .computes:
+            case .expectsMessage, .rangeStream, .list, .page, .waits, .keepAlive, .observes, .contends,
+                .reflects, .snapshot, .computes:
                 break
             }
         }

@@ -1,3 +1,4 @@
+import EtcdAPI
 import Primitives
 
 extension Facade {
@@ -20,6 +21,24 @@ extension Facade {
             "polder_store_background_errors_total",
             "Flushes and compactions of the store that failed, since the process began.",
             status.storeErrorsTotal)
+        if let server {
+            out.gauge(
+                "polder_unread_answer_bytes", "Answers that clients have not read yet.",
+                server.unread.count)
+            out.gauge(
+                "polder_half_sent_request_bytes", "Requests of which clients have sent a part.",
+                server.halfSentBytes)
+            out.family(
+                "polder_clients_turned_away_total", "counter",
+                "Connections and requests that were ended since they cost too much.")
+            let counters = server.counters
+            for (reason, count) in [
+                ("slow_reader", counters.slowReadersDropped), ("half_sent", counters.halfSentDropped),
+                ("resets", counters.resetFloods), ("refused", counters.callsRefused),
+            ] {
+                out.sample("polder_clients_turned_away_total", [("reason", reason)], "\(count)")
+            }
+        }
         out.partitions(
             status, "polder_partition_leader", "gauge",
             "The node that leads the partition; 0 if none is known."

@@ -100,7 +100,7 @@ extension Facade {
     }
 
     func read(_ transaction: Transaction, _ index: ReadIndex) throws(RequestError) -> [UInt8] {
-        var reader = TransactionReader(node: node, index: index)
+        var reader = TransactionReader(node: node, index: index, output: output)
         let result = try reader.evaluate(transaction)
         metrics.count(result)
         return ResponseCodec.transaction(result, headers.at(index.revision))
@@ -120,6 +120,15 @@ func revision(of query: RangeQuery, _ index: ReadIndex) throws(RequestError) -> 
 struct TransactionReader {
     let node: any NodeAccess
     let index: ReadIndex
+    let output: any CallOutput
+    /// Of what is found: each of its ranges may be everything there is.
+    private var bytes = 0
+
+    init(node: any NodeAccess, index: ReadIndex, output: any CallOutput) {
+        self.node = node
+        self.index = index
+        self.output = output
+    }
 
     mutating func evaluate(_ transaction: Transaction) throws(RequestError) -> TransactionResult {
         var succeeded = true
@@ -134,13 +143,22 @@ struct TransactionReader {
             switch operation {
             case .range(let query):
                 let at = try revision(of: query, index)
-                results.append(.range(try node.range(query, at: at)))
+                let found = try node.range(query, at: at)
+                for row in found.rows { bytes += row.key.count + row.value.count }
+                guard bytes <= Int(Int32.max) else { throw .requestTooLarge }
+                guard bytes <= Self.atEase || output.hasRoom(for: bytes) else {
+                    throw .tooManyRequests
+                }
+                results.append(.range(found))
             case .transaction(let nested): results.append(.transaction(try evaluate(nested)))
             case .put, .delete: invariant(false, "a write in a transaction that only reads")
             }
         }
         return TransactionResult(succeeded: succeeded, results: results)
     }
+
+    /// No room is needed for so much.
+    private static let atEase = 64 << 10
 
     private func holds(_ compare: Compare) throws(RequestError) -> Bool {
         let rows = try node.range(RangeQuery(range: compare.range), at: index.revision).rows
@@ -150,7 +168,7 @@ struct TransactionReader {
 
 extension Transaction {
     /// etcd's IsTxnSerializable: every range on both branches says so.
-    fileprivate var isSerializable: Bool {
+    var isSerializable: Bool {
         (success + failure).allSatisfy { operation in
             if case .range(let query) = operation { query.serializable } else { false }
         }

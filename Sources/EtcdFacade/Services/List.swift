@@ -32,6 +32,8 @@ final class List {
     var seen: Int64 = 0
     let isSorted: Bool
     var isClosed = false
+    /// In bytes that are read, of a row that is only looked at.
+    static let lookCost = 32
 
     init(
         _ call: CallReference, _ query: RangeQuery, at revision: Revision, index: Revision,
@@ -68,7 +70,11 @@ extension Facade {
         let list = List(
             call, query, at: try revision(of: query, index), index: index.revision,
             counting: listBytes)
-        if try read(list) { return answer(list) }
+        if eager.isOpen {
+            let isWhole = try read(list)
+            spend(list.bytes + list.heldBytes + Int(list.seen) * List.lookCost)
+            if isWhole { return answer(list) }
+        }
         guard var open = calls[call] else { return }
         open.state = .list(list)
         calls[call] = open

@@ -75,6 +75,7 @@ extension Facade {
     }
 
     private func advance(_ stream: RangeStream) throws(RequestError) {
+        guard output.hasRoom(for: limits.smallAnswerBytes) else { throw .tooManyRequests }
         var query = stream.rest
         query.limit = min(stream.partRows, stream.wanted ?? .max)
         var part = try node.part(query, at: stream.revision)
@@ -102,7 +103,8 @@ extension Facade {
         } else if message.count > limits.requestBytesMax * 2 {
             stream.partRows = max(1, stream.partRows / 2)
         }
-        if output.bufferedBytes(of: stream.call) > limits.bufferedBytesHigh {
+        let high = output.isPressed ? limits.bufferedBytesPressed : limits.bufferedBytesHigh
+        if output.bufferedBytes(of: stream.call) > high {
             stream.isBlocked = true
         } else {
             steps.later { [self] in proceed(stream) }

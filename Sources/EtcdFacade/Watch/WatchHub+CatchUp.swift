@@ -2,8 +2,9 @@ import EtcdAPI
 import Primitives
 
 /// Catching up from the store: in bounded steps between which the loop serves others, for the watcher whose turn it is
-/// and for all others that are at or ahead of it within the same stretch. Turns go round, so a watcher
-/// that asks for all of history does not hold up one that is a moment behind.
+/// and for others that are at or ahead of it within the same stretch. Turns go round, so a watcher that asks
+/// for all of history does not hold up one that is a moment behind. A step is bounded in all that it
+/// costs: what is read, how many events are shown, how many watchers are sent to.
 extension WatchHub {
     var queueIsEmpty: Bool { queueHead == queue.count }
 
@@ -30,6 +31,8 @@ extension WatchHub {
     }
 
     private func catchUp() {
+        // Nowhere to put it: the next tick tries again.
+        guard output.hasRoom(for: limits.catchUpBytes) else { return }
         guard let watcher = nextInTurn() else { return }
         let isToBeContinued = step(for: watcher)
         if watcher.place == .catchingUp {
@@ -72,14 +75,14 @@ extension WatchHub {
             let changes: [RevisionChanges]
             do throws(RequestError) {
                 changes = try node.changes(
-                    after: from.previous, through: emitted, maxRows: catchUpRows)
+                    after: from.previous, through: emitted, maxRows: catchUpRows,
+                    maxBytes: limits.catchUpBytes)
             } catch {
                 guard error == .compacted else { return false }
                 cancelCompacted(watcher, compactRevision: node.compactRevision)
                 return true
             }
-            if let last = changes.last { through = last.revision }
-            adapt(to: changes, listeners: deliver(changes, from: from))
+            if !changes.isEmpty { through = deliver(changes, from: from, to: watcher) }
         }
         advance(from: from, through: through, watcher)
         return true
@@ -109,36 +112,49 @@ extension WatchHub {
         return true
     }
 
-    /// What a step costs is what it sends: the same rows go to all who are at the same place.
-    private func adapt(to changes: [RevisionChanges], listeners: Int) {
-        var bytes = 0
-        for change in changes {
-            for row in change.rows { bytes += row.value.count + row.key.count }
-        }
-        bytes *= max(1, listeners)
-        if bytes > 2 * limits.catchUpBytes {
+    /// The next step's rows, by what this one's have cost.
+    private func adapt(events: Int, rows: Int) {
+        if events > limits.catchUpEvents {
             catchUpRows = max(1, catchUpRows / 2)
-        } else if bytes < limits.catchUpBytes / 2 {
+        } else if rows >= catchUpRows, events < limits.catchUpEvents / 2 {
             catchUpRows = min(limits.catchUpRowsMax, catchUpRows * 2)
         }
     }
 
-    /// To how many watchers.
-    private func deliver(_ changes: [RevisionChanges], from: Revision) -> Int {
+    /// To all who have not seen this stretch, or so many of them: `current` and others. The result is where
+    /// the stretch ends, which may be before the end of `changes`.
+    private func deliver(
+        _ changes: [RevisionChanges], from: Revision, to current: Watcher
+    ) -> Revision {
         var batch = EventBatch()
         var touched: [Watcher] = []
         var passed = PreviousRows(bytesMax: limits.previousRowsBytes)
+        var through = from.previous
+        var events = 0, rows = 0
         for change in changes {
             for row in change.rows {
+                rows += 1
                 var needsPrevious = false
                 var isMatched = false
                 let index = Int32(batch.rows.count)
                 behind.forEach(watching: row.key) { watcher in
+                    events += 1
                     // One that is further behind than this stretch must not be shown a part of it.
-                    guard watcher.nextRevision >= from, watcher.accepts(row) else { return }
+                    guard watcher.nextRevision >= from, watcher.accepts(row), !watcher.isLeftOut else {
+                        return
+                    }
+                    if watcher.hits.isEmpty {
+                        guard touched.count < limits.catchUpWatchers || watcher === current else {
+                            // Goes on from here when it is its turn.
+                            watcher.nextRevision = max(watcher.nextRevision, row.modRevision)
+                            watcher.isLeftOut = true
+                            leftOut.append(watcher)
+                            return
+                        }
+                        touched.append(watcher)
+                    }
                     isMatched = true
                     if watcher.wantsPrevious { needsPrevious = true }
-                    if watcher.hits.isEmpty { touched.append(watcher) }
                     watcher.hits.append(index)
                 }
                 if isMatched {
@@ -147,7 +163,10 @@ extension WatchHub {
                 }
                 passed.pass(row, isWanted: needsPrevious)
             }
+            through = change.revision
+            if events > limits.catchUpEvents { break }
         }
+        adapt(events: events, rows: rows)
         for watcher in touched {
             if watcher.stream.isBlocked {
                 if let first = watcher.hits.first {
@@ -159,13 +178,17 @@ extension WatchHub {
                 send(to: watcher, &batch, revision: emitted)
             }
         }
-        return touched.count
+        return through
     }
 
     /// Whoever was inside the stretch has now seen it all; at its end stands the live stream.
     private func advance(from: Revision, through: Revision, _ current: Watcher) {
         pass(current, from: from, through: through)
-        for i in queueHead..<queue.count { pass(queue[i], from: from, through: through) }
+        for i in queueHead..<queue.count where !queue[i].isLeftOut {
+            pass(queue[i], from: from, through: through)
+        }
+        for watcher in leftOut { watcher.isLeftOut = false }
+        leftOut.removeAll(keepingCapacity: true)
     }
 
     private func pass(_ watcher: Watcher, from: Revision, through: Revision) {

@@ -22,6 +22,8 @@ final class WatchHub {
     var queueHead = 0
     var isCatchUpScheduled = false
     var catchUpRows = 64
+    /// Scratch of a step: who is sent to, and who was to see something but is not among them.
+    var leftOut: [Watcher] = []
     private var previousRows: PreviousRows
     private var batch = EventBatch()
     private var touched: [Watcher] = []
@@ -63,9 +65,20 @@ final class WatchHub {
         guard !stream.isClosed else { return }
         stream.isClosed = true
         streamsCount -= 1
-        for watcher in stream.watchers.values { move(watcher, to: .gone) }
-        stream.watchers.removeAll()
+        let all = Array(stream.watchers.values)
+        stream.watchers = [:]
+        letGo(of: all, from: 0, stream)
     }
+
+    /// A stream may have had a million of them. What is sent to the rest meanwhile goes nowhere.
+    private func letGo(of watchers: [Watcher], from start: Int, _ stream: WatchStream) {
+        let end = min(start + Self.letGoAtOnce, watchers.count)
+        for watcher in watchers[start..<end] { move(watcher, to: .gone) }
+        guard end < watchers.count else { return }
+        // The stream too: its watchers count on it.
+        steps.later { [self, stream] in letGo(of: watchers, from: end, stream) }
+    }
+    private static let letGoAtOnce = 1000
 
     func onCommand(_ command: WatchCommand, on stream: WatchStream) {
         switch command {
@@ -99,6 +112,9 @@ final class WatchHub {
             return refuse("mvcc: duplicate watch ID provided on the WatchStream", on: stream)
         } else {
             id = creation.watchID
+        }
+        guard watchersCount < limits.watchersMax else {
+            return refuse(EtcdError.tooManyRequests.text, on: stream)
         }
         let isPast = start > .zero && start <= emitted
         let watcher = Watcher(
@@ -279,6 +295,12 @@ final class WatchHub {
                 let revision = batch.rows[Int(last)].modRevision
                 let field = batch.field(last, withPrevious: watcher.wantsPrevious)
                 guard watcher.hits.count == 1, field.count <= Self.smallEvent else {
+                    guard output.hasRoom(for: field.count) else {
+                        // There is nowhere to put it: later, from the store.
+                        hold(watcher.stream)
+                        fallBehind(watcher, batch)
+                        continue
+                    }
                     send(to: watcher, &batch, revision: revision)
                     continue
                 }
@@ -321,23 +343,31 @@ final class WatchHub {
         let buffered = output.bufferedBytes(of: stream.call)
         if buffered > limits.bufferedBytesHigh {
             stream.isBlocked = true
-        } else if buffered > limits.bufferedBytesPressed, !stream.isBlocked, !output.hasRoom(for: 0) {
-            stream.isBlocked = true
-            heldBack.append(stream)
+        } else if buffered > limits.bufferedBytesPressed, !stream.isBlocked, output.isPressed {
+            hold(stream)
         }
+    }
+
+    /// While memory is short.
+    private func hold(_ stream: WatchStream) {
+        stream.isBlocked = true
+        guard !stream.isHeldBack else { return }
+        stream.isHeldBack = true
+        heldBack.append(stream)
     }
 
     private func letGo() {
         guard !heldBack.isEmpty else { return }
-        let hasRoom = output.hasRoom(for: 0)
+        let hasRoom = output.hasRoom(for: limits.catchUpBytes) && !output.isPressed
         var released: [WatchStream] = []
         heldBack.removeAll { stream in
-            let isDone = stream.isClosed || !stream.isBlocked
-            if !isDone, hasRoom || output.bufferedBytes(of: stream.call) <= limits.bufferedBytesPressed {
+            let isReading = output.bufferedBytes(of: stream.call) <= limits.bufferedBytesPressed
+            if stream.isBlocked, !stream.isClosed {
+                guard hasRoom || isReading else { return false }
                 released.append(stream)
-                return true
             }
-            return isDone
+            stream.isHeldBack = false
+            return true
         }
         for stream in released { onWritable(stream) }
     }
@@ -353,49 +383,39 @@ final class WatchHub {
     /// One response with everything that the batch has for this watcher.
     func send(to watcher: Watcher, _ batch: inout EventBatch, revision: Revision) {
         let stream = watcher.stream
+        let withPrevious = watcher.wantsPrevious
         empty(stream)
-        var fields: [Bytes] = []
-        fields.reserveCapacity(watcher.hits.count)
-        var bytes = 0
-        for hit in watcher.hits {
-            let field = batch.field(hit, withPrevious: watcher.wantsPrevious)
-            bytes += field.count
-            fields.append(field)
-        }
-        watcher.hits.removeAll(keepingCapacity: watcher.hits.count <= 16)
+        let bytes = batch.bytes(of: watcher.hits, withPrevious: withPrevious)
+        eventsTotal += UInt64(watcher.hits.count)
         watcher.isProgressDue = false
-        eventsTotal += UInt64(fields.count)
         let header = headers.at(revision)
-        if watcher.wantsFragments, fields.count > 1, bytes + envelopeBytes >= limits.fragmentBytes {
-            sendFragments(fields, header, to: watcher)
-        } else {
-            let answer = WatchAnswer(watchID: watcher.id)
+        var answer = WatchAnswer(watchID: watcher.id)
+        if bytes <= Self.smallEvent, !mustCut(watcher, bytes) {
+            let fields = watcher.hits.map { batch.field($0, withPrevious: withPrevious) }
             messagesTotal += 1
             output.send(ResponseCodec.watch(answer, events: fields, header), to: stream.call)
+        } else {
+            let limit = mustCut(watcher, bytes) ? limits.fragmentBytes - envelopeBytes - 1 : .max
+            let pieces = batch.body(of: watcher.hits, withPrevious: withPrevious, limit: limit) {
+                output.share($0)
+            }
+            for (i, piece) in pieces.enumerated() {
+                answer.fragment = i + 1 < pieces.count
+                let head = ResponseCodec.watchHead(answer, header, rest: piece.bytes.count)
+                messagesTotal += 1
+                output.send(head, piece, to: stream.call)
+            }
         }
+        watcher.hits.removeAll(keepingCapacity: watcher.hits.count <= 16)
         blockIfFull(stream)
+    }
+
+    private func mustCut(_ watcher: Watcher, _ bytes: Int) -> Bool {
+        watcher.wantsFragments && watcher.hits.count > 1 && bytes + envelopeBytes >= limits.fragmentBytes
     }
 
     /// What a response has at most beside its events.
     private var envelopeBytes: Int { 64 }
-
-    private func sendFragments(_ fields: [Bytes], _ header: HeaderFields, to watcher: Watcher) {
-        var answer = WatchAnswer(watchID: watcher.id)
-        var start = 0
-        while start < fields.count {
-            var bytes = fields[start].count + envelopeBytes
-            var end = start + 1
-            while end < fields.count, bytes + fields[end].count < limits.fragmentBytes {
-                bytes += fields[end].count
-                end += 1
-            }
-            answer.fragment = end < fields.count
-            let message = ResponseCodec.watch(answer, events: fields[start..<end], header)
-            messagesTotal += 1
-            output.send(message, to: watcher.stream.call)
-            start = end
-        }
-    }
 
     // MARK: Progress
 

@@ -34,6 +34,8 @@ final class Watcher {
     var isProgressDue = true
     /// Stands in the queue of those that catch up, though perhaps no longer one of them.
     var isQueued = false
+    /// The step of catching up that is under way has enough others to send to.
+    var isLeftOut = false
     /// Its place in the index, for removal.
     var position = 0
     /// Scratch of the delivery that is under way: indices of events in its batch.
@@ -68,6 +70,8 @@ final class WatchStream {
     var nextID: Int64 = 0
     /// Its client reads too slowly: nothing is sent until `onWritable`.
     var isBlocked = false
+    /// In the hub's list of those that were blocked since memory is short.
+    var isHeldBack = false
     /// Watchers that are not synced. 0: a progress request can be answered.
     var behindCount = 0
     var hasProgressRequest = false

@@ -50,6 +50,8 @@ extension HostConfiguration {
         out.line("  openFilesMax: \(limits.openFilesMax)")
         out.line("  backgroundJobs: \(limits.backgroundJobs)")
         out.line("  logBytesBeforeFlush: \(limits.logBytesBeforeFlush)")
+        out.line("  unreadAnswerBytes: \(limits.unreadAnswerBytes)")
+        out.line("  halfSentRequestBytes: \(limits.halfSentRequestBytes)")
         let cors = access.origins.sorted().map(quoted).joined(separator: ", ")
         let hosts = access.hosts.sorted().map(quoted).joined(separator: ", ")
         let profiles = access.profiles ? ", profiles: true" : ""

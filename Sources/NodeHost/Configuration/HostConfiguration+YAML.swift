@@ -145,6 +145,8 @@ extension HostConfiguration {
         try set(\.openFilesMax, "openFilesMax", 16...1_000_000)
         try set(\.backgroundJobs, "backgroundJobs", 1...64)
         try set(\.logBytesBeforeFlush, "logBytesBeforeFlush", (1 << 20)...(1 << 40))
+        try set(\.unreadAnswerBytes, "unreadAnswerBytes", (16 << 20)...(1 << 40))
+        try set(\.halfSentRequestBytes, "halfSentRequestBytes", (16 << 20)...(1 << 40))
         try reader.finish()
     }
 

@@ -103,6 +103,10 @@ package struct HostConfiguration: Equatable, Sendable {
         package var backgroundJobs = 2
         /// The store is flushed, and the log cut, after so much was written.
         package var logBytesBeforeFlush = 16 << 20
+        /// What clients may hold of this process' memory, all together: answers that they do not read, and
+        /// requests of which they have sent a part (RPCLimits).
+        package var unreadAnswerBytes = 384 << 20
+        package var halfSentRequestBytes = 256 << 20
         /// These two are set by etcd's flags only.
         package var concurrentStreamsMax = UInt32.max
         package var watchProgressInterval = TimeSpan.seconds(600)

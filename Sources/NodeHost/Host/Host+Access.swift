@@ -82,9 +82,11 @@ extension Host: NodeAccess {
     }
 
     func changes(
-        after: Revision, through: Revision, maxRows: Int
+        after: Revision, through: Revision, maxRows: Int, maxBytes: Int
     ) throws(RequestError) -> [RevisionChanges] {
-        try store.changes(after: after, through: through, in: .standard, maxRows: maxRows).changes
+        try store.changes(
+            after: after, through: through, in: .standard, maxRows: maxRows, maxBytes: maxBytes
+        ).changes
     }
 
     func conflicts(limit: Int) -> [ConflictReport] {

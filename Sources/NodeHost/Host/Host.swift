@@ -190,6 +190,9 @@ final class Host: @unchecked Sendable {
         // In JSON a message's bytes are base64.
         limits.httpBodyBytesMax = limits.messageBytesMax / 3 * 4 + 65_536
         limits.concurrentStreamsMax = configuration.limits.concurrentStreamsMax
+        limits.unreadBytesTotalMax = configuration.limits.unreadAnswerBytes
+        limits.halfSentBytesTotalMax = configuration.limits.halfSentRequestBytes
+        limits.halfSentBytesMax = min(limits.halfSentBytesMax, limits.halfSentBytesTotalMax / 2)
         limits.pingInterval = configuration.limits.pingInterval
         limits.keepAliveInterval = configuration.limits.keepAliveInterval
         limits.keepAliveTimeout = configuration.limits.keepAliveTimeout

@@ -21,6 +21,13 @@ final class Recorder: CallOutput {
     /// What is left for large answers.
     var roomBytes = Int.max
     func hasRoom(for bytes: Int) -> Bool { bytes <= roomBytes }
+    var isPressed = false
+    /// What was encoded once for many.
+    private(set) var shared = 0
+    func share(_ bytes: Bytes) -> SharedBytes {
+        shared += 1
+        return SharedBytes(bytes, counting: UnreadBytes())
+    }
 
     func send(_ message: [UInt8], to call: CallReference) {
         guard outcomes[call] == nil else { return }
@@ -100,6 +107,8 @@ final class Client {
     func answer<Answer: Message>(_ call: CallReference, as type: Answer.Type = Answer.self)
         throws -> Answer
     {
+        // What waits for its turn, if it does.
+        if output.outcomes[call] == nil { loop.run() }
         let outcome = try #require(output.outcomes[call])
         #expect(outcome == Recorder.Outcome(status: .ok, text: ""))
         let messages = output.take(call)
@@ -115,6 +124,7 @@ final class Client {
 
     func failure(_ method: RPCMethod, _ message: some Message) -> Recorder.Outcome? {
         let call = begin(method, message)
+        if output.outcomes[call] == nil { loop.run() }
         #expect(output.take(call).isEmpty)
         return output.outcomes[call]
     }

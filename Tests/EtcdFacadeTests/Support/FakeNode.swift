@@ -37,6 +37,11 @@ final class FakeNode: NodeAccess {
     }
     var conflictReports: [ConflictReport] = []
     private(set) var rowReads = 0
+    /// Whole ranges, counts too.
+    private(set) var rangeReads = 0
+    /// Of the history, and the largest piece that was asked for.
+    private(set) var changeReads = 0
+    private(set) var changeBytesMax = 0
 
     enum Answer {
         case response(Response)
@@ -336,6 +341,7 @@ final class FakeNode: NodeAccess {
     // MARK: Reads
 
     func range(_ query: RangeQuery, at: Revision) throws(RequestError) -> RangeResult {
+        rangeReads += 1
         if at < picture.compactRevision { throw .compacted }
         return query.answer(fromAll: live(query.range, at: at))
     }
@@ -347,17 +353,20 @@ final class FakeNode: NodeAccess {
     }
 
     func changes(
-        after: Revision, through: Revision, maxRows: Int
+        after: Revision, through: Revision, maxRows: Int, maxBytes: Int
     ) throws(RequestError) -> [RevisionChanges] {
         if after < picture.compactRevision { throw .compacted }
+        changeReads += 1
+        changeBytesMax = max(changeBytesMax, maxBytes)
         var found: [RevisionChanges] = []
-        var rows = 0
+        var rows = 0, bytes = 0
         // Revisions are dense: the first is 2.
         for change in history.dropFirst(max(0, Int(after.rawValue) - 1))
         where change.revision <= through {
             found.append(change)
             rows += change.rows.count
-            if rows >= maxRows { break }
+            for row in change.rows { bytes += row.key.count + row.value.count }
+            if rows >= maxRows || bytes >= maxBytes { break }
         }
         return found
     }
