@@ -159,6 +159,20 @@ def history_watchers(address, seconds):
     return holding(address, seconds, 20, begin, read)
 
 
+def unread_small_answers(address, seconds):
+    """200 connections that ask for 48 KiB three hundred times each, and read nothing: no answer is large."""
+    request = message(range_request(*HUGE, limit=3))
+
+    def begin(i):
+        connection = Connection(address, window=WIDEST, receive_buffer=4096, timeout=0.5)
+        try:
+            connection.send(b"".join(connection.open(RANGE, request)[1] for _ in range(300)))
+        except Gone:
+            pass  # It is not read from any more.
+        return connection
+    return holding(address, seconds, 200, begin)
+
+
 # Many
 
 def idle_connections(address, seconds):
@@ -304,6 +318,71 @@ def rapid_watch_resets(address, seconds):
     return reconnecting(address, seconds, flood)
 
 
+def rapid_page_resets(address, seconds):
+    """The same with pages, counts and transactions, which are read in one go."""
+    def flood(connection):
+        page = message(range_request(*HUGE, limit=500))
+        count = message(range_request(*HUGE) + b"\x48\x01")
+        everything = message(blob(2, blob(1, range_request(*HUGE))) * 100)
+        while True:
+            out = []
+            for i in range(200):
+                path = "/etcdserverpb.KV/Txn" if i % 3 == 2 else RANGE
+                stream, call = connection.open(path, (page, count, everything)[i % 3])
+                out += [call, frame(RST, 0, stream, struct.pack(">I", 8))]
+            yield b"".join(out)
+    return reconnecting(address, seconds, flood)
+
+
+def many_rapid_resets(address, seconds):
+    """The same on fifty connections at once."""
+    request = message(range_request(*HUGE))
+    connections, ended = [], 0
+    for _ in until(seconds):
+        while len(connections) < 50:
+            try:
+                connections.append(Connection(address, timeout=1))
+                connections[-1].socket.setblocking(False)
+                connections[-1].pending = b""
+            except (OSError, Gone):
+                break
+        readable, writable, _ = select.select(
+            [c.socket for c in connections], [c.socket for c in connections], [], 0.2)
+        readable, writable = set(readable), set(writable)
+        for connection in list(connections):
+            try:
+                if connection.socket in readable and not connection.socket.recv(1 << 18):
+                    raise Gone("closed")
+                if connection.socket not in writable:
+                    continue
+                if len(connection.pending) < 1 << 15:
+                    for _ in range(100):
+                        stream, call = connection.open(RANGE, request)
+                        connection.pending += call + frame(RST, 0, stream, struct.pack(">I", 8))
+                sent = connection.socket.send(connection.pending)
+                connection.pending = connection.pending[sent:]
+            except BlockingIOError:
+                continue
+            except (OSError, Gone):
+                ended += 1
+                connection.close()
+                connections.remove(connection)
+    for connection in connections:
+        connection.close()
+    return f"{ended} connections ended by the server"
+
+
+def endless_watches(address, seconds):
+    """A stream that makes one watch after the other, and reads what it is told of them."""
+    def flood(connection):
+        stream, out = connection.open(WATCH, b"", ends=False)
+        yield out
+        request = frame(DATA, 0, stream, message(watch_request(b"endless")))
+        while True:
+            yield request * 500
+    return reconnecting(address, seconds, flood)
+
+
 # Headers
 
 def many_headers(address, seconds):
@@ -423,8 +502,9 @@ def half_bodies(address, seconds):
 
 
 ALL = [
-    slow_list_readers, greedy_list_reader, deaf_watchers, history_watchers, idle_connections, many_streams,
-    half_closed_streams, half_sent_messages, ping_flood, settings_flood, empty_data_flood, window_flood,
-    rapid_resets, rapid_watch_resets, many_headers, hpack_bomb, endless_continuation, byte_by_byte,
+    slow_list_readers, greedy_list_reader, deaf_watchers, history_watchers, unread_small_answers,
+    idle_connections, many_streams, half_closed_streams, half_sent_messages, ping_flood, settings_flood,
+    empty_data_flood, window_flood, rapid_resets, rapid_watch_resets, rapid_page_resets,
+    many_rapid_resets, endless_watches, many_headers, hpack_bomb, endless_continuation, byte_by_byte,
     oversized_messages, unread_http1, half_bodies,
 ]

@@ -51,6 +51,15 @@ class Server:
             pass
         return 0
 
+    def cpu(self):
+        """Seconds, of all its threads."""
+        try:
+            with open(f"/proc/{self.process.pid}/stat") as stat:
+                words = stat.read().rsplit(")", 1)[1].split()
+            return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+        except (OSError, IndexError):
+            return 0
+
     def is_alive(self):
         return self.process.poll() is None
 
@@ -156,7 +165,9 @@ def trial(server, work, options):
     for attacker in attackers:
         attacker.start()
     time.sleep(2)
+    cpu, began = server.cpu(), time.time()
     during, failed = observed(server, options.seconds, options.priority)
+    cpu = (server.cpu() - cpu) / (time.time() - began)
     words = []
     for attacker in attackers:
         try:
@@ -172,7 +183,7 @@ def trial(server, work, options):
     after, failed_after = observed(server, 2, options.priority)
     serves = server.is_alive() and bool(after["get"]) and not failed_after
     row = {"name": work.__name__, "base": base, "peak": peak[0], "after": server.memory(), "words": words,
-           "serves": serves, "failed": failed, "problems": []}
+           "cpu": cpu, "serves": serves, "failed": failed, "problems": []}
     for kind in ("get", "put"):
         was, now = p99(before[kind] + [(t + 1000, x) for t, x in after[kind]]), p99(during[kind])
         row[kind] = (was, now)
@@ -202,7 +213,7 @@ def main():
     if not chosen:
         raise SystemExit(f"no attack is called {options.only}")
     attacks.raise_limit()
-    print(f"{'attack':22} {'get p99 ms':>17} {'put p99 ms':>17} {'MiB before/peak/after':>22}  verdict")
+    print(f"{'attack':22} {'get p99 ms':>17} {'put p99 ms':>17} {'MiB before/peak/after':>22}  CPU  verdict")
     try:
         bad = trials(chosen, options)
     finally:
@@ -223,7 +234,7 @@ def trials(chosen, options):
         verdict = "; ".join(row["problems"]) or "good"
         bad += bool(row["problems"])
         print(f"{row['name']:22} {shown[0]:>17} {shown[1]:>17} "
-              f"{row['base']:>8} {row['peak']:>6} {row['after']:>6}  {verdict}  [{row['words'][0]}]", flush=True)
+              f"{row['base']:>8} {row['peak']:>6} {row['after']:>6} {row['cpu']:>4.0%}  {verdict}  [{row['words'][0]}]", flush=True)
         if not server.is_alive():
             print(f"  the server has ended with {server.process.returncode}: {server.directory}/log")
             Server.running.remove(server)
