@@ -205,7 +205,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--port", type=int, default=23800)
     parser.add_argument("--attackers", type=int, default=1)
-    parser.add_argument("--memory", type=int, default=1500, help="MiB")
+    parser.add_argument("--memory", type=int, default=1200, help="MiB")
     parser.add_argument("--floor", type=float, default=10, help="milliseconds")
     parser.add_argument("--priority", type=int, default=-10)
     options = parser.parse_args()
