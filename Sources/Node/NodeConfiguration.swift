@@ -88,4 +88,18 @@ package struct RestoredNode: Sendable {
         self.logs = logs
         self.records = records
     }
+
+    /// The region had risen above `level` when this was written: some of it may be nothing that a build
+    /// of that level can read.
+    package func isAhead(of level: UInt16, in keyspace: KeyspaceID) -> Bool {
+        let group = GroupID(keyspace: keyspace, partition: .directory)
+        guard
+            let list = records[group]?.first(where: { $0.key == PartitionState.membersKey })?.value,
+            let version = list.array.first
+        else { return false }
+        if version > RegionMembers.versionMax { return true }
+        var reader = ByteReader(list)
+        guard let members = try? reader.members() else { return false }
+        return members.level > level
+    }
 }

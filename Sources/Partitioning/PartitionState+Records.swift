@@ -8,7 +8,7 @@ extension PartitionState {
 
     static let scalarsKey = Bytes("s")
     static let configurationKey = Bytes("m")
-    static let membersKey = Bytes("d")
+    package static let membersKey = Bytes("d")
     static let placeKey = Bytes("r")
     static let splitsKey = Bytes("x")
 

@@ -355,6 +355,11 @@ extension ByteWriter {
     }
 }
 
+extension RegionMembers {
+    /// Of the encoding.
+    public static let versionMax: UInt8 = 2
+}
+
 extension ByteReader {
     public mutating func text() throws(DecodingError) -> String {
         String(decoding: try bytes().array, as: UTF8.self)
@@ -368,7 +373,7 @@ extension ByteReader {
 
     public mutating func members() throws(DecodingError) -> RegionMembers {
         let format = try byte()
-        guard (1...2).contains(format) else { throw DecodingError("members version \(format)") }
+        guard (1...RegionMembers.versionMax).contains(format) else { throw DecodingError("members version \(format)") }
         var list = RegionMembers(version: try varint())
         for _ in 0..<(try count(atLeast: 20)) {
             var member = RegionMembers.Member(

@@ -198,6 +198,12 @@ final class Host: @unchecked Sendable {
         limits.keepAliveTimeout = configuration.limits.keepAliveTimeout
         server = RPCServer(loop: loop, limits: limits)
         metricsServer = RPCServer(loop: loop, limits: limits)
+        guard !restored.isAhead(of: configuration.featureLevel, in: .standard) else {
+            throw HostFailure(
+                code: 3,
+                "the data directory was written at a feature level that this build does not know (it knows "
+                    + "\(configuration.featureLevel)): install the newer build again")
+        }
         do throws(DecodingError) {
             node = try Node(
                 configuration: configuration.node(boot: boot, identity: identity),
