@@ -355,6 +355,10 @@ enum ConfigSamples {
         --advertise-client-urls
         http://127.0.0.1:2379
         --listen-peer-urls=https://10.0.0.1:2380
+        --peer-cert-file=/p.crt
+        --peer-trusted-ca-file=/ca.crt
+        --peer-key-file
+        /p.key
         --initial-advertise-peer-urls=https://10.0.0.1:2380
         --initial-cluster=m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380
         --initial-cluster-state=new
