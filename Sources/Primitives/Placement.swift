@@ -1,4 +1,4 @@
-/// Which members vote in which group (docs/decisions/0014). All others of the region receive the
+/// Which members vote in which group (docs/decisions/0015). All others of the region receive the
 /// group's log and hold its rows, so that every node serves every read; a write waits for a majority
 /// of the group's voters only.
 public struct Placement: Hashable, Sendable {
