@@ -157,7 +157,11 @@ extension Group {
             sendPromise(prepare, at: now, into: &effects)
         }
         switch role {
-        case .leading: if durableThrough > before { commit(at: now, into: &effects) }
+        case .leading:
+            if durableThrough > before {
+                commit(at: now, into: &effects)
+                handOverIfReady(at: now, into: &effects)
+            }
         case .preparing: winIfPromised(at: now, into: &effects)
         case .follower, .asking: if durableThrough > before { ackDue = true }
         }

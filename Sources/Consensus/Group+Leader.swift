@@ -290,11 +290,22 @@ extension Group {
         handOverIfReady(at: now, into: &effects)
     }
 
-    /// Drained, and the successor holds everything: it need not ask the others for entries.
+    /// A hand-over to this voter would be under way in the same moment. True if there can be none.
+    package func isReady(for successor: NodeID, at now: Instant) -> Bool {
+        guard isLeading, let peer = peers.first(where: { $0.node == successor && $0.isVoter }) else {
+            return true
+        }
+        return decided == acceptedThrough && peer.acked == acceptedThrough && leadership.isSettled
+            && now >= answersFrom
+    }
+
+    /// Drained, and the successor holds everything: it need not ask the others for entries. After
+    /// whatever may have made it so, the own disk included: who waits for somebody's next word may wait
+    /// for the next commit notice.
     mutating func handOverIfReady(at now: Instant, into effects: inout Effects) {
-        guard let successor = leadership.successor, !leadership.campaignSent,
-            decided == acceptedThrough, leadership.isSettled, now >= answersFrom,
-            let peer = peers.first(where: { $0.node == successor }), peer.acked == acceptedThrough
+        guard role == .leading, let successor = leadership.successor, !leadership.campaignSent,
+            peers.contains(where: { $0.node == successor && $0.isVoter }),
+            isReady(for: successor, at: now)
         else { return }
         // From here on this leadership never answers under its lease again, come what may.
         leadership.campaignSent = true

@@ -151,13 +151,18 @@ extension Node {
         }
     }
 
-    /// All at once, so that a successor's elections share their messages and their syncs.
+    /// All at once, so that a successor's elections share their messages and their syncs: one group that
+    /// goes later has its own, behind the others' in the successor's log, and no sequencer opens before
+    /// it has come. Until then reads go on.
     mutating func finishHandOver(into effects: inout NodeEffects) {
         guard let handOver else { return }
         let isDrained = partitions.indices.allSatisfy {
             handOver.successors[$0 + 1] == nil || partitions[$0].isDrained
         }
-        guard now >= handOver.drainUntil || isDrained else { return }
+        guard now >= handOver.drainUntil
+            || isDrained
+                && handOver.successors.allSatisfy({ groups[$0.key].isReady(for: $0.value, at: now) })
+        else { return }
         self.handOver = nil
         for i in groups.indices where groups[i].isLeading {
             guard let successor = handOver.successors[i] else { continue }

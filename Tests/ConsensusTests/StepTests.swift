@@ -389,6 +389,20 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
         #expect(late.group.keptAfter == .zero, "memory still serves who comes back")
     }
 
+    @Test func `a hand-over waits for nobody's word once the leader's own disk has decided`() {
+        var bench = Bench()
+        bench.lead()
+        _ = bench.propose()
+        #expect(!bench.group.isReady(for: node(2), at: ms(1)))
+        bench.step(.transfer(to: node(2)))
+        bench.hear(2, bench.ack(2))
+        #expect(!bench.sent.contains(.campaign(ballot(1, 1))), "nobody else has it durably")
+        bench.sync()
+        #expect(bench.group.isReady(for: node(2), at: ms(1)))
+        #expect(!bench.group.isReady(for: node(3), at: ms(1)))
+        #expect(bench.sent.contains(.campaign(ballot(1, 1))))
+    }
+
     @Test func `hand-over waits for the pipeline and stops proposals`() {
         var bench = Bench()
         bench.lead()
