@@ -55,7 +55,7 @@ try:
     check("without gaps", ranges[0][0] == "0" * 16 and ranges[-1][1] == "f" * 16 and all(
         int(a[1], 16) + 1 == int(b[0], 16) for a, b in zip(ranges, ranges[1:])), ranges)
     table = run([c.polder, "partition", "list", "--dev", c.dir])
-    check("in a table, too", table.ok and "PARTITION" in table.out and table.out.count("\n") == 6, table)
+    check("in a table, too", table.ok and "PARTITION" in table.out and table.out.count("\n") == 7 and "directory's voters" in table.out, table)
     check("nothing of the writers' failed", not any(w.failed for w in writers), [w.failed[:3] for w in writers])
     for words, expected in [
         (["9"], "no such partition"), (["1", "--at", "ffffffffffffffff"], "must lie in the partition"),
