@@ -200,15 +200,16 @@ package struct NodeStatus: Sendable {
         package var applied: Slot
         package var replicas: [NodeID]
         /// Those of them that vote, in order of preference for the leader.
-        package var voters: [NodeID] = []
+        package var voters: [NodeID]
         /// Entries that this node has applied and that wrote something, since it started.
         package var writesTotal: UInt64 = 0
         package init(
             id: PartitionID, range: HashRange, leader: NodeID?, term: Term, decided: Slot,
             applied: Slot,
-            replicas: [NodeID] = []
+            replicas: [NodeID] = [], voters: [NodeID] = []
         ) {
             self.id = id
+            self.voters = voters
             self.replicas = replicas
             self.range = range
             self.leader = leader

@@ -13,6 +13,7 @@ extension Node {
         package let decided: Slot
         package let applied: Slot
         package let replicas: [NodeID]
+        package let voters: [NodeID]
     }
 
     package struct LinkStatus: Sendable, Equatable {
@@ -29,7 +30,8 @@ extension Node {
                 id: partitions[i].id, range: map.range(of: partitions[i].id) ?? partitions[i].range,
                 leader: leader == .none ? nil : leader, term: partitions[i].state.appliedTerm,
                 decided: groups[i + 1].decided, applied: partitions[i].state.applied,
-                replicas: groups[i + 1].configuration.members)
+                replicas: groups[i + 1].configuration.members,
+                voters: groups[i + 1].configuration.voters)
         }
     }
 
@@ -77,6 +79,8 @@ extension Node {
 
     /// Of each group, the directory's first, as far as this node has applied its log.
     package var configurations: [Configuration] { groups.map(\.configuration) }
+
+    package var directoryVoters: [NodeID] { groups[0].configuration.voters }
 
     /// Replicas' states, for checkers.
     package var partitionStates: [PartitionState] { partitions.map(\.state) }

@@ -4,7 +4,7 @@ node to node while clients write, voters that are killed, drained and removed. U
 import json, sys, time
 import script
 from cluster import Cluster, eventually, run
-from counters import Writer, hashes, kill, partitions
+from counters import Writer, hashes, kill, partitions, put_away
 from script import check, failures
 
 arguments = script.arguments(0)
@@ -116,11 +116,6 @@ try:
     check("the replicas are equal, voters and learners", eventually(lambda: len(hashes(c)) == 1, 5), hashes(c))
     done = True
 finally:
-    if done and not failures:
-        c.remove()
-    else:
-        print(c.logs())
-        c.stop()
-        print("data and logs in", c.dir)
+    put_away(c, done)
 print(f"{len(failures)} failed: {failures}" if failures else "all passed")
 sys.exit(1 if failures else 0)

@@ -4,7 +4,7 @@ leases; while nodes are killed; with wrong input. Usage: splits.py POLDER [ETCDC
 import base64, json, random, subprocess, sys, threading, time
 import script
 from cluster import Cluster, eventually, run
-from counters import Writer, hashes, kill, partitions
+from counters import Writer, hashes, kill, partitions, put_away
 from script import check, failures
 
 arguments = script.arguments(0, lambda parser: parser.add_argument("--seed", type=int, default=1))
@@ -133,11 +133,6 @@ try:
           partitions(c))
     done = True
 finally:
-    if done and not failures:
-        c.remove()
-    else:
-        print(c.logs())
-        c.stop()
-        print("data and logs in", c.dir)
+    put_away(c, done)
 print(f"{len(failures)} failed: {failures}" if failures else "all passed")
 sys.exit(1 if failures else 0)

@@ -122,15 +122,9 @@ extension Host: NodeAccess {
         status.partitions = node.partitionStatus.map {
             NodeStatus.Partition(
                 id: $0.id, range: $0.range, leader: $0.leader, term: $0.term, decided: $0.decided,
-                applied: $0.applied, replicas: $0.replicas)
+                applied: $0.applied, replicas: $0.replicas, voters: $0.voters)
         }
-        for (i, configuration) in node.configurations.enumerated() {
-            if i == 0 {
-                status.directoryVoters = configuration.voters
-            } else if i <= status.partitions.count {
-                status.partitions[i - 1].voters = configuration.voters
-            }
-        }
+        status.directoryVoters = node.directoryVoters
         status.replicas = members.placement.voters
         status.pendingSplit = node.pendingSplit
         status.mapVersion = node.map.version

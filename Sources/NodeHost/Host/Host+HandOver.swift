@@ -1,4 +1,3 @@
-import Consensus
 import EtcdFacade
 import NIOCore
 import Node
@@ -32,7 +31,7 @@ extension Host {
     func moveLeader(to target: NodeID, deadline: Instant, token: UInt64) {
         leaderMoves.append((token, target, deadline))
         let wish = members.placement.wish(for: .directory) ?? []
-        let votes = node.configurations[0].voters.contains(target)
+        let votes = node.directoryVoters.contains(target)
         if votes, wish.isEmpty { return enqueue(.handOver(to: target)) }
         // It has to vote first, and nobody must take it back.
         let others = wish.isEmpty ? members.voters(of: .directory).map { memberID(of: $0) } : wish

@@ -8,18 +8,14 @@ extension DrillRun {
     private static let moves = 4
 
     func move() async throws {
-        let region = try threeNodes()
-        let load = load(on: region.nodes, of: region)
-        let place = region.nodes.map(\.name).joined(separator: ", ")
-        let timing = try await underLoad([load], on: place) {
+        try await underChanges { region in
             let partitions = try await places(of: region).prefix(Self.moves)
             for partition in partitions {
                 let start = SystemClock.now()
                 phase("partition \(partition.id) is to go from \(partition.leader) to \(partition.target)")
                 try await move(partition.id, to: partition.targetID, of: region)
                 try await wait(for: partition.id, at: partition.target, in: region)
-                let seconds = Double(SystemClock.now().since(start).nanoseconds) / 1e9
-                document.recoverySeconds = max(document.recoverySeconds ?? 0, seconds)
+                note(recoverySince: start)
                 phase("\(partition.target) leads it")
                 try await sleep(faultTime(otherwise: 1))
             }
@@ -31,8 +27,6 @@ extension DrillRun {
             phase("all are back")
             try await sleep(faultTime(otherwise: 1))
         }
-        await verify(load, with: region.nodes)
-        summarize(load, region.name, timing)
     }
 
     struct Place: Equatable {
@@ -46,14 +40,6 @@ extension DrillRun {
     private func move(_ partition: UInt32, to member: String, of region: DevCluster.Region) async throws {
         _ = try await order(
             "/polder/partitions/move?partition=\(partition)&members=\(member)", partition, of: region)
-    }
-
-    private func status(of region: DevCluster.Region) async throws -> [UInt8] {
-        guard let node = region.nodes.first,
-            case .success(let answer) = await node.client.http(
-                "GET", "/polder/status", timeout: .seconds(2)), answer.status == 200
-        else { throw DrillError.failed("\(region.name) does not tell its partitions") }
-        return answer.body
     }
 
     private func places(of region: DevCluster.Region) async throws -> [Place] {

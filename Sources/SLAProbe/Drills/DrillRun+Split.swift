@@ -8,32 +8,47 @@ extension DrillRun {
     private static let splits = 4
 
     func split() async throws {
-        let region = try threeNodes()
-        let load = load(on: region.nodes, of: region)
-        let place = region.nodes.map(\.name).joined(separator: ", ")
-        let timing = try await underLoad([load], on: place) {
+        try await underChanges { region in
             for _ in 0..<Self.splits {
                 let partition = try await widestPartition(of: region)
                 let start = SystemClock.now()
                 phase("partition \(partition) is to be split")
                 let child = try await split(partition, of: region)
-                let seconds = Double(SystemClock.now().since(start).nanoseconds) / 1e9
-                document.recoverySeconds = max(document.recoverySeconds ?? 0, seconds)
+                note(recoverySince: start)
                 phase("partition \(child) has a part of \(partition)")
                 try await sleep(faultTime(otherwise: 1))
             }
         }
+    }
+
+    /// What an operator orders of a region's partitions, under load on all of its nodes.
+    func underChanges(_ change: (DevCluster.Region) async throws -> Void) async throws {
+        let region = try threeNodes()
+        let load = load(on: region.nodes, of: region)
+        let place = region.nodes.map(\.name).joined(separator: ", ")
+        let timing = try await underLoad([load], on: place) { try await change(region) }
         await verify(load, with: region.nodes)
         summarize(load, region.name, timing)
     }
 
+    func note(recoverySince start: Instant) {
+        let seconds = Double(SystemClock.now().since(start).nanoseconds) / 1e9
+        document.recoverySeconds = max(document.recoverySeconds ?? 0, seconds)
+    }
+
     private func widestPartition(of region: DevCluster.Region) async throws -> UInt32 {
+        guard let widest = Self.widestPartition(json: try await status(of: region)) else {
+            throw DrillError.failed("\(region.name) does not tell its partitions")
+        }
+        return widest
+    }
+
+    func status(of region: DevCluster.Region) async throws -> [UInt8] {
         guard let node = region.nodes.first,
             case .success(let answer) = await node.client.http(
-                "GET", "/polder/status", timeout: .seconds(2)), answer.status == 200,
-            let widest = Self.widestPartition(json: answer.body)
+                "GET", "/polder/status", timeout: .seconds(2)), answer.status == 200
         else { throw DrillError.failed("\(region.name) does not tell its partitions") }
-        return widest
+        return answer.body
     }
 
     static func widestPartition(json: [UInt8]) -> UInt32? {
