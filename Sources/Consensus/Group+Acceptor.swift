@@ -24,7 +24,8 @@ extension Group {
         gapAskedAt = .zero
         leaseEcho = .zero
         askAt = .never
-        electAt = electionTime(after: limits.electionPeriod, at: now)
+        fruitless += 1
+        electAt = electionTime(after: patience, at: now)
         follow(nil, into: &effects)
     }
 
@@ -95,13 +96,14 @@ extension Group {
         follow(from, into: &effects)
         leaderLost = false
         leaderBegun = leaderBegun || accept.begun
+        if accept.begun { fruitless = 0 }
         let before = acceptedThrough
         append(accept, at: now, into: &effects)
         if leaderBegun || !votes {
             electAt = .never
         } else if acceptedThrough > before || electAt == .never {
             promisedAt = now
-            electAt = electionTime(after: limits.electionPeriod, at: now)
+            electAt = electionTime(after: patience, at: now)
         }
         settle(accept.settled, into: &effects)
         if accept.sentAt > .zero {

@@ -59,7 +59,7 @@ extension Group {
 
     private func hearsLeader(besides candidate: NodeID, at now: Instant) -> Bool {
         if promised == .zero || leaderLost || promised.node == candidate { return false }
-        return leaderBegun || now < promisedAt.advanced(by: limits.electionPeriod)
+        return leaderBegun || now < promisedAt.advanced(by: patience)
     }
 
     mutating func onVote(
@@ -108,7 +108,7 @@ extension Group {
             peers[i].progress = decided
             peers[i].promiseAskedAt = .zero
         }
-        candidacyEndsAt = now.advanced(by: limits.electionPeriod * 2)
+        candidacyEndsAt = now.advanced(by: patience * 2)
         askDelay = limits.retryPeriod * 2
         repeatPrepare(at: now, into: &effects)
     }
@@ -168,7 +168,7 @@ extension Group {
             note(found)
         }
         peers[peer].decided = promise.decided
-        candidacyEndsAt = now.advanced(by: limits.electionPeriod * 2)
+        candidacyEndsAt = now.advanced(by: patience * 2)
         if let through = promise.through {
             peers[peer].progress = through
             sendPrepare(to: peer, into: &effects)

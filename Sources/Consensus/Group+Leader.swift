@@ -86,6 +86,7 @@ extension Group {
 
     private mutating func beginLeading(into effects: inout Effects) {
         leadership.begun = true
+        fruitless = 0
         effects.append(.leading(promised))
     }
 
@@ -167,8 +168,10 @@ extension Group {
         peers[i].inflightBytes += entries.reduce(0) { $0 + $1.payload.count }
         peers[i].told = decided
         peers[i].toldSettled = settled
+        // Only what is answered at once is a question: an acknowledgement waits for the peer's disk, and a
+        // slow disk is no silence (L4).
+        if peers[i].silentSince == nil, peers[i].probe || heartbeat { peers[i].silentSince = now }
         peers[i].probe = false
-        if peers[i].silentSince == nil { peers[i].silentSince = now }
         if peers[i].probeAt == .never, !isRenewal {
             peers[i].probeAt = now.advanced(by: peers[i].probeDelay)
         }
@@ -208,7 +211,8 @@ extension Group {
         }
         if sabotaged(.leaseFromArrival), accepted.sentAt > .zero { peers[i].leaseFrom = now }
         peers[i].leaseFrom = max(peers[i].leaseFrom, accepted.sentAt)
-        if progress { peers[i].probeDelay = limits.probePeriod }
+        peers[i].probeDelay =
+            progress ? limits.probePeriod : min(peers[i].probeDelay * 2, limits.electionPeriod)
         let peer = peers[i].node
         commit(at: now, into: &effects)
         // It may have gone with what was just decided, or have another place.
@@ -221,7 +225,7 @@ extension Group {
     // MARK: Timers
 
     mutating func wakeLeader(at now: Instant, into effects: inout Effects) {
-        if lonelyAt <= now { return standDown(at: now, into: &effects) }
+        if lonelyAt <= now, !forgive(at: now) { return standDown(at: now, into: &effects) }
         if leadership.handOverEndsAt <= now { return endHandOver(at: now, into: &effects) }
         if leadership.settleAt <= now || leadership.retireAt <= now {
             leadership.settleAt = .never
@@ -237,9 +241,13 @@ extension Group {
         }
         for i in peers.indices where peers[i].probeAt <= now {
             peers[i].probeAt = .never
-            peers[i].probeDelay = min(peers[i].probeDelay * 2, limits.electionPeriod * 5)
             // A suspected peer is asked when it is back.
-            peers[i].probe = !peers[i].suspected
+            guard !peers[i].suspected else { continue }
+            peers[i].probe = true
+            // Again if it does not answer: several times within an election period, then ever more rarely.
+            let silent = peers[i].silentSince.map { now.since($0) } ?? .zero
+            peers[i].probeAt = now.advanced(
+                by: max(limits.probePeriod, min(silent, limits.electionPeriod * 5)))
         }
         if leadership.renewAt <= now, let leaseLimits {
             let period = leadership.leaseIsUsed ? leaseLimits.renewal : leaseLimits.idleRenewal
@@ -255,7 +263,7 @@ extension Group {
         for i in peers.indices { sendAccept([], to: i, at: now, heartbeat: true, into: &effects) }
     }
 
-    /// When a majority will have owed us an answer for one period (L4).
+    /// When a majority will have owed us the answer to a question for one period (L4).
     var lonelyAt: Instant {
         let needed = configuration.voters.count - quorum + 1
         var last = Instant.never
@@ -265,6 +273,17 @@ extension Group {
             if silent >= needed { last = min(last, since.advanced(by: limits.electionPeriod)) }
         }
         return last
+    }
+
+    /// Woken late: this node was stopped itself, and the answers may be in the queue behind this input.
+    /// Who is not suspected is asked again. False: a majority is gone all the same.
+    private mutating func forgive(at now: Instant) -> Bool {
+        guard now.since(lonelyAt) >= limits.probePeriod else { return false }
+        for i in peers.indices where !peers[i].suspected && peers[i].silentSince != nil {
+            peers[i].silentSince = now
+            peers[i].probe = true
+        }
+        return lonelyAt > now
     }
 
     mutating func standDown(at now: Instant, into effects: inout Effects) {

@@ -73,6 +73,8 @@ package struct Group: Sendable {
     var leaderBegun = false
     /// It has been suspected, or has stood down, since we last heard it.
     var leaderLost = false
+    /// Ballots promised since a `begin` was last known to be decided.
+    var fruitless: UInt64 = 0
     var electAt: Instant
     var askAt = Instant.never
     var askDelay = TimeSpan.zero
@@ -162,7 +164,7 @@ package struct Group: Sendable {
         /// Decided and settled slots that it was last told.
         var told = Slot.zero
         var toldSettled = Slot.zero
-        /// Since when it owes an answer, or is suspected.
+        /// Since when it owes the answer to a question (a probe, a heartbeat), or is suspected.
         var silentSince: Instant?
         var probe = false
         var probeAt = Instant.never
@@ -350,6 +352,12 @@ package struct Group: Sendable {
             if !suspects(other) { rank += 1 }
         }
         return rank
+    }
+
+    /// For how long a candidate or a new leader may make no progress. What it waits for may be a slow disk, of
+    /// which a duel asks for yet more: so twice as long after each ballot that came to nothing.
+    var patience: TimeSpan {
+        limits.electionPeriod * (1 << min(max(fruitless, 1) - 1, limits.patienceDoublingsMax))
     }
 
     func electionTime(after base: TimeSpan, at now: Instant) -> Instant {

@@ -48,9 +48,12 @@ package struct Limits: Hashable, Sendable {
     /// For how long (up to twice) the write-ahead log keeps for others what is flushed here. It is
     /// shared by all groups and freed from its oldest end, so that a dead node must not hold it.
     package var keptPeriod = TimeSpan.seconds(30)
-    /// A leadership or candidacy that makes no progress for this long is given up. Shorter than a
-    /// slow sync: duels. Longer: a failed election costs more.
+    /// A leader whose questions a majority leaves open for this long stands down; a candidacy that makes
+    /// no progress for twice as long is given up. Longer: a failed election costs more.
     package var electionPeriod = TimeSpan.milliseconds(200)
+    /// Candidacies that come to nothing one after the other wait so many times twice as long for the
+    /// next: through syncs of almost two seconds. Fewer: duels on disks as slow as that.
+    package var patienceDoublingsMax: UInt64 = 3
     /// Between two candidates of neighbouring preference.
     package var stagger = TimeSpan.milliseconds(30)
     /// First repetition of an unanswered question of a candidate; doubles up to the election period.

@@ -48,13 +48,16 @@ struct FaultPlan {
         case split
         /// An operator says who shall vote where, or lead.
         case place
+        /// For a while the syncs of a machine, or of all machines of a region, take as long as an election.
+        case busyDisk
 
         /// Happens at moments; the others hold for the whole run.
         var isMomentary: Bool {
             switch self {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
                 .connectionReset, .groupCut, .takeover, .duel, .restartedVoter, .lateAnswers,
-                .handOver, .linkCut, .clockJump, .regionCut, .wipe, .change, .split, .place:
+                .handOver, .linkCut, .clockJump, .regionCut, .wipe, .change, .split, .place,
+                .busyDisk:
                 true
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
                 .compaction:
@@ -83,7 +86,7 @@ struct FaultPlan {
     ) {
         // A tenth of these runs are healthy.
         let chance = random.below(10)
-        for kind in Kind.allCases where kind != .place && random.chance(chance, in: 18) { kinds.insert(kind) }
+        for kind in Kind.allCases where !Self.late.contains(kind) && random.chance(chance, in: 18) { kinds.insert(kind) }
         var period = TimeSpan.milliseconds(40 + random.below(900)) * pace
         // The others have a theme, and more of it: some rules break only by faults that go together.
         let themed = random.chance(2, in: 3), often = TimeSpan.milliseconds(20 + random.below(200)) * pace
@@ -106,13 +109,20 @@ struct FaultPlan {
         driftPPMMax = kinds.contains(.clockSkew) ? 2_000 : 50
         var luck = random.split()
         let end = start.advanced(by: duration)
-        let momentary = Kind.allCases.filter { $0.isMomentary && $0 != .place && kinds.contains($0) }
+        let momentary = Kind.allCases.filter {
+            $0.isMomentary && !Self.late.contains($0) && kinds.contains($0)
+        }
         schedule(momentary, every: period, from: start, until: end, &luck)
-        // With luck of its own, so that the seeds of before it mean what they did.
+        // With luck of their own, so that the seeds of before them mean what they did.
         if only == nil, random.chance(1, in: 4) { kinds.insert(.place) }
         if kinds.contains(.place) {
             let period = TimeSpan.milliseconds(200 + random.below(1_500)) * pace
             schedule([.place], every: period, from: start, until: end, &random)
+        }
+        if only == nil, random.chance(1, in: 6) { kinds.insert(.busyDisk) }
+        if kinds.contains(.busyDisk) {
+            let period = TimeSpan.milliseconds(300 + random.below(1_500)) * pace
+            schedule([.busyDisk], every: period, from: start, until: end, &random)
         }
         if let kept {
             let kept = Set(kept)
@@ -133,6 +143,9 @@ struct FaultPlan {
             at = at.advanced(by: TimeSpan(nanoseconds: 1 + luck.below(2 * period.nanoseconds)))
         }
     }
+
+    /// Drawn after all others.
+    private static let late: [Kind] = [.place, .busyDisk]
 
     private static let themes: [[Kind]] = [
         // Leaderships.

@@ -28,6 +28,8 @@ final class SimulatedNode {
     var isTurnScheduled = false
     var isFrozen = false
     var isSyncing = false
+    /// Until then a sync takes so long.
+    var busy: (until: Instant, sync: TimeSpan) = (.zero, .zero)
     var isFlushing = false
     /// Crash in the middle of a turn: after so many turns, at which step of the host's work.
     var armed: (turns: Int, step: Int)?

@@ -67,6 +67,8 @@ package enum Simulation {
         package var changes = 0
         package var splits = 0
         package var leaderships = 0
+        /// Leaders that gave up without being told to.
+        package var stoodDown = 0
         package var epochs = 0
         package var voids = 0
         package var conflicts = 0

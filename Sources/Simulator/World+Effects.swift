@@ -1,3 +1,4 @@
+import Consensus
 import GeoReplication
 import Node
 import Partitioning
@@ -382,6 +383,7 @@ extension World {
         say("\(address) \(event)")
         switch event {
         case .becameLeader: counts.leaderships += 1
+        case .consensus(_, .stoodDown): counts.stoodDown += 1
         case .sequencerOpened: counts.epochs += 1
         case .revisionVoid: counts.voids += 1
         case .answerRebuilt: counts.rebuilt += 1

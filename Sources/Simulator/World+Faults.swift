@@ -76,6 +76,13 @@ extension World {
             }
         case .restartedVoter: restartVoter(in: address.region, &luck)
         case .lateAnswers: delayAnswers(in: address.region, &luck)
+        case .busyDisk:
+            let until = queue.now.advanced(by: span(200, 3_000)), sync = span(100, 700)
+            let isEverywhere = luck.chance(1, in: 2)
+            say("syncs take \(sync) \(isEverywhere ? "everywhere" : "")")
+            for other in addresses where other == address || (isEverywhere && other.region == address.region) {
+                nodes[other]?.busy = (until, sync)
+            }
         case .clockJump:
             let jump = luck.within(-400_000...400_000)
             nodes[address]?.clock.jump(microseconds: jump)
@@ -220,6 +227,7 @@ extension World {
         for address in addresses {
             nodes[address]?.armed = nil
             nodes[address]?.armedMoment = nil
+            nodes[address]?.busy = (.zero, .zero)
             unfreeze(address)
             if nodes[address]?.isUp == false { boot(address) }
         }

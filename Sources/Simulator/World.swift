@@ -294,6 +294,7 @@ final class World {
         if faultsAreOn, plan.has(.slowDisk), random.chance(1, in: 20) {
             delay = delay + paced(random.below(120))
         }
+        if node.busy.until > queue.now { delay = delay + node.busy.sync }
         queue.schedule(.synced(address, life: node.life, ticket), after: delay)
     }
 }

@@ -350,6 +350,74 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
         #expect(bench.group.nextWake < .never, "and tries again")
     }
 
+    /// The followers answer what is asked, and never get anything onto their disks.
+    private func isLeadingAfter(
+        _ milliseconds: UInt64, _ bench: inout Bench, answers: Bool = true
+    ) -> Bool {
+        for t in stride(from: UInt64(10), through: milliseconds, by: 10) {
+            _ = bench.propose(at: ms(t))
+            for _ in 0..<2 {
+                let asks = bench.accepts.contains { $0.probe }
+                if asks, answers { for peer: UInt16 in [2, 3] { bench.hear(peer, bench.ack(1), at: ms(t)) } }
+                bench.step(.wake, at: ms(t))
+            }
+            if !bench.group.isLeading { return false }
+        }
+        return true
+    }
+
+    @Test func `followers whose disks are slow are not silent`() {
+        var bench = Bench()
+        bench.lead()
+        #expect(isLeadingAfter(3_000, &bench))
+    }
+
+    @Test func `a leader whose questions a majority leaves open stands down`() {
+        var bench = Bench()
+        bench.lead()
+        #expect(isLeadingAfter(200, &bench, answers: false))
+        bench = Bench()
+        bench.lead()
+        #expect(!isLeadingAfter(300, &bench, answers: false))
+    }
+
+    @Test func `a leader that was stopped itself asks once more`() {
+        var bench = Bench(voters: [1, 2, 3, 4, 5])
+        bench.step(.campaign)
+        bench.sync()
+        for peer: UInt16 in [2, 3] { bench.hear(peer, bench.promise()) }
+        bench.sync()
+        for peer: UInt16 in [2, 3] { bench.hear(peer, bench.ack(1)) }
+        _ = bench.propose(at: ms(10))
+        bench.step(.wake, at: ms(70))
+        #expect(bench.accepts.count { $0.probe } == 4)
+        // Their answers are in the queue: this is the first of them.
+        bench.hear(2, bench.ack(1), at: ms(1_000))
+        #expect(bench.group.isLeading)
+        #expect(bench.accepts.count { $0.probe } >= 3)
+        bench.step(.wake, at: ms(1_201))
+        #expect(!bench.group.isLeading, "nobody else has answered")
+    }
+
+    @Test func `candidacies that come to nothing take longer each time`() {
+        var bench = Bench()
+        var ends: [UInt64] = [], t: UInt64 = 1
+        for _ in 0..<6 {
+            bench.step(.campaign, at: ms(t))
+            let began = t
+            while bench.group.role == .preparing {
+                t += 10
+                bench.step(.wake, at: ms(t))
+            }
+            ends.append((t - began) / 100)
+        }
+        #expect(ends == [4, 8, 16, 32, 32, 32])
+        bench.hear(2, accept(ballot(90, 2), first: 1, [], begun: true), at: ms(t))
+        bench.step(.campaign, at: ms(t))
+        bench.step(.wake, at: ms(t + 410))
+        #expect(bench.group.role == .follower)
+    }
+
     @Test func `a follower behind the kept log gets a snapshot`() {
         var limits = Limits()
         limits.keptBytesMax = 4

@@ -29,6 +29,19 @@ import Testing
         #expect(rebuilt > 0)
     }
 
+    @Test func `slow disks cost no leader its place`() {
+        for seed in UInt64(1)...6 {
+            var options = Simulation.Options(seed: seed)
+            options.duration = .milliseconds(6_000)
+            (options.regions, options.nodes, options.pace) = (1, 3, 1)
+            options.faults = ["busyDisk"]
+            let outcome = Simulation.run(options)
+            #expect(outcome.isGood, Comment(rawValue: outcome.report))
+            #expect(outcome.counts.stoodDown == 0, Comment(rawValue: outcome.summary))
+            #expect(outcome.counts.faults > 0)
+        }
+    }
+
     @Test func `runs of one seed are identical`() {
         var options = Simulation.Options(seed: 7)
         options.duration = .milliseconds(1_000)
