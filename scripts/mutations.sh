@@ -19,7 +19,7 @@ while :; do
 done
 export POLDER_MUTATIONS=1
 build=${PROOF_BUILD:-.build/mutations} debug=${PROOF_TESTS:-.build/mutations-tests}
-suites='AcceptorTests|LeaderTests|ElectionTests|LeaseTests|MembershipTests|PartitionTests|CoordinatorTests|SequencerTests|SplitTests|SplitRestartTests|ConflictTests'
+suites='AcceptorTests|LeaderTests|ElectionTests|LeaseTests|MembershipTests|PartitionTests|LeaseCheckpointTests|CoordinatorTests|SequencerTests|SplitTests|SplitRestartTests|ConflictTests'
 run_tests() { swift test --skip-build --scratch-path "$debug" --filter "$suites" 2>&1; }
 if [ -z "${PROOF_SKIP_BUILD:-}" ]; then
     if [ -n "$seeds" ]; then swift build -c release --scratch-path "$build" -j 2 >&2 || exit 2; fi
@@ -42,8 +42,13 @@ hint() {
         noRecovery) echo --faults oneWayPartition,freeze,takeover,loss,crash --partitions 8 ;;
         expiryOutlivesLeader) echo --faults takeover,duel,freeze \
             --work leaseGrant,leasePut,leasePutMany,leaseKeepAlive,put ;;
-        splitWithoutDrain | oldMapsTrusted) echo --faults split --partitions 1 ;;
-        childForgetsRequests) echo --faults split,crash,takeover,loss --partitions 1 ;;
+        leasesCountAnew) echo --faults takeover --regions 1 --nodes 3 --partitions 2 --pace 40 \
+            --work leaseGrant,leasePut,leaseKeepAlive,put ;;
+        splitWithoutDrain) echo --faults split --partitions 1 ;;
+        oldMapsTrusted) echo --faults split,loss,freeze,partition --partitions 1 --pace 1 --clients 12 \
+            --milliseconds 1500 --regions 1 --nodes 3 --work put,multiKey,deleteRange,wide,list ;;
+        childForgetsRequests) echo --faults split,loss,crash,connectionReset --partitions 1 --pace 1 \
+            --clients 20 --milliseconds 1500 --regions 1 --nodes 3 --work put ;;
         childRegistersAlone) echo --faults split,freeze,takeover,duel,groupCut --partitions 1 ;;
         unknownTailsIgnored) echo --faults split,groupCut,partition,wipe --partitions 1 ;;
         cursorNotCompared) echo --faults connectionReset,crash,regionCut,duplication,takeover --regions 2 ;;

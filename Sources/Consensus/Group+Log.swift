@@ -83,6 +83,7 @@ extension Group {
     mutating func onTruncate(through: Slot, at now: Instant, into effects: inout Effects) {
         let before = flushedThrough
         flushedThrough = max(flushedThrough, min(through, decided))
+        if Mutation.appliedIsFlushed.isOn { flushedThrough = decided }
         if peers.isEmpty { settle(flushedThrough, into: &effects) }
         if role != .leading && flushedThrough > before { ackDue = true }
         recordTruncation(into: &effects)

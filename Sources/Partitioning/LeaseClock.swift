@@ -1,7 +1,7 @@
 package import Primitives
 
-/// When leases homed in a partition run out, at its registered leader. Soft state: a new leader counts
-/// full TTLs (protocol-rules.md S11). The clock stands still while the sequencer is silent, since
+/// When leases homed in a partition run out, at its registered leader. Soft state: a new leader begins with
+/// what its log says of each (`Partition+Leases`, protocol-rules.md S11). The clock stands still while the sequencer is silent, since
 /// nobody could renew then.
 package struct LeaseClock: Sendable {
     private var deadlines: [LeaseID: Instant] = [:]
@@ -14,19 +14,17 @@ package struct LeaseClock: Sendable {
     package init() {}
 
     package mutating func start(_ lease: LeaseID, ttlSeconds: Int64, at now: Instant) {
-        let deadline = now.advanced(by: .seconds(UInt64(max(0, ttlSeconds))))
+        start(lease, until: now.advanced(by: .seconds(UInt64(max(0, ttlSeconds)))))
+    }
+
+    package mutating func start(_ lease: LeaseID, until deadline: Instant) {
         deadlines[lease] = deadline
         revoking[lease] = nil
         renewing.remove(lease)
         lookAt = min(lookAt, deadline)
     }
 
-    /// A leadership begins, or a revocation is undone and the lease stands again.
-    package mutating func startMissing(
-        _ id: LeaseID, _ lease: PartitionState.Lease, at now: Instant
-    ) {
-        if deadlines[id] == nil { start(id, ttlSeconds: lease.leftSeconds, at: now) }
-    }
+    package func has(_ lease: LeaseID) -> Bool { deadlines[lease] != nil }
 
     /// A renewal is in the log's pipeline: until it is answered the lease has no checkpoints.
     package mutating func renewSoon(_ lease: LeaseID) { renewing.insert(lease) }

@@ -130,9 +130,9 @@ extension Partition {
         } else if case .leaseExpire(let lease) = request {
             expire(token, lease, into: &effects)
         } else if case .leaseKeepAlive(let lease) = request,
-            mustRemoveCheckpoint(of: lease, isRemoved: number > 0)
+            mustLogRenewal(of: lease, isLogged: number > 0)
         {
-            removeCheckpoint(token, lease, into: &effects)
+            logRenewal(token, lease, into: &effects)
         } else if let plan = lead.items.plan(token), !plan.isEmpty {
             read(token, plan, into: &effects)
             lead.items.change(token) { $0.stage = .reading }
@@ -423,11 +423,12 @@ extension Partition {
                 return
             }
             // One may have been logged while the confirmation was under way.
-            if mustRemoveCheckpoint(of: lease, isRemoved: item.number > 0) {
-                removeCheckpoint(token, lease, into: &effects)
+            if mustLogRenewal(of: lease, isLogged: item.number > 0) {
+                logRenewal(token, lease, into: &effects)
                 return
             }
             let ttl = state.leases[lease]?.ttlSeconds ?? 0
+            lead.renewals += 1
             if ttl > 0 { lead.leaseClock.start(lease, ttlSeconds: ttl, at: now) }
             effects.answers.append((item.id, .leaseKeptAlive(lease, ttlSeconds: ttl, revision: frontier)))
         case .leaseTimeToLive(let lease, let wantsKeys):

@@ -112,12 +112,14 @@ extension Partition {
             lead.granting.remove(lease)
             lead.checkpointing[lease] = nil
         }
+        let moved = counted.filter { child.leases[$0.key] != nil }
+        for lease in moved.keys { counted[lease] = nil }
         effects.newborns.append(
             .init(
                 split: split, state: child,
                 requests: Mutation.childForgetsRequests.isOn
                     ? RequestTable(completeFrom: .zero) : requests,
-                leaseClock: clock))
+                leaseClock: clock, counted: moved))
     }
 
     /// What the parent's replica on this node has just cut off.
@@ -130,6 +132,7 @@ extension Partition {
             limits: limits)
         requests = newborn.requests
         inheritedClock = newborn.leaseClock
+        counted = newborn.counted
     }
 
     // MARK: What reaches above a cut

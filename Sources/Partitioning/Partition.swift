@@ -35,6 +35,12 @@ package struct Partition: Sendable {
     /// Of leases that the parent's leader on this node has just handed over. It counts for the first
     /// leadership of this log only: nobody else can have renewed one before.
     var inheritedClock: LeaseClock?
+    /// When leases with a checkpoint run out, counted from the moment at which this replica applied it.
+    var counted: [LeaseID: Instant] = [:]
+    /// Also of those checkpoints that the state began with.
+    var countsLeases = false
+    /// The sequencer's last timeline.
+    var heardAt = Instant.zero
     private var begins = 0
     /// Entries that wrote something, since the process began: what its load is.
     package private(set) var writesApplied: UInt64 = 0
@@ -135,8 +141,11 @@ package struct Partition: Sendable {
 
         var leaseClock = LeaseClock()
         var granting: Set<LeaseID> = []
-        /// The newest checkpoint (or its removal) of each lease that is not decided yet.
-        var checkpointing: [LeaseID: (number: UInt64, isRemoval: Bool)] = [:]
+        /// The newest checkpoint or renewal of each lease that is not decided yet.
+        var checkpointing: [LeaseID: (number: UInt64, isRenewal: Bool)] = [:]
+        /// Since the last sweep; and whether they were too many to be logged in the second before.
+        var renewals = 0
+        var wasBusyWithRenewals = false
         var sweepAt = Instant.zero
         /// What the sequencer was told last.
         var fenceTold: UInt64 = 0
@@ -281,9 +290,7 @@ package struct Partition: Sendable {
         lead.reportAt = now.advanced(by: limits.retryAfter)
         // One whose expiry is under way does not come back.
         // In a term that goes on its clock knows better; a new one begins with what the log knows.
-        for lease in state.leases {
-            lead.leaseClock.startMissing(lease.key, lease.value, at: now)
-        }
+        startLeases(at: now)
         lead.leaseClock.contact(at: now, stoppedBeyond: limits.contactMax)
     }
 
@@ -345,11 +352,7 @@ package struct Partition: Sendable {
             requests.undo(revision)
             effects.applied.append(.init(revision: revision, rows: [], aborted: true))
             report(revision, slot, .aborted)
-            if isLeading {
-                for lease in state.leases {
-                    lead.leaseClock.startMissing(lease.key, lease.value, at: now)
-                }
-            }
+            if isLeading { startLeases(at: now) }
             onAborted(transaction, revision, slot: slot, at: now, into: &effects)
         case .leaseGranted(let lease):
             if isLeading, let ttl = state.leases[lease]?.ttlSeconds {
@@ -359,6 +362,7 @@ package struct Partition: Sendable {
             if case .item(let token) = proposal { wantConfirm(token) }
         case .leaseRevoked(let lease):
             lead.leaseClock.stop(lease)
+            counted[lease] = nil
             lead.revoking.remove(lease)
             if case .item(let token) = proposal {
                 wantConfirm(token)
@@ -366,6 +370,7 @@ package struct Partition: Sendable {
             }
             unblock(into: &effects)
         case .leaseCheckpoints(let list):
+            count(list, at: now)
             if isOwn {
                 for checkpoint in list
                 where lead.checkpointing[checkpoint.lease]?.number == entry.number {
@@ -446,6 +451,8 @@ package struct Partition: Sendable {
         self.state = state
         self.state.lies(in: range)
         requests = RequestTable(completeFrom: state.applied)
+        counted.removeAll()
+        countsLeases = false
     }
 
     package mutating func flushRecords(into changes: inout [StoreChange]) {
@@ -466,6 +473,8 @@ package struct Partition: Sendable {
             effects.answers.append((first.id, first.response))
         }
         if !readers.isEmpty { answerReaders(frontier, into: &effects) }
+        heardAt = now
+        if !countsLeases { countLeases(at: now) }
         guard isLeading else { return }
         if lead.registeredWith == epoch {
             lead.leaseClock.contact(at: now, stoppedBeyond: limits.contactMax)

@@ -70,6 +70,8 @@ package struct RegionEffects: Sendable {
         package let requests: RequestTable
         /// Of the parent's leader.
         package let leaseClock: LeaseClock?
+        /// Of the parent's replica (`Partition.counted`).
+        package let counted: [LeaseID: Instant]
     }
 
     package init() {}

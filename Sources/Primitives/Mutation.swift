@@ -23,6 +23,8 @@ public enum Mutation: String, CaseIterable, Sendable {
     case ackBeforeDurable
     /// A promise is given before it is on the disk.
     case promiseBeforeDurable
+    /// What is applied counts as flushed, and is cut off the log.
+    case appliedIsFlushed
 
     // Sequencer.
     /// S2: a seal is answered from memory.
@@ -63,6 +65,8 @@ public enum Mutation: String, CaseIterable, Sendable {
     case attemptsOutliveLeaders
     /// S11 b: a renewal is answered while a checkpoint of the old time stands.
     case renewedOverCheckpoint
+    /// A new leader gives every lease the whole of its time, whatever its log says.
+    case leasesCountAnew
     /// S11: keep-alives are answered by whoever believes to lead.
     case keepAliveWithoutConfirm
     /// S11: an expiry that an earlier leader began goes on.

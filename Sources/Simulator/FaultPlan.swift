@@ -64,6 +64,22 @@ struct FaultPlan {
                 false
             }
         }
+
+        /// How long one may stop something, at pace 1.
+        var longestMilliseconds: UInt64 {
+            switch self {
+            case .takeover, .handOver, .connectionReset: 0
+            case .clockJump, .compaction, .regionCut: 0
+            case .restartedVoter, .lateAnswers, .change, .split, .place: 600
+            case .powerLoss: 800
+            case .duel, .freeze: 1_200
+            case .crash, .wipe, .partition, .oneWayPartition, .groupCut: 1_500
+            case .linkCut: 2_000
+            case .machineLoss: 2_500
+            case .busyDisk: 4_000
+            case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode: 0
+            }
+        }
     }
 
     struct Fault {

@@ -16,11 +16,11 @@ package struct HistoryChecker {
 
     package static func check(
         region: RegionID, timeline: RegionTimeline, operations: [Operation], through: Revision,
-        healthyFrom: Instant = .never
+        healthyFrom: Instant = .never, leases: LeaseAllowance? = nil
     ) -> [Violation] {
         var checker = HistoryChecker(
             region: region, timeline: timeline, operations: operations, through: through,
-            healthyFrom: healthyFrom)
+            healthyFrom: healthyFrom, leases: leases)
         for operation in operations {
             if let violation = checker.errors.check(operation) {
                 checker.fail(violation.rule, violation.what)
@@ -33,9 +33,9 @@ package struct HistoryChecker {
 
     private init(
         region: RegionID, timeline: RegionTimeline, operations: [Operation], through: Revision,
-        healthyFrom: Instant
+        healthyFrom: Instant, leases: LeaseAllowance?
     ) {
-        leases = LeaseChecker(operations)
+        self.leases = LeaseChecker(operations, allowance: leases)
         errors = ErrorChecker(operations, healthyFrom: healthyFrom)
         self.region = region
         self.timeline = timeline

@@ -1,18 +1,46 @@
 import Primitives
 
+/// How much longer than its time a lease may live: what has gone wrong meanwhile, and a little.
+package struct LeaseAllowance: Sendable {
+    /// What each fault may cost, and when it happened.
+    let faults: [(at: Instant, cost: TimeSpan)]
+    /// Until when a request that nobody answered may still be carried out.
+    let patience: TimeSpan
+    /// Checkpoints are in whole seconds, an expiry that failed is tried again after two.
+    private static let always = TimeSpan.milliseconds(5_000)
+
+    init(faults: [(at: Instant, cost: TimeSpan)], patience: TimeSpan) {
+        self.faults = faults
+        self.patience = patience
+    }
+
+    /// In [from, to].
+    func granted(from: Instant, to: Instant) -> TimeSpan {
+        faults.reduce(Self.always) { sum, fault in
+            fault.at <= to && fault.at.advanced(by: fault.cost) >= from ? sum + fault.cost : sum
+        }
+    }
+}
+
 /// Leases in one region's history: an acknowledged keep-alive (or grant) at `t` implies no expiry before
-/// `t + TTL`; and what may fail does so only for a reason.
+/// `t + TTL`, and the end comes soon after the time is up; and what may fail does so only for a reason.
 struct LeaseChecker {
     private struct Touch {
         let invokedAt: Instant
         let ttlSeconds: Int64
     }
+    /// Without one nobody says how late an end may be.
+    private let allowance: LeaseAllowance?
+    /// When it was last renewed, at the latest.
+    private var lastTouch: [LeaseID: Instant] = [:]
     private var touches: [LeaseID: [Touch]] = [:]
     /// A revocation that may have happened: from then on the lease's end says nothing.
     private var revokedFrom: [LeaseID: Instant] = [:]
 
-    init(_ operations: [Operation]) {
+    init(_ operations: [Operation], allowance: LeaseAllowance? = nil) {
+        self.allowance = allowance
         for operation in operations {
+            noteTouch(operation)
             switch (operation.call, operation.outcome) {
             case (.request(.leaseGrant), .response(.leaseGranted(let lease, let ttl, _))),
                 (.request(.leaseKeepAlive), .response(.leaseKeptAlive(let lease, let ttl, _))):
@@ -28,6 +56,34 @@ struct LeaseChecker {
         }
     }
 
+    private mutating func noteTouch(_ operation: Operation) {
+        guard let allowance else { return }
+        let touched: LeaseID
+        switch operation.call {
+        case .request(.leaseGrant(let lease, _)), .request(.leaseKeepAlive(let lease)): touched = lease
+        case .request, .read: return
+        }
+        var at = operation.returnedAt
+        switch operation.outcome {
+        case .nothing, .failed(.leaseNotFound), .failed(.leaseExists): return
+        case .unknown, .failed: at = operation.invokedAt.advanced(by: allowance.patience)
+        case .response, .range: break
+        }
+        lastTouch[touched] = max(lastTouch[touched] ?? .zero, at)
+    }
+
+    private func checkEnd(of lease: LeaseID, _ ttlSeconds: Int64, seen: Instant) -> Violation? {
+        // Clocks may run wrong by as much as the protocol allows for.
+        let ttl = TimeSpan(nanoseconds: UInt64(ttlSeconds) * 1_010_000_000)
+        guard let allowance, let last = lastTouch[lease], last < seen else { return nil }
+        let late = seen.since(last.advanced(by: ttl))
+        let granted = allowance.granted(from: last, to: seen)
+        if late <= granted { return nil }
+        return Violation(
+            "a lease ends when its time is up",
+            "lease \(lease) touched at \(last) for \(ttlSeconds) s, gone at \(seen): \(late) late, may be \(granted)")
+    }
+
     /// The keys of `lease` were deleted by nobody's request, and that was first seen at `seen`.
     func check(expiryOf lease: LeaseID, seen: Instant, at revision: Revision) -> Violation? {
         if let revoked = revokedFrom[lease], revoked <= seen { return nil }
@@ -41,7 +97,7 @@ struct LeaseChecker {
                     "lease \(lease) touched at \(touch.invokedAt) for \(touch.ttlSeconds) s, gone at \(seen) (revision \(revision))")
             }
         }
-        return nil
+        return touched.first.flatMap { checkEnd(of: lease, $0.ttlSeconds, seen: seen) }
     }
 }
 

@@ -33,6 +33,7 @@ extension World {
         if crashes(address, at: 1) { return }
         if !effects.persist.isEmpty {
             if samples != nil { takeSamples(of: effects.persist) }
+            checkTruncation(effects.persist, at: address)
             nodes[address]?.log.append(effects.persist, ticket: effects.ticket)
             beginSync(address)
         }
@@ -62,6 +63,20 @@ extension World {
         if let floor = effects.floor { nodes[address]?.store.compact(floor: floor) }
         for event in effects.events { note(event, at: address) }
         setWake(effects.nextWake, at: address)
+    }
+
+    /// What is cut off the log is on the disk in the store, or a power failure would lose it.
+    private func checkTruncation(_ records: [LogRecord], at address: NodeAddress) {
+        guard let node = nodes[address] else { return }
+        for case .truncate(let group, let slot) in records {
+            let flushed = node.flushed.applied[group] ?? .zero
+            if slot > flushed {
+                fail(
+                    Violation(
+                        "no log is truncated above the flushed slot",
+                        "\(address), \(group): through \(slot), flushed \(flushed)"))
+            }
+        }
     }
 
     private func takeSamples(of records: [LogRecord]) {

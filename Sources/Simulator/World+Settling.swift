@@ -125,7 +125,7 @@ extension World {
             let own = operations.filter { $0.region == region }
             for violation in HistoryChecker.check(
                 region: region, timeline: timeline, operations: own, through: timeline.through,
-                healthyFrom: faultsEndedAt)
+                healthyFrom: faultsEndedAt, leases: leaseAllowance)
             {
                 fail(violation)
             }
@@ -138,6 +138,15 @@ extension World {
             checkStores()
             checkOrigins()
         }
+    }
+
+    /// Nil: what holds for the whole run delays everything, by how much nobody knows.
+    private var leaseAllowance: LeaseAllowance? {
+        let always: [FaultPlan.Kind] = [.loss, .stalls, .slowNode]
+        if always.contains(where: plan.has) { return nil }
+        return LeaseAllowance(
+            faults: plan.schedule.map { ($0.at, paced($0.kind.longestMilliseconds + 300)) },
+            patience: patience)
     }
 
     private func checkLinearizability(
