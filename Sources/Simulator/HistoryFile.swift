@@ -1,6 +1,6 @@
 package import Primitives
 
-/// Histories as lines of text, for `polder check` and for checkers of others (docs/testing.md, "Histories"):
+/// Histories as lines of text, for `polder check` and for checkers of others (docs/formats.md, "Histories"):
 ///
 ///     # polder history 1
 ///     <client> <invoked> <returned> write <key> <value>

@@ -105,8 +105,8 @@ struct CheckCommandLine: ParsableCommand {
         commandName: "check",
         abstract: "Checks a history of reads and writes for linearizability.",
         discussion: """
-            The file has a line for every operation (docs/testing.md, "Histories"). Keys are checked one by
-            one: linearizability is local. The simulator, drills and make faults write such files; so can
+            The file has a line for every operation (docs/formats.md, "Histories"). Keys are checked one by
+            one: linearizability is local. The simulator, drills, make chaos and make faults write such files; so can
             any client of any system.
 
               polder check history.txt

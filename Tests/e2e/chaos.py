@@ -2,12 +2,14 @@
 """Random kills, freezes, stops and cuts of real processes, under load from real etcdctl.
 
 Afterwards: no acknowledged write is lost in either region, no revision was given twice, all members of a
-region hold the same history. One node of a region is hurt at a time: a majority always runs.
+region hold the same history, and what clients of a few keys saw is linearizable (the history is a file that
+`polder check` and checkers of others read: docs/formats.md, "Histories"). One node of a region is hurt at a time: a majority always runs.
 
-  Tests/e2e/chaos.py --polder .build/release/polder [--seconds 120] [--seed 1] [--keep]
+  Tests/e2e/chaos.py --polder .build/release/polder [--seconds 120] [--seed 1] [--keep] [--history FILE]
 """
 import argparse, base64, os, random, shutil, sys, time
 
+import histories
 from cluster import Cluster, Load, eventually
 
 
@@ -41,8 +43,11 @@ def lost(c, load, region):
     return [key for key, value in load.acknowledged.items() if held.get(key) != value]
 
 
-def verdict(c, loads):
-    good = True
+def verdict(c, loads, clients, path):
+    histories.write(path, (each for client in clients for each in client.lines))
+    checked, good = histories.check(c.polder, path)
+    print(f"  history: {sum(x.answers for x in clients)} answers, {sum(x.unknown for x in clients)} without; "
+          f"{str(checked.out).strip().splitlines()[-1:]}", flush=True)
     for load in loads:
         for region in ("r1", "r2"):
             eventually(lambda: not lost(c, load, region), 60, 0.5)
@@ -72,6 +77,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=120)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--keep", action="store_true", help="keep data and logs")
+    parser.add_argument("--history", help="where the history goes (else beside the logs, kept with them)")
     options = parser.parse_args()
     random.seed(options.seed)
     print(f"seed {options.seed} (the faults; not the timing of the machine)", flush=True)
@@ -80,18 +86,24 @@ def main():
     good = False
     try:
         loads = [Load(c, "one/"), Load(c, "another/"), Load(c, "other-region/", region="r2")]
-        for load in loads:
-            load.start()
+        names = [n for n in c.nodes if n.startswith("r1-")]
+        clients = [histories.Client(c, number, names) for number in range(3)]
+        for each in loads + clients:
+            each.start()
         end = time.time() + options.seconds
         while time.time() < end:
             name, action = random.choice(list(c.nodes)), random.choice(("kill", "freeze", "stop", "cut"))
             print(f"{time.strftime('%T')} {action} {'the regions apart' if action == 'cut' else name}",
                   flush=True)
             hurt(c, action, name)
-        for load in loads:
-            load.stop()
+        for each in loads + clients:
+            each.stop()
         time.sleep(2)
-        good = verdict(c, loads)
+        path = options.history or f"{c.dir}/history.txt"
+        sound, proof = histories.finds_what_is_wrong(options.polder, f"{c.dir}/wrong.txt")
+        if not sound:
+            print(f"polder check finds nothing: {proof}")
+        good = verdict(c, loads, clients, path) and sound
     finally:
         if good and not options.keep:
             c.remove()

@@ -12,6 +12,7 @@ skipped and said so. The last line is `N passed, N failed`; evidence of failures
 import argparse, collections, json, os, random, shutil, signal, struct, subprocess, sys, tempfile
 import threading, time, traceback
 
+import histories
 from cluster import Cluster, eventually, run
 from etcd_client import CallFailed, Client, grpc
 
@@ -110,12 +111,6 @@ class FaultCluster(Cluster):
 
 # MARK: Load
 
-def history_line(client, began, ended, what):
-    """As `polder check` reads it (docs/testing.md, "Histories")."""
-    end = "-" if ended is None else int(ended * 1e6)
-    return f"{client} {int(began * 1e6)} {end} {what}"
-
-
 class Writer(threading.Thread):
     """Unique values to few keys, about `rate` a second, at the nodes of a region in turn."""
 
@@ -140,10 +135,10 @@ class Writer(threading.Thread):
                 ended = time.time()
                 self.acknowledged.append((key, value, revision))
                 self.successes.append((began, ended))
-                self.history.append(history_line(f"w{self.number}", began, ended, f"write {key} {value}"))
+                self.history.append(histories.line(f"w{self.number}", began, ended, f"write {key} {value}"))
             except CallFailed as error:
                 self.unknown.append((key, value))
-                self.history.append(history_line(f"w{self.number}", began, None, f"write {key} {value}"))
+                self.history.append(histories.line(f"w{self.number}", began, None, f"write {key} {value}"))
                 self.errors[f"{error.code}: {error.details}"[:90]] += 1
                 at += 1
                 time.sleep(0.02)
@@ -171,7 +166,7 @@ class Reader(threading.Thread):
                 revision, found = self.load.clients[name].range(key, timeout=2.0)
                 self.reads += 1
                 what = f"read {key} {found[0].value}" if found else f"absent {key}"
-                self.history.append(history_line(f"r{self.number}", began, time.time(), what))
+                self.history.append(histories.line(f"r{self.number}", began, time.time(), what))
                 modified = found[0].modified if found else 0
                 if modified < known or revision < known:
                     self.stale.append((name, key, known, modified, revision))
@@ -308,27 +303,23 @@ def compare_books(what, cluster, load, region):
     # Of one region alone: what another region writes comes in by a way of its own.
     if len(load.regions) == 1:
         path = f"{cluster.dir}/history-{load.tag}-{region}.txt"
-        with open(path, "w") as f:
-            f.write("# polder history 1\n")
-            for thread in load.writers + load.readers:
-                f.writelines(line + "\n" for line in thread.history)
-        verdict = run([cluster.polder, "check", path], timeout=120)
-        check(f"{what}: {region}'s history is linearizable", verdict.ok or "undecided" in str(verdict),
-              verdict)
+        histories.write(path, (each for t in load.writers + load.readers for each in t.history))
+        verdict, good = histories.check(cluster.polder, path)
+        check(f"{what}: {region}'s history is linearizable", good, verdict)
 
-    histories = {w.name: w.events for w in watchers}
-    for name, events in histories.items():
+    watched = {w.name: w.events for w in watchers}
+    for name, events in watched.items():
         # A batch from the other region has several keys at one revision.
         order = [e[:2] for e in events]
         wrong = [(a, b) for a, b in zip(order, order[1:]) if a[0] > b[0]]
         wrong += [e for e, n in collections.Counter(order).items() if n > 1]
         check(f"{what}: {name}'s watch is ordered and without doubles ({len(events)} events, resumed "
               f"{next(w.resumed for w in watchers if w.name == name)} times)", not wrong, wrong[:5])
-    if histories:
-        reference = histories[names[0]]
+    if watched:
+        reference = watched[names[0]]
         for name in names[1:]:
-            a, b = set(reference), set(histories[name])
-            check(f"{what}: {name}'s watch equals {names[0]}'s", reference == histories[name],
+            a, b = set(reference), set(watched[name])
+            check(f"{what}: {name}'s watch equals {names[0]}'s", reference == watched[name],
                   f"only {names[0]}: {sorted(a - b)[:5]} only {name}: {sorted(b - a)[:5]}")
         written = {e[:2]: e[2] for e in reference}
         lost = [(at, kv) for at, kv in by_revision.items() if written.get((at, kv[0])) != kv[1]]

@@ -54,7 +54,7 @@ struct DrillRecord: Sendable {
             .map { $0.finished.since($0.due) }.max() ?? .zero
     }
 
-    /// As `polder check` reads them (docs/testing.md, "Histories").
+    /// As `polder check` reads them (docs/formats.md, "Histories").
     func historyLines(_ region: String) -> [String] {
         histories.enumerated().flatMap { register, history in
             history.map { operation in
