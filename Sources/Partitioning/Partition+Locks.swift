@@ -98,13 +98,45 @@ extension Partition {
         }
         let latch = Latch(request, coordinator: coordinator, at: now)
         let inTheWay = lead.latches.filter { $0.footprint.conflicts(with: request.footprint) }
-        // Wait-die: only the older waits (L9). A prepared one ends without anybody's help.
-        guard inTheWay.allSatisfy({ $0.isPrepared || request.start < $0.start }) else {
+        guard mayWait(request.start, for: inTheWay) else {
             effects.send(.died(request.transaction, id), to: coordinator)
             return
         }
         lead.latches.append(latch)
-        if inTheWay.isEmpty { grant(lead.latches.count - 1, at: now, into: &effects) }
+        if inTheWay.isEmpty, !isSomebodysTurn(request.footprint) {
+            grant(lead.latches.count - 1, at: now, into: &effects)
+        }
+    }
+
+    /// Wait-die: only the older waits (L9). A prepared one ends without anybody's help.
+    private func mayWait(_ start: StartStamp, for inTheWay: [Latch]) -> Bool {
+        inTheWay.allSatisfy { $0.isPrepared || start < $0.start }
+    }
+
+    /// Single transactions that latches have held up go first once these have fallen, or those that follow
+    /// one another on a hot key would pass them for ever. They wait for nobody here, so that who waits for
+    /// them is in no circle.
+    private func isSomebodysTurn(_ footprint: Footprint) -> Bool {
+        lead.turns.contains {
+            isTurn($0) && lead.items.footprint($0)?.conflicts(with: footprint) == true
+        }
+    }
+
+    /// From its read on until it is evaluated for good: then whatever overlaps waits for it anyway.
+    private func isTurn(_ token: UInt64) -> Bool {
+        switch lead.items.stage(token) {
+        case .arrived, .reading, .waiting, .confirming: true
+        case .blocked, .allocating, .proposed, nil: false
+        }
+    }
+
+    /// Once a turn.
+    mutating func endTurns(at now: Instant, into effects: inout RegionEffects) {
+        if lead.turns.isEmpty { return }
+        let left = lead.turns.filter { isTurn($0) }
+        if left.count == lead.turns.count { return }
+        lead.turns = left
+        unlatched(at: now, into: &effects)
     }
 
     /// Of a client's request only the newest attempt may go on; what it has logged stands (S16).
@@ -143,11 +175,17 @@ extension Partition {
             }
         }
         if !request.leasesEnding.isEmpty {
-            let conflict = lead.latches.contains {
+            let inTheWay = lead.latches.filter {
                 $0.transaction != transaction && $0.isHeld && $0.footprint.conflicts(with: footprint)
             }
-            if conflict {
-                drop(i, tell: true, into: &effects)
+            if !inTheWay.isEmpty {
+                if mayWait(request.start, for: inTheWay) {
+                    // It holds nothing until all of it is free.
+                    lead.latches[i].footprint = footprint
+                    lead.latches[i].stage = .waiting
+                } else {
+                    drop(i, tell: true, into: &effects)
+                }
                 unlatched(at: now, into: &effects)
                 return
             }
@@ -357,8 +395,10 @@ extension Partition {
         if tell { effects.send(.died(latch.transaction, id), to: latch.coordinator) }
     }
 
-    /// Something fell: first whoever waits for latches, in order, then single transactions.
+    /// Something fell: first the single transactions that it held up, then whoever waits for latches, in
+    /// order.
     private mutating func unlatched(at now: Instant, into effects: inout RegionEffects) {
+        unblock(into: &effects)
         var i = 0
         while i < lead.latches.count {
             if lead.latches[i].stage == .waiting {
@@ -367,7 +407,7 @@ extension Partition {
                 let held = lead.latches.contains {
                     $0.isHeld && $0.footprint.conflicts(with: footprint)
                 }
-                if !ahead && !held {
+                if !ahead && !held && !isSomebodysTurn(footprint) {
                     let count = lead.latches.count
                     grant(i, at: now, into: &effects)
                     if lead.latches.count < count {
@@ -378,7 +418,6 @@ extension Partition {
             }
             i += 1
         }
-        unblock(into: &effects)
     }
 
     /// The sequencer asks whether this revision will come (L1). "Never" is final: the latches are gone,

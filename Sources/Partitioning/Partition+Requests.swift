@@ -164,7 +164,10 @@ extension Partition {
         let waiting = lead.blocked
         if waiting.isEmpty { return }
         lead.blocked = []
-        for token in waiting { admit(token, into: &effects) }
+        for token in waiting {
+            admit(token, into: &effects)
+            if lead.items.stage(token) != .blocked { lead.turns.append(token) }
+        }
     }
 
     // MARK: Reading
@@ -564,6 +567,7 @@ extension Partition {
         if lead.fenceTold < fence { tellFence(into: &effects) }
         askForConfirmation(at: now, retry: retry, into: &effects)
         report(at: now, retry: retry, into: &effects)
+        endTurns(at: now, into: &effects)
         tickLatches(at: now, into: &effects)
         if now >= lead.sweepAt {
             lead.sweepAt = now.advanced(by: .seconds(1))

@@ -124,6 +124,8 @@ package struct Partition: Sendable {
         var reportAt = Instant.never
 
         var latches: [Latch] = []
+        /// Single transactions that latches have held up, and whose turn it is.
+        var turns: [UInt64] = []
         /// How many have fallen in this term although their coordinators may still count on them.
         var lapses: UInt64 = 0
         var ended = EndedAttempts()

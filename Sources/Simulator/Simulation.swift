@@ -58,6 +58,8 @@ package enum Simulation {
         package var unknown = 0
         /// Of these, those whose node lived: a crash of another one should cost them time only.
         package var unanswered = 0
+        /// The longest time between a request and its answer.
+        package var slowest = TimeSpan.zero
         /// Answers of requests whose leaders had fallen before they told.
         package var rebuilt = 0
         package var faults = 0
@@ -125,7 +127,7 @@ package enum Simulation {
             "seed \(seed) \(isGood ? "ok" : "BROKEN") trace \(String(trace, radix: 16)) \(shape): "
                 + "\(simulated.milliseconds / 1_000) s, \(counts.answered) answers, \(counts.unknown) unknown "
                 + "(\(counts.unanswered) at living nodes), \(counts.failed) errors, \(counts.rebuilt) rebuilt, "
-                + "\(counts.revisions) revisions, \(counts.voids) void, "
+                + "slowest \(counts.slowest.milliseconds) ms, \(counts.revisions) revisions, \(counts.voids) void, "
                 + "\(counts.faults) faults, \(counts.crashes) crashes, \(counts.wipes) disks lost, "
                 + "\(counts.changes) changes of members, "
                 + "\(counts.splits) splits, "

@@ -102,6 +102,7 @@ extension World {
         if case .failed(.timedOut) = outcome { outcome = .unknown }
         if case .failed(.stopped) = outcome { outcome = .unknown }
         operations[i].returnedAt = queue.now
+        counts.slowest = max(counts.slowest, queue.now.since(operations[i].invokedAt))
         operations[i].outcome = outcome
         if let place = underWay.firstIndex(of: i) { underWay.remove(at: place) }
         say("\(operations[i].brief): \(outcome.brief)")

@@ -232,6 +232,79 @@ import Testing
         #expect(range.rows.map(\.value) == ["new"])
     }
 
+    // MARK: Fairness (L9)
+
+    @Test func `a put on a hot key is not passed again by those that follow one another there`() throws {
+        var replica = Replica()
+        replica.lead()
+        replica.lock(transaction(1), "hot")
+        replica.read()
+        replica.put("hot", "mine")
+        replica.read()
+        replica.flush()
+        #expect(replica.partition.lead.asked.isEmpty, "it waits for the latch")
+        replica.partition.release(transaction(1), at: replica.now, into: &replica.effects)
+        // Before the store has answered the put's read, the next one asks for the latch.
+        replica.lock(transaction(2), "hot")
+        _ = replica.take()
+        replica.read()
+        #expect(replica.partition.lead.asked.count == 1, "its turn")
+        #expect(locked(replica.take()) == nil)
+        replica.allocate()
+        replica.decide()
+        replica.read()
+        #expect(locked(replica.take())?.rows.map(\.value) == ["mine"], "and then the other's")
+    }
+
+    @Test func `puts that come later do not pass a transaction that waits for the turn of one`() throws {
+        var replica = Replica()
+        replica.lead()
+        replica.lock(transaction(1), "hot")
+        replica.read()
+        replica.put("hot", "first")
+        replica.partition.release(transaction(1), at: replica.now, into: &replica.effects)
+        replica.lock(transaction(2), "hot")
+        replica.read()
+        replica.allocate()
+        // The transaction has its latches now: what comes from here on waits for it.
+        replica.put("hot", "second", token: 2)
+        replica.read()
+        replica.decide()
+        replica.read()
+        #expect(locked(replica.take())?.rows.map(\.value) == ["first"])
+        #expect(replica.partition.lead.asked.isEmpty)
+    }
+
+    @Test func `the end of a lease waits for younger transactions that hold its keys`() throws {
+        var replica = Replica()
+        replica.lead()
+        replica.request(1, .leaseGrant(LeaseID(7), ttlSeconds: 60))
+        replica.decide()
+        replica.request(
+            2,
+            .transaction(
+                Transaction(success: [.put(Put(key: "hot", value: "v", lease: LeaseID(7)))])))
+        replica.read()
+        replica.allocate()
+        replica.decide()
+        replica.frontier(2)
+        replica.lock(transaction(5), "hot", micros: 9)
+        replica.read()
+        _ = replica.take()
+        var footprint = Footprint()
+        footprint.exclusiveLeases = [LeaseID(7)]
+        let end = transaction(4)
+        replica.partition.lock(
+            LockRequest(
+                transaction: end, start: StartStamp(micros: 3, name: end.name), partition: Self.p,
+                footprint: footprint, plan: ReadPlan(), leasesEnding: [LeaseID(7)]),
+            from: Self.other, at: replica.now, into: &replica.effects)
+        #expect(replica.take().isEmpty, "older: it waits")
+        replica.partition.release(transaction(5), at: replica.now, into: &replica.effects)
+        replica.read()
+        #expect(locked(replica.take())?.rows.map(\.key) == ["hot"])
+    }
+
     // MARK: Fences (decision 0006)
 
     private func put(_ replica: inout Replica, fence: UInt64, token: UInt64) {

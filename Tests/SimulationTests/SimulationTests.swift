@@ -30,9 +30,9 @@ import Testing
     }
 
     @Test func `slow disks cost no leader its place`() {
-        for seed in UInt64(1)...6 {
+        for seed in UInt64(1)...2 {
             var options = Simulation.Options(seed: seed)
-            options.duration = .milliseconds(6_000)
+            options.duration = .milliseconds(4_000)
             (options.regions, options.nodes, options.pace) = (1, 3, 1)
             options.faults = ["busyDisk"]
             let outcome = Simulation.run(options)
@@ -40,6 +40,19 @@ import Testing
             #expect(outcome.counts.stoodDown == 0, Comment(rawValue: outcome.summary))
             #expect(outcome.counts.faults > 0)
         }
+    }
+
+    /// One key is in a quarter of all requests, most of them over several partitions.
+    @Test func `a hot key among transactions over several partitions goes on, both ways`() {
+        var options = Simulation.Options(seed: 2)
+        options.duration = .milliseconds(300)
+        (options.regions, options.nodes, options.pace) = (1, 3, 1)
+        (options.partitions, options.clients) = (4, 24)
+        options.faults = []
+        options.work = ["put", "multiKey", "compareAndSwap", "deleteRange"]
+        let outcome = Simulation.run(options)
+        #expect(outcome.isGood, Comment(rawValue: outcome.report))
+        #expect(outcome.counts.slowest < .milliseconds(500), Comment(rawValue: outcome.summary))
     }
 
     @Test func `runs of one seed are identical`() {
