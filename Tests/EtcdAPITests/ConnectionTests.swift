@@ -257,6 +257,46 @@ import Testing
         #expect(wire.handler.events.isEmpty)
     }
 
+    @Test(arguments: ["", "connection: close\r\n"])
+    func `a large answer of HTTP/1 leaves piece by piece, whole and before what follows`(header: String) throws {
+        let wire = try Wire()
+        let large = [UInt8](repeating: 0x61, count: 700_000)
+        var pieces: [Int] = []
+        wire.handler.onHTTP = { request, responder in
+            responder.start(status: 200, headers: [], bodyBytes: 700_003)
+            responder.write(Bytes(large))
+            responder.write("end")
+            responder.end()
+            pieces.append(wire.server.unread.count)
+        }
+        try wire.channel.writeInbound(ByteBuffer(string: "GET /x HTTP/1.1\r\nhost: a\r\n\(header)\r\n"))
+        #expect(pieces.count == 1 && pieces[0] > 400_000)
+        var text = ""
+        for _ in 0..<20 {
+            text += String(buffer: try wire.fromServer())
+            wire.loop.advanceTime(by: .milliseconds(1))
+        }
+        #expect(text.hasSuffix(String(repeating: "a", count: 700_000) + "end"))
+        #expect(wire.channel.isActive == header.isEmpty)
+        #expect(wire.server.unread.count == 0)
+        _ = try? wire.channel.finish()
+    }
+
+    @Test func `who goes before a large answer of HTTP/1 has left leaves no bytes behind`() throws {
+        let wire = try Wire()
+        var kept: HTTPResponder?
+        wire.handler.onHTTP = { _, responder in
+            responder.respond(HTTPResponse(status: 200, body: Bytes([UInt8](repeating: 1, count: 700_000))))
+            kept = responder
+        }
+        try wire.channel.writeInbound(ByteBuffer(string: "GET /x HTTP/1.1\r\nhost: a\r\n\r\n"))
+        #expect(wire.server.unread.count > 0)
+        _ = try wire.channel.finish()
+        wire.loop.run()
+        #expect(wire.server.unread.count == 0)
+        #expect(kept?.isClosed == true)
+    }
+
     @Test func `a streamed answer goes on until the client leaves`() throws {
         let wire = try Wire()
         var kept: HTTPResponder?

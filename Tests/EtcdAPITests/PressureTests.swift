@@ -63,7 +63,8 @@ import Testing
                 bytes: Self.frame(1, 5, 1, block + kept)
                     + Self.frame(1, 5, 3, block + [UInt8](repeating: 0xBE, count: 70))
                     + Self.frame(1, 4, 5, block)))
-        loop.run()
+        // Such blocks make its client wait.
+        loop.advanceTime(by: .seconds(1))
         #expect(channel.isActive)
         #expect(handler.calls.count == 2)
         #expect(server.openCalls <= 2)
@@ -184,7 +185,8 @@ import Testing
             part = [UInt8](repeating: 1, count: 16_000)
         }
         #expect(reader.partialBytes == 90 * 16_000)
-        #expect(reader.partialCapacity <= 1_500_000 + 64)
+        // And what fills its last page.
+        #expect(reader.partialCapacity <= 1_500_000 + 4096)
     }
 
     /// Counts what is asked of a socket.
@@ -216,8 +218,61 @@ import Testing
         let before = reads.count
         channel.read()
         #expect(reads.count == before)
-        loop.advanceTime(by: .milliseconds(200))
+        loop.advanceTime(by: .milliseconds(500))
         #expect(reads.count == before + 1)
+        channel.close(promise: nil)
+        loop.run()
+    }
+
+    /// What one read brought behind much work of nothing is not done at once either, but none of it is lost.
+    @Test func `what comes behind work of nothing waits with it`() throws {
+        let (server, handler, loop) = server()
+        let channel = try connect(server, loop)
+        let last = Self.frame(1, 4, 401, Self.callOfPut)
+        try channel.writeInbound(ByteBuffer(bytes: Self.givenUp(0..<200) + last))
+        #expect(handler.cancelled < 200)
+        #expect(server.openCalls == 0)
+        loop.advanceTime(by: .milliseconds(1))
+        let part = handler.cancelled
+        #expect(part < 200)
+        // More arrives meanwhile: in its order.
+        try channel.writeInbound(ByteBuffer(bytes: Self.frame(1, 4, 403, Self.callOfPut)))
+        #expect(handler.cancelled == part)
+        loop.advanceTime(by: .milliseconds(500))
+        #expect(handler.cancelled == 200)
+        #expect(handler.calls.count == 202)
+        #expect(server.openCalls == 2)
+        channel.close(promise: nil)
+        loop.run()
+        #expect(server.openCalls == 0)
+    }
+
+    @Test func `who goes while what he sent waits leaves nothing behind`() throws {
+        let (server, handler, loop) = server()
+        let channel = try connect(server, loop)
+        try channel.writeInbound(ByteBuffer(bytes: Self.givenUp(0..<200)))
+        let before = handler.calls.count
+        channel.close(promise: nil)
+        loop.advanceTime(by: .seconds(1))
+        #expect(handler.calls.count == before)
+        #expect(server.openCalls == 0 && server.openConnections == 0)
+    }
+
+    /// Headers that are named again and again, in one block: the pause does not wait for its end.
+    @Test func `a large header block makes its client wait while it arrives`() throws {
+        let (server, handler, loop) = server()
+        let channel = try connect(server, loop)
+        let fields = (0..<4000).flatMap { _ in [0x00, 0x01, 0x78, 0x01, 0x79] as [UInt8] }
+        let whole = Self.callOfPut + fields
+        var sent: [UInt8] = []
+        for (i, at) in stride(from: 0, to: whole.count, by: 16_000).enumerated() {
+            let end = min(at + 16_000, whole.count)
+            sent += Self.frame(i == 0 ? 1 : 9, end == whole.count ? 4 : 0, 1, Array(whole[at..<end]))
+        }
+        try channel.writeInbound(ByteBuffer(bytes: sent))
+        #expect(handler.calls.isEmpty)
+        loop.advanceTime(by: .milliseconds(200))
+        #expect(handler.calls.count == 1)
         channel.close(promise: nil)
         loop.run()
     }
@@ -238,13 +293,14 @@ import Testing
             channel.read()
             all.append((channel, reads))
         }
-        // 736 above what is nobody's concern: 15 ms, 29 ms, 44 ms.
-        loop.advanceTime(by: .milliseconds(20))
-        #expect(all.map(\.reads.count) == [1, 0, 0])
-        loop.advanceTime(by: .milliseconds(15))
-        #expect(all.map(\.reads.count) == [1, 1, 0])
-        loop.advanceTime(by: .milliseconds(15))
+        // In pieces, with a pause after each: twelve milliseconds for one alone.
+        var waited = [0, 0, 0]
+        for _ in 0..<200 {
+            for i in all.indices where all[i].reads.count == 0 { waited[i] += 1 }
+            loop.advanceTime(by: .milliseconds(1))
+        }
         #expect(all.map(\.reads.count) == [1, 1, 1])
+        #expect(waited[0] >= 10 && waited[0] < waited[1] && waited[1] < waited[2])
         for one in all { one.channel.close(promise: nil) }
         loop.run()
     }
@@ -259,13 +315,14 @@ import Testing
         loop.advanceTime(by: .seconds(1))
         #expect(channel.isActive)
         try channel.writeInbound(ByteBuffer(bytes: Self.givenUp(500..<600)))
-        loop.run()
+        loop.advanceTime(by: .milliseconds(500))
         #expect(channel.isActive)
-        try channel.writeInbound(ByteBuffer(bytes: Self.givenUp(600..<601)))
-        loop.run()
+        #expect(handler.cancelled == 600)
+        try channel.writeInbound(ByteBuffer(bytes: Self.givenUp(600..<651)))
+        loop.advanceTime(by: .milliseconds(500))
         #expect(!channel.isActive)
         #expect(server.counters.resetFloods == 1)
-        #expect(handler.cancelled == 601)
+        #expect(handler.cancelled == 651)
         #expect(server.openCalls == 0)
         // GOAWAY, ENHANCE_YOUR_CALM.
         var said: [UInt8] = []
@@ -413,14 +470,16 @@ import Testing
     }
 
     /// `execute` alone would go on for as long as there are steps: NIO runs tasks until there are none.
-    @Test func `sockets are served between the steps of long work`() async throws {
+    @Test(arguments: [false, true])
+    func `sockets are served between the steps of long work`(counts: Bool) async throws {
         final class Seen: ChannelInboundHandler, @unchecked Sendable {
             typealias InboundIn = ByteBuffer
             var hasRead = false
             var steps = 0
             func channelRead(context: ChannelHandlerContext, data: NIOAny) { hasRead = true }
         }
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let ticks = LoopTicks()
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: ticks)
         let loop = group.next()
         let seen = Seen()
         let server = try await ServerBootstrap(group: group)
@@ -432,9 +491,16 @@ import Testing
             .connect(to: #require(server.localAddress)).get()
         let done = loop.makePromise(of: Int.self)
         loop.execute {
-            let steps = LoopSteps(loop: loop)
+            let steps = LoopSteps(loop: loop, ticks: counts ? ticks : nil)
             func next() {
                 seen.steps += 1
+                // Tasks that take longer than any pause between steps.
+                if counts {
+                    loop.execute {
+                        let end = NIODeadline.now() + .microseconds(300)
+                        while NIODeadline.now() < end {}
+                    }
+                }
                 // Enough of them to take far longer than a byte's way to a socket on the same machine.
                 guard !seen.hasRead, seen.steps < 200_000 else { return done.succeed(seen.steps) }
                 let end = NIODeadline.now() + .microseconds(50)

@@ -20,6 +20,11 @@ package final class HTTP2Scratch {
     private var buffer = ByteBuffer()
     /// How many connections are not read from just now, for having made work of nothing.
     fileprivate var pausedConnections = 0
+    /// Connections with much to write that began to at once, since then.
+    private var bulkBegun = 0
+    private var bulkSince = NIODeadline.uptimeNanoseconds(0)
+    private static let bulkMax = 4
+    private static let bulkPeriod = TimeAmount.microseconds(500)
     fileprivate let steps: LoopSteps?
     package init(steps: LoopSteps? = nil) { self.steps = steps }
 
@@ -30,6 +35,17 @@ package final class HTTP2Scratch {
         return taken
     }
     fileprivate func put(_ used: consuming ByteBuffer) { buffer = used }
+
+    /// Whether one more connection may write a first frame of much. Twenty of them at once, all with what one
+    /// step of work made for them, would take longer than the step.
+    fileprivate func mayBeginBulk(at now: NIODeadline) -> Bool {
+        if now - bulkSince > Self.bulkPeriod {
+            bulkSince = now
+            bulkBegun = 0
+        }
+        bulkBegun += 1
+        return bulkBegun <= Self.bulkMax
+    }
 }
 
 /// An `HTTP2Session` in a NIO channel: one flush for everything that a wake of the socket caused, and
@@ -52,6 +68,11 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     private var isClosing = false
     private var closesAfterFlush = false
     private var readsLater = false
+    /// Of what was read, the rest that waits for its turn (`feed`). Nothing is read while there is any.
+    private var unfed = ByteBuffer()
+    private var isFeedScheduled = false
+    /// What is fed at once: as much as takes little time, by what the pieces before have taken.
+    private var pieceBytes = 4 << 10
     /// The peer has made much work of nothing, and is not read from for a while.
     private var isPaused = false
     /// Handed to the socket so far.
@@ -76,11 +97,17 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     private static let bulkBytes = 64 << 10
     private static let firstBytes = 17 << 10
     /// What one flush hands over, before the loop serves others, and while memory is short.
-    private static let flushBytes = 220 << 10
+    private static let flushBytes = 110 << 10
     private static let flushBytesPressed = 32 << 10
     /// So much, and so often, may be handed over before it is counted what became of it.
     private static let uncountedBytes = 32 << 10
     private static let uncountedWrites = 64
+    /// What one read may take of the loop's time before others are served, and what a piece of it should take.
+    private static let feedStretch = TimeAmount.microseconds(200)
+    private static let pieceLong = TimeAmount.microseconds(100)
+    private static let pieceShort = TimeAmount.microseconds(30)
+    private static let pieceBytesMin = 1 << 10
+    private static let pieceBytesMax = 32 << 10
     /// Of what comes with one read, so much is nobody's concern (`HTTP2Session.nuisance`).
     private static let nuisanceMax = 64
     /// For each above that, and at most: a flood costs its sender more than it costs others. Times the
@@ -143,16 +170,57 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
 
     package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         guard !isClosing, !closesAfterFlush else { return }
-        let buffer = unwrapInboundIn(data)
+        var buffer = unwrapInboundIn(data)
+        if unfed.readableBytes > 0 {
+            unfed.writeBuffer(&buffer)
+        } else {
+            unfed = buffer
+        }
         if !isReading {
             isReading = true
             lastRead = context.eventLoop.now
         }
-        if !buffer.withUnsafeReadableBytes({ session.feed($0) }) { closesAfterFlush = true }
+        if !isFeedScheduled, !isPaused { feed(context, since: lastRead) }
+    }
+
+    /// Hands over what was read, in pieces: requests cost what they cost, not what they weigh, and some
+    /// hundreds of them fit into one read. What is left when the time is up, or after much work of nothing,
+    /// waits.
+    private func feed(_ context: ChannelHandlerContext, since start: NIODeadline) {
+        var began = start
+        while unfed.readableBytes > 0, !closesAfterFlush {
+            let isPiecewise = session.role == .server
+            let count = isPiecewise ? min(pieceBytes, unfed.readableBytes) : unfed.readableBytes
+            let isFine = unfed.withUnsafeReadableBytes {
+                session.feed(UnsafeRawBufferPointer(rebasing: $0[..<count]))
+            }
+            if !isFine { closesAfterFlush = true }
+            unfed.moveReaderIndex(forwardBy: count)
+            guard isPiecewise, unfed.readableBytes > 0 || count >= pieceBytes else { break }
+            let now = context.eventLoop.now
+            adaptPiece(to: now - began)
+            began = now
+            if session.nuisance > Self.nuisanceMax || now - start >= Self.feedStretch { break }
+        }
+        if unfed.readableBytes == 0 || closesAfterFlush || isClosing { unfed = ByteBuffer() }
         leaveUser()
     }
 
+    private func adaptPiece(to span: TimeAmount) {
+        if span > Self.pieceLong {
+            pieceBytes = max(Self.pieceBytesMin, pieceBytes / 2)
+        } else if span < Self.pieceShort {
+            pieceBytes = min(Self.pieceBytesMax, pieceBytes * 2)
+        }
+    }
+
     package func channelReadComplete(context: ChannelHandlerContext) {
+        // Without a read: more came while the rest of it waits.
+        if isReading { endRead(context) }
+        context.fireChannelReadComplete()
+    }
+
+    private func endRead(_ context: ChannelHandlerContext) {
         isReading = false
         let isLater = user?.onReadEnd() ?? false
         if !isLater || isClosing || closesAfterFlush || !session.wantsToRead { flush() }
@@ -160,7 +228,26 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         if session.role == .server, nuisance > Self.nuisanceMax {
             pause(context, nuisance - Self.nuisanceMax)
         }
-        context.fireChannelReadComplete()
+        feedLater()
+    }
+
+    /// The rest of what was read, when it is its turn.
+    private func feedLater() {
+        guard unfed.readableBytes > 0, !isPaused, !isFeedScheduled, let context else { return }
+        isFeedScheduled = true
+        let step = {
+            self.isFeedScheduled = false
+            guard let context = self.context, !self.isClosing, !self.isPaused else { return }
+            self.isReading = true
+            self.feed(context, since: context.eventLoop.now)
+            self.endRead(context)
+            self.readAgain()
+        }
+        if let steps = scratch.steps {
+            steps.later(step)
+        } else {
+            context.eventLoop.assumeIsolated().execute(step)
+        }
     }
 
     private func pause(_ context: ChannelHandlerContext, _ nuisance: Int) {
@@ -172,6 +259,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         context.eventLoop.assumeIsolated().scheduleTask(in: .nanoseconds(span.nanoseconds * others)) {
             self.isPaused = false
             self.scratch.pausedConnections -= 1
+            self.feedLater()
             self.readAgain()
         }
     }
@@ -182,8 +270,8 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         context.read()
     }
 
-    /// Who does not read its answers is not read from.
-    private var mayRead: Bool { !isPaused && !isClogged && isWritable }
+    /// Who does not read its answers is not read from, nor who has sent what still waits for its turn.
+    private var mayRead: Bool { !isPaused && !isClogged && unfed.readableBytes == 0 && isWritable }
 
     package func channelWritabilityChanged(context: ChannelHandlerContext) {
         if context.channel.isWritable {
@@ -211,8 +299,12 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     /// Writes what the session has to say. Within a read it waits for the read's end. Who has much to
     /// say begins now, so that what is short among it leaves, and goes on when it is its turn.
     package func flush() {
-        flush(atMost: session.bufferedBytes > Self.bulkBytes ? Self.firstBytes : Self.flushBytes)
+        guard session.bufferedBytes > Self.bulkBytes else { return flush(atMost: Self.flushBytes) }
+        guard isClosing || closesAfterFlush || mayBeginBulk else { return flushLater() }
+        flush(atMost: Self.firstBytes)
     }
+
+    private var mayBeginBulk: Bool { context.map { scratch.mayBeginBulk(at: $0.eventLoop.now) } ?? true }
 
     private func flush(atMost limit: Int) {
         guard let context, !isReading, !isFlushing, !isClosing else { return }

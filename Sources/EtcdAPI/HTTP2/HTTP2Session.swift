@@ -67,7 +67,7 @@ package final class HTTP2Session {
     private let unread: UnreadBytes
     /// Frames that made work and asked for nothing: pings, settings, resets, empty data, windows by the
     /// byte, large headers. Some are part of every honest client's day.
-    @exclusivity(unchecked) private var nuisance = 0
+    @exclusivity(unchecked) package private(set) var nuisance = 0
     /// Of the header block that is arriving, also when nobody takes it any more.
     @exclusivity(unchecked) private var blockBytes = 0
 
@@ -351,6 +351,26 @@ package final class HTTP2Session {
         var count: Int { bytes.length + prefixBytes }
     }
 
+    /// A hundred thousand small answers that nobody will read any more: to give their memory back takes
+    /// milliseconds.
+    fileprivate final class Graveyard {
+        static let bodiesMin = 4096
+        private var pieces: [Piece]
+        private let steps: LoopSteps
+
+        init(_ pieces: [Piece], _ steps: LoopSteps) {
+            self.pieces = pieces
+            self.steps = steps
+        }
+
+        func dig() {
+            steps.later { [self] in
+                pieces.removeLast(min(1000, pieces.count))
+                if !pieces.isEmpty { dig() }
+            }
+        }
+    }
+
     fileprivate struct Stream {
         var id: Int32 = 0
         var context = 0
@@ -414,6 +434,10 @@ package final class HTTP2Session {
         unread.count -= stream.pointee.ownBytes
         if headerStream == stream { headerStream = nil }
         guard freeCount < 256, stream.pointee.pieces.capacity <= 64 else {
+            if stream.pointee.pieces.count > Graveyard.bodiesMin, let steps = unread.steps {
+                Graveyard(stream.pointee.pieces, steps).dig()
+                stream.pointee.pieces = []
+            }
             stream.deinitialize(count: 1)
             stream.deallocate()
             return
@@ -540,7 +564,11 @@ extension HTTP2Session {
     }
 
     fileprivate func onHeader(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Int32 {
+        let before = blockBytes
         blockBytes += name.count + value.count + 32
+        if blockBytes > Self.headersAtEase {
+            nuisance += blockBytes >> 10 - max(before, Self.headersAtEase) >> 10
+        }
         // HPACK makes a large block of a few bytes (a field that is named again and again), and reads on
         // when the stream is gone: who goes on so far means harm, and the connection ends.
         if blockBytes > 2 * settings.headerBytesMax { return NGHTTP2_ERR_CALLBACK_FAILURE.rawValue }
@@ -560,7 +588,6 @@ extension HTTP2Session {
         let header = frame.pointee.hd
         switch UInt32(header.type) {
         case NGHTTP2_HEADERS.rawValue:
-            if blockBytes > Self.headersAtEase { nuisance += blockBytes >> 10 }
             // Nil: the block was too large, and the stream is being reset.
             guard let stream = headerStream else { return 0 }
             headerStream = nil

@@ -9,7 +9,7 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundOut = HTTPServerResponsePart
 
-    private let server: RPCServer
+    fileprivate let server: RPCServer
     private let peerName: String?
     private let isSecure: Bool
     private var context: ChannelHandlerContext?
@@ -49,7 +49,7 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
         forgetBody()
         let gone = responder
         responder = nil
-        gone?.closed()
+        gone?.release()
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -116,8 +116,8 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
         // Not at once: the news may come from within a write.
-        if context.channel.isWritable, responder?.onWritable != nil {
-            context.eventLoop.assumeIsolated().execute { self.responder?.onWritable?() }
+        if context.channel.isWritable, responder != nil {
+            context.eventLoop.assumeIsolated().execute { self.responder?.writable() }
         }
         context.fireChannelWritabilityChanged()
     }
@@ -130,18 +130,24 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
 
     // MARK: Called by the responder
 
+    var isWritable: Bool { context?.channel.isWritable ?? false }
+
+    /// So much more is to be written, and waits with the responder.
+    func hold(_ count: Int) {
+        unreadBytes += count
+        server.unread.count += count
+    }
+
     func write(_ part: HTTPServerResponsePart, flush: Bool) {
         guard let context else { return }
         var taken: EventLoopPromise<Void>?
         if case .body(let body) = part {
             let count = body.readableBytes
-            unreadBytes += count
-            server.unread.count += count
+            hold(count)
             taken = context.eventLoop.makePromise()
             taken?.futureResult.assumeIsolated().whenComplete { _ in
-                self.unreadBytes -= count
+                self.hold(-count)
                 self.takenBytes &+= UInt64(count)
-                self.server.unread.count -= count
             }
         }
         context.write(wrapOutboundOut(part), promise: taken)
@@ -165,8 +171,11 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
 
     func ended() {
         responder = nil
-        write(.end(nil), flush: true)
-        if !keepsAlive || isLeaving { context?.close(promise: nil) }
+        guard !keepsAlive || isLeaving, let context else { return write(.end(nil), flush: true) }
+        // Not before the last byte has left: closing forgets what the socket has not taken.
+        let left = context.eventLoop.makePromise(of: Void.self)
+        left.futureResult.assumeIsolated().whenComplete { _ in self.context?.close(promise: nil) }
+        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: left)
     }
 }
 
@@ -179,6 +188,14 @@ final class HTTP1Responder: HTTPResponder {
     private let isHead: Bool
     private var isStarted = false
     private var isWhole = false
+    /// Bodies that are not in the channel yet, the first of them as far as `offset`: what is large is copied piece
+    /// by piece, as far as the socket takes it.
+    private var waiting: CircularBuffer<Bytes> = []
+    private var offset = 0
+    private var heldBytes = 0
+    private var endsAfter = false
+    private var isPumpScheduled = false
+    private static let pieceBytes = 128 << 10
 
     init(_ connection: HTTP1Handler, isHead: Bool) {
         self.connection = connection
@@ -197,8 +214,40 @@ final class HTTP1Responder: HTTPResponder {
 
     override func write(_ body: Bytes) {
         guard !isClosed, isStarted, !isHead else { return }
-        let buffer = body.withUnsafeBytes { ByteBuffer(bytes: $0) }
-        connection?.write(.body(.byteBuffer(buffer)), flush: !isWhole)
+        guard body.length > Self.pieceBytes || !waiting.isEmpty else {
+            let buffer = body.withUnsafeBytes { ByteBuffer(bytes: $0) }
+            connection?.write(.body(.byteBuffer(buffer)), flush: !isWhole)
+            return
+        }
+        waiting.append(body)
+        heldBytes += body.length
+        connection?.hold(body.length)
+        pump()
+    }
+
+    private func pump() {
+        guard !isPumpScheduled, let connection, connection.isWritable, let body = waiting.first else { return }
+        let end = min(offset + Self.pieceBytes, body.length)
+        let buffer = body.withRaw { ByteBuffer(bytes: UnsafeRawBufferPointer(rebasing: $0[offset..<end])) }
+        heldBytes -= end - offset
+        connection.hold(offset - end)
+        offset = end
+        if end == body.length {
+            waiting.removeFirst()
+            offset = 0
+        }
+        connection.write(.body(.byteBuffer(buffer)), flush: true)
+        if waiting.isEmpty { return endsAfter ? connection.ended() : () }
+        isPumpScheduled = true
+        connection.server.steps.later {
+            self.isPumpScheduled = false
+            self.pump()
+        }
+    }
+
+    func writable() {
+        pump()
+        onWritable?()
     }
 
     override func end() {
@@ -206,10 +255,18 @@ final class HTTP1Responder: HTTPResponder {
         isClosed = true
         onClosed = nil
         onWritable = nil
-        connection?.ended()
+        if waiting.isEmpty { connection?.ended() } else { endsAfter = true }
     }
 
-    override var bufferedBytes: Int { connection?.bufferedBytes ?? 0 }
+    /// The client has gone.
+    func release() {
+        connection?.hold(-heldBytes)
+        heldBytes = 0
+        waiting.removeAll()
+        closed()
+    }
+
+    override var bufferedBytes: Int { (connection?.bufferedBytes ?? 0) + heldBytes }
 }
 
 extension HTTPRequest {

@@ -13,6 +13,8 @@ final class RPCConnection: HTTP2ConnectionDelegate {
     @exclusivity(unchecked) var isDirty = false
 
     @exclusivity(unchecked) private var head = RequestHead()
+    /// Of the block that is arriving. Trailers of a client say nothing that we want to know.
+    @exclusivity(unchecked) private var takesHead = false
     private var exchanges: [Int32: HTTP2Exchange] = [:]
     /// Of all its calls: see `RPCServer.halfSent`.
     @exclusivity(unchecked) var halfSentBytes = 0
@@ -61,18 +63,19 @@ final class RPCConnection: HTTP2ConnectionDelegate {
 
     func onOpen(_ stream: Int32) -> Int {
         head.reset()
+        takesHead = true
         return server.takeCall(connection: slot, stream: stream)
     }
 
     func onField(
         _ stream: Int32, _ context: Int, name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer
     ) {
-        // Trailers of a client say nothing that we want to know.
-        guard server.state(context) == .headers else { return }
-        head.take(name, value, server.methods)
+        guard takesHead else { return }
+        head.take(name, value, server)
     }
 
     func onFieldsEnd(_ stream: Int32, _ context: Int) {
+        takesHead = false
         guard server.state(context) == .headers else { return }
         guard head.isComplete else {
             server.setState(context, .ended)
@@ -339,11 +342,11 @@ struct RequestHead {
     }
 
     mutating func take(
-        _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ methods: RPCMethodTable
+        _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ server: RPCServer
     ) {
         switch name.count {
         case 5 where name.matches(":path"):
-            method = methods.find(value)
+            method = server.methods.find(value)
             if method == nil { path = text(value) }
         case 5 where name.matches("token"):
             metadata.token = token.text(value)

@@ -12,9 +12,9 @@ extension RPCServer {
         let high = limits.socketBytesHigh
         let bootstrap = ServerBootstrap(group: loop)
             .serverChannelOption(.backlog, value: 1024)
-            // In one tick, as ticks are long under load and a client that waits for its turn to be
-            // accepted waits for several of them.
-            .serverChannelOption(.maxMessagesPerRead, value: 16)
+            // In one tick: ticks are long under load, and a client that waits for its turn to be accepted waits
+            // for several of them; but a hundred connections that come at once are not felt by others.
+            .serverChannelOption(.maxMessagesPerRead, value: 4)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(
                 .writeBufferWaterMark, value: .init(low: max(1, high / 4), high: max(2, high))

@@ -61,11 +61,12 @@ package final class RPCServer: @unchecked Sendable {
     @exclusivity(unchecked) package private(set) var openCalls = 0
     package var openConnections: Int { channels.count }
 
-    package init(loop: any EventLoop, limits: RPCLimits = RPCLimits()) {
+    package init(loop: any EventLoop, limits: RPCLimits = RPCLimits(), ticks: LoopTicks? = nil) {
         self.loop = loop
         self.limits = limits
         unread = UnreadBytes(limit: limits.unreadBytesTotalMax)
-        steps = LoopSteps(loop: loop)
+        steps = LoopSteps(loop: loop, ticks: ticks)
+        unread.steps = steps
         scratch = HTTP2Scratch(steps: steps)
         wheel = DeadlineWheel(now: loop.now.uptimeNanoseconds)
     }

@@ -7,6 +7,8 @@ package final class UnreadBytes {
     @exclusivity(unchecked) package var count = 0
     /// What there should be at most.
     package let limit: Int
+    /// Where what was held is given back to memory when it is very much.
+    var steps: LoopSteps?
 
     package init(limit: Int = .max) { self.limit = limit }
 

@@ -125,7 +125,7 @@ final class Host: @unchecked Sendable {
 
     init(
         _ configuration: HostConfiguration, identity: NodeIdentity, loop: any EventLoop,
-        logger: Logger, end: HostEnd
+        ticks: LoopTicks, logger: Logger, end: HostEnd
     ) throws(HostFailure) {
         self.configuration = configuration
         self.identity = identity
@@ -196,8 +196,8 @@ final class Host: @unchecked Sendable {
         limits.pingInterval = configuration.limits.pingInterval
         limits.keepAliveInterval = configuration.limits.keepAliveInterval
         limits.keepAliveTimeout = configuration.limits.keepAliveTimeout
-        server = RPCServer(loop: loop, limits: limits)
-        metricsServer = RPCServer(loop: loop, limits: limits)
+        server = RPCServer(loop: loop, limits: limits, ticks: ticks)
+        metricsServer = RPCServer(loop: loop, limits: limits, ticks: ticks)
         guard !restored.isAhead(of: configuration.featureLevel, in: .standard) else {
             throw HostFailure(
                 code: 3,

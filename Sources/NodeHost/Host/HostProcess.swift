@@ -1,4 +1,5 @@
 import CLinux
+import EtcdAPI
 import Glibc
 import Logging
 import NIOCore
@@ -24,7 +25,8 @@ package enum HostProcess {
         }
         let end = HostEnd()
         // One loop: on a small machine everything but syncing happens on it (architecture.md, Threads).
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let ticks = LoopTicks()
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: ticks)
         let loop = group.next()
         var started: Host?
         let host: Host
@@ -46,7 +48,7 @@ package enum HostProcess {
             else { return Outcome(code: 0, message: "") }
             let whole = configuration
             host = try loop.submit {
-                try Host(whole, identity: identity, loop: loop, logger: logger, end: end)
+                try Host(whole, identity: identity, loop: loop, ticks: ticks, logger: logger, end: end)
             }.wait()
             started = host
             try loop.flatSubmit { host.start() }.wait()
