@@ -452,9 +452,8 @@ extension Facade: NodeClient {
             }
             do throws(RequestError) {
                 switch kind {
-                case .range(let query) where query.isList: try beginList(call, query, index)
                 case .range(let query) where query.range.isSingle: answer(call, try read(query, index))
-                case .range(let query): try readPage(call, query, index)
+                case .range(let query): try beginList(call, query, index)
                 case .readOnlyTransaction(let transaction):
                     try readTransaction(call, transaction, index)
                 case .memberList: answer(call, memberList())

@@ -34,18 +34,21 @@ package struct FacadeLimits: Sendable {
     package var bufferedBytesMax = 64 << 20
     /// Of one step of catching up, between which the loop serves others: rows and bytes that are read,
     /// events that are shown to somebody, and watchers that are sent to.
-    package var catchUpRowsMax = 1024
-    package var catchUpBytes = 256 << 10
-    package var catchUpEvents = 10_000
-    package var catchUpWatchers = 200
+    package var catchUpRowsMax = 512
+    package var catchUpBytes = 64 << 10
+    package var catchUpEvents = 2_000
+    package var catchUpWatchers = 50
     /// Watchers of a node. A hundred thousand of them take some 50 MB.
     package var watchersMax = 1_000_000
     /// Of ranges that are read as soon as they are asked for. What goes beyond that waits for its turn, and
     /// costs nothing if its client gives it up before.
     package var eagerBytes = 64 << 10
-    /// Of one piece of a list, between which the loop serves others: some 200 us.
-    package var listPartRows = 1000
+    /// Of one piece of a list, of a count or of a transaction that only reads, between which the loop serves
+    /// others: some 100 us.
+    package var listPartRows = 500
     package var listPartBytes = 256 << 10
+    /// Of one message of a range that is streamed.
+    package var streamPartBytes = 256 << 10
     /// Kept for `prev_kv`.
     package var previousRowsBytes = 16 << 20
     /// Keep-alives of one stream that may wait for the core.

@@ -49,15 +49,24 @@ package protocol NodeAccess: AnyObject {
     var authState: AuthState { get }
     /// The keys attached to a lease, as this node's replicas know them.
     func keys(of lease: LeaseID) -> [Bytes]
-    /// As `range`, but `count` may be of the answer's rows only: for those who ask for one part after the
-    /// other.
-    func part(_ query: RangeQuery, at revision: Revision) throws(RequestError) -> RangeResult
+    /// As `range`, but `count` may be of the answer's rows only, and `more` may be said after so many bytes:
+    /// for those who ask for one part after the other.
+    func part(
+        _ query: RangeQuery, at revision: Revision, maxBytes: Int
+    ) throws(RequestError) -> RangeResult
 
     /// The live rows of `range` in key order, without copies; `visit` returns false to end. Throws as
     /// `range` does.
     func visit(
         _ range: KeyRange, at revision: Revision, _ visit: (RowView) -> Bool
     ) throws(RequestError)
+
+    /// How many keys a range holds, if that is known without a walk. Whoever walks says before that he
+    /// will, and afterwards what he counted, and where a page of the range ended: others ask again.
+    func knownCount(_ range: KeyRange, at revision: Revision) throws(RequestError) -> Int64?
+    func willCount(_ range: KeyRange, at revision: Revision) throws(RequestError)
+    func counted(_ range: KeyRange, at revision: Revision, count: Int64)
+    func turned(_ range: KeyRange, at revision: Revision, rows: Int64, last: Bytes)
 
     /// Raises an alarm or takes it back, for all members of the region, as a client asks (etcd's Alarm).
     /// False: that changed nothing.
@@ -100,8 +109,14 @@ extension NodeAccess {
     package var authState: AuthState { AuthState() }
     package func keys(of lease: LeaseID) -> [Bytes] { [] }
     package func part(
-        _ query: RangeQuery, at revision: Revision
+        _ query: RangeQuery, at revision: Revision, maxBytes: Int
     ) throws(RequestError) -> RangeResult { try range(query, at: revision) }
+    package func knownCount(
+        _ range: KeyRange, at revision: Revision
+    ) throws(RequestError) -> Int64? { nil }
+    package func willCount(_ range: KeyRange, at revision: Revision) throws(RequestError) {}
+    package func counted(_ range: KeyRange, at revision: Revision, count: Int64) {}
+    package func turned(_ range: KeyRange, at revision: Revision, rows: Int64, last: Bytes) {}
     package func visit(
         _ range: KeyRange, at revision: Revision, _ visit: (RowView) -> Bool
     ) throws(RequestError) {

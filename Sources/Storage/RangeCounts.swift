@@ -24,12 +24,16 @@ struct RangeCounts {
         let range: KeyRange
         var base: Revision
         var baseCount: Int64
+        /// False: it is being counted, and only what changes is known.
+        var isCounted = true
+        let begun: Revision
         var deltas: [Delta] = []
         var marks: [Mark] = []
         var usedAt: UInt64
     }
 
     private static let rangesMax = 64
+    private static let patience: UInt64 = 16
     private static let marksMax = 16
     /// Older revisions than the deltas reach are counted by a walk.
     private static let deltasMax = 16_384
@@ -47,8 +51,8 @@ struct RangeCounts {
     /// page of one.
     mutating func count(_ range: KeyRange, at revision: Revision, _ keyspace: KeyspaceID) -> Int64? {
         for i in ranges.indices
-        where ranges[i].keyspace == keyspace && ranges[i].range.end == range.end
-            && revision >= ranges[i].base
+        where ranges[i].isCounted && ranges[i].keyspace == keyspace
+            && ranges[i].range.end == range.end && revision >= ranges[i].base
         {
             if ranges[i].range.key == range.key {
                 use(i)
@@ -62,10 +66,10 @@ struct RangeCounts {
         return nil
     }
 
-    /// `range` was counted at `revision`; `later` are the changes above it that are stored already, in
-    /// any order.
+    /// `range` was counted at `revision`, or (without a count) somebody begins to; `later` are the changes
+    /// above it that are stored already, in any order.
     mutating func follow(
-        _ range: KeyRange, at revision: Revision, _ keyspace: KeyspaceID, count: Int64,
+        _ range: KeyRange, at revision: Revision, _ keyspace: KeyspaceID, count: Int64?,
         later: [(revision: Revision, delta: Int64)]
     ) {
         ranges.removeAll { $0.keyspace == keyspace && $0.range == range }
@@ -75,9 +79,34 @@ struct RangeCounts {
         ranges.append(
             Range(
                 keyspace: keyspace, range: KeyRange(key: range.key.compact(), end: range.end.compact()),
-                base: revision, baseCount: count, usedAt: clock))
+                base: revision, baseCount: count ?? 0, isCounted: count != nil,
+                begun: revision, usedAt: clock))
         let last = ranges.count - 1
         for change in later { Self.add(change.delta, at: change.revision, to: &ranges[last]) }
+    }
+
+    /// Whether somebody is counting it. Whoever began may have given up: that is found out by how often it
+    /// is asked.
+    mutating func isBeingCounted(_ range: KeyRange, _ keyspace: KeyspaceID) -> Bool {
+        clock += 1
+        return ranges.contains {
+            !$0.isCounted && $0.keyspace == keyspace && $0.range == range
+                && clock - $0.usedAt < Self.patience
+        }
+    }
+
+    /// The count of what was begun to be followed at `revision`, unless it had to be forgotten since, or
+    /// others have begun anew.
+    mutating func counted(
+        _ range: KeyRange, at revision: Revision, _ keyspace: KeyspaceID, count: Int64
+    ) {
+        for i in ranges.indices
+        where !ranges[i].isCounted && ranges[i].keyspace == keyspace && ranges[i].range == range
+            && ranges[i].begun == revision
+        {
+            ranges[i].isCounted = true
+            ranges[i].baseCount += count
+        }
     }
 
     /// A page of `range` (a range that was counted, or what follows a page of one) had `rows` keys, the
@@ -86,7 +115,7 @@ struct RangeCounts {
         _ range: KeyRange, at revision: Revision, _ keyspace: KeyspaceID, rows: Int64, last: Bytes
     ) {
         for i in ranges.indices
-        where ranges[i].keyspace == keyspace && ranges[i].range.end == range.end {
+        where ranges[i].isCounted && ranges[i].keyspace == keyspace && ranges[i].range.end == range.end {
             var before = rows
             if ranges[i].range.key != range.key {
                 guard let mark = Self.mark(in: ranges[i], range.key, revision) else { continue }

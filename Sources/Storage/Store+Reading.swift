@@ -4,10 +4,10 @@ extension Store {
     // MARK: At a revision
 
     /// etcd's Range at one revision (`query.revision` is not looked at). Without `countsAll` the walk may
-    /// end at the limit, and the count is of no use.
+    /// end at the limit, or after so many bytes, and the count is of no use.
     package func range(
         _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID,
-        hashes: HashRange = .all, countsAll: Bool = true
+        hashes: HashRange = .all, countsAll: Bool = true, maxBytes: Int = .max
     ) throws(RequestError) -> RangeResult {
         try checkFloor(revision, keyspace)
         let result = try reporting { () throws(StorageError) in
@@ -19,7 +19,8 @@ extension Store {
             // Order `none` sorts by any target but the key (see `RangeQuery.answer`).
             if query.countOnly || (query.target == .key && query.order != .descending) {
                 return try ordered(
-                    query, at: revision, in: keyspace, hashes: hashes, countsAll: countsAll)
+                    query, at: revision, in: keyspace, hashes: hashes, countsAll: countsAll,
+                    maxBytes: maxBytes)
             }
             return try sorted(query, at: revision, in: keyspace, hashes: hashes)
         }
@@ -85,7 +86,7 @@ extension Store {
     /// even that where the count is known.
     private func ordered(
         _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange,
-        countsAll: Bool
+        countsAll: Bool, maxBytes: Int
     ) throws(StorageError) -> RangeResult {
         var result = RangeResult()
         var buffer = RowBuffer()
@@ -104,7 +105,7 @@ extension Store {
                     return true
                 }
             }
-            if buffer.count == limit {
+            if buffer.count == limit || buffer.byteCount >= maxBytes {
                 result.more = true
                 return countsAll && known == nil
             }
@@ -125,12 +126,41 @@ extension Store {
         return result
     }
 
-    /// More changes than these above the revision of a query: one that reads the past.
-    private static let laterMax = 4096
+    // MARK: Counts
 
-    /// From now on the count of this range is known.
+    /// How many keys there are, if that is known without a walk.
+    package func knownCount(
+        _ range: KeyRange, at revision: Revision, in keyspace: KeyspaceID
+    ) throws(RequestError) -> Int64? {
+        try checkFloor(revision, keyspace)
+        return counts.count(range, at: revision, keyspace)
+    }
+
+    /// Somebody walks by all keys of the range, piece by piece, and will know their number (`counted`).
+    package func willCount(
+        _ range: KeyRange, at revision: Revision, in keyspace: KeyspaceID
+    ) throws(RequestError) {
+        if counts.isBeingCounted(range, keyspace) { return }
+        try reporting { () throws(StorageError) in
+            try follow(range, at: revision, keyspace, count: nil)
+        }
+    }
+
+    package func counted(
+        _ range: KeyRange, at revision: Revision, in keyspace: KeyspaceID, count: Int64
+    ) { counts.counted(range, at: revision, keyspace, count: count) }
+
+    /// A page of the range ended so: what comes after it has a known count too.
+    package func turned(
+        _ range: KeyRange, at revision: Revision, in keyspace: KeyspaceID, rows: Int64, last: Bytes
+    ) { counts.turned(range, at: revision, keyspace, rows: rows, last: last) }
+
+    /// More changes than these above the revision of a query: one that reads the past.
+    private static let laterMax = 256
+
+    /// From now on the count of this range is known; without `count`, as soon as somebody has counted.
     private func follow(
-        _ range: KeyRange, at revision: Revision, _ keyspace: KeyspaceID, count: Int64
+        _ range: KeyRange, at revision: Revision, _ keyspace: KeyspaceID, count: Int64?
     ) throws(StorageError) {
         let cursor = database.cursor(until: StoreFormat.indexKey(keyspace, Revision(.max), .max))
         cursor.seek(StoreFormat.indexKey(keyspace, revision.next, 0))

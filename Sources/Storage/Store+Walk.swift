@@ -103,6 +103,7 @@ struct RowBuffer {
     private var isDamaged = false
 
     var count: Int { places.count }
+    var byteCount: Int { bytes.count }
 
     mutating func append(_ version: StoredVersion, withValue: Bool) {
         guard let fields = StoreFormat.rowFields(version.value) else {

@@ -245,6 +245,83 @@ import Testing
         }
     }
 
+    // MARK: Counts and transactions in pieces
+
+    @Test(arguments: [1, 3, 500])
+    func `a page of large rows and the count behind it are read in pieces`(rows: Int) throws {
+        let client = try filled(40, rows: rows, bytes: 100)
+        let page = try list(client, begin(client) { $0.limit = 9 })
+        #expect(page.kvs.count == 9 && page.more && page.count == 40)
+        let none = try list(client, begin(client) { $0.countOnly = true })
+        #expect(none.kvs.isEmpty && !none.more && none.count == 40)
+        let past = try list(client, begin(client) { ($0.countOnly, $0.revision) = (true, 11) })
+        #expect(past.count == 10)
+    }
+
+    @Test func `a count that a compaction overtakes begins anew`() throws {
+        let client = try filled(30)
+        let call = begin(client) { $0.limit = 5 }
+        try client.put("k10000", "changed")
+        try client.put("k20000", "new")
+        let _: Etcdserverpb_CompactionResponse = try client.call(
+            .compact, Etcdserverpb_CompactionRequest.with { $0.revision = 33 })
+        let found = try list(client, call)
+        #expect(found.kvs.count == 5 && found.count == 31 && found.header.revision == 33)
+    }
+
+    private func reading(_ seed: Int) -> Etcdserverpb_TxnRequest {
+        func ranges(_ salt: Int) -> [Etcdserverpb_RequestOp] {
+            (0..<7).map { i in
+                .with {
+                    $0.requestRange = .with {
+                        let n = (seed * 7 + i + salt) * 37
+                        $0.key = data("k100\(n % 5)")
+                        $0.rangeEnd = n % 4 == 0 ? Data() : data("k1003\(n % 9)")
+                        $0.limit = Int64(n % 3 * 4)
+                        $0.countOnly = n % 11 == 1
+                        $0.keysOnly = n % 7 == 1
+                        $0.revision = n % 13 == 1 ? 20 : 0
+                        if n % 5 == 1 { ($0.sortOrder, $0.sortTarget) = (.descend, .value) }
+                        if n % 6 == 1 { $0.minModRevision = 15 }
+                    }
+                }
+            }
+        }
+        return .with {
+            $0.compare = [.with { ($0.target, $0.key, $0.version) = (.version, data("k10000"), Int64(seed % 3)) }]
+            $0.success = ranges(0)
+            $0.success.append(
+                .with {
+                    $0.requestTxn = .with {
+                        $0.success = ranges(100)
+                        $0.success.append(.with { $0.requestTxn = .with { $0.success = [] } })
+                    }
+                })
+            $0.failure = ranges(200)
+        }
+    }
+
+    @Test func `a transaction that is read in steps is what one step gives`() throws {
+        let whole = try filled(40, rows: 500, bytes: 1 << 20)
+        let others = [try filled(40, rows: 1, bytes: 1), try filled(40, rows: 3, bytes: 120)]
+        for seed in 0..<30 {
+            let expected: Etcdserverpb_TxnResponse = try whole.call(.txn, reading(seed))
+            for other in others {
+                let found: Etcdserverpb_TxnResponse = try other.call(.txn, reading(seed))
+                #expect(found == expected, "seed \(seed)")
+            }
+        }
+    }
+
+    @Test func `a transaction that is given up is not read on`() throws {
+        let client = try filled(40, rows: 1)
+        let call = client.begin(.txn, reading(1))
+        client.facade.onCancelled(call)
+        let before = client.node.rangeReads
+        client.loop.run()
+        #expect(client.node.rangeReads == before)
+    }
+
     /// A hundred ranges of everything, in one request: more than there is memory for.
     @Test func `a transaction's answer needs memory too`() throws {
         let client = Client()

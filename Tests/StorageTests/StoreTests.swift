@@ -172,6 +172,67 @@ extension Origin {
         store.close()
     }
 
+    /// A count that goes on while others write, as the facade counts.
+    @Test func `what changes while somebody counts is in the count`() throws {
+        let dir = Scratch()
+        let store = try Store.open(dir.path + "/s", options: Self.options())
+        let range = KeyRange(key: "k", end: "l")
+        func known(_ revision: Int64) throws -> Int64? {
+            try store.knownCount(range, at: Revision(revision), in: ks)
+        }
+        try store.apply((0..<5).map { .putRow(ks, row(Bytes("k\($0)"), "v", at: 2, sub: $0)) })
+        #expect(try known(2) == nil)
+        try store.willCount(range, at: Revision(2), in: ks)
+        try store.apply([.putRow(ks, row("k7", "v", at: 3))])
+        #expect(try known(2) == nil && known(3) == nil)
+        // Another who begins meanwhile joins.
+        try store.willCount(range, at: Revision(3), in: ks)
+        store.counted(range, at: Revision(3), in: ks, count: 6)
+        #expect(try known(3) == nil)
+        store.counted(range, at: Revision(2), in: ks, count: 5)
+        try store.apply([.putRow(ks, row("k1", "", at: 4, version: 0))])
+        #expect(try [2, 3, 4].map(known) == [5, 6, 5])
+        // What follows a page is known as well.
+        store.turned(range, at: Revision(4), in: ks, rows: 2, last: "k2")
+        #expect(
+            try store.knownCount(KeyRange(key: Bytes("k2\u{0}"), end: "l"), at: Revision(4), in: ks) == 3)
+        #expect(throws: Never.self) { try store.willCount(range, at: Revision(4), in: ks) }
+        store.close()
+    }
+
+    @Test func `a count that was given up is begun anew by others, after a while`() throws {
+        let dir = Scratch()
+        let store = try Store.open(dir.path + "/s", options: Self.options())
+        let range = KeyRange(key: "k", end: "l")
+        try store.apply((0..<5).map { .putRow(ks, row(Bytes("k\($0)"), "v", at: 2, sub: $0)) })
+        try store.willCount(range, at: Revision(2), in: ks)
+        try store.apply([.putRow(ks, row("k7", "v", at: 3))])
+        var asked = 0
+        while try store.knownCount(range, at: Revision(3), in: ks) == nil, asked < 100 {
+            asked += 1
+            try store.willCount(range, at: Revision(3), in: ks)
+            store.counted(range, at: Revision(3), in: ks, count: 6)
+        }
+        #expect(asked > 1 && asked < 40)
+        #expect(try store.knownCount(range, at: Revision(3), in: ks) == 6)
+        store.close()
+    }
+
+    @Test func `a part ends after so many bytes`() throws {
+        let dir = Scratch()
+        let store = try Store.open(dir.path + "/s", options: Self.options())
+        let value = String(repeating: "v", count: 1000)
+        try store.apply((0..<9).map { .putRow(ks, row(Bytes("k\($0)"), value, at: 2, sub: $0)) })
+        let query = RangeQuery(range: KeyRange(key: "k", end: "l"), limit: 7)
+        func part(_ bytes: Int) throws -> RangeResult {
+            try store.range(query, at: Revision(2), in: ks, countsAll: false, maxBytes: bytes)
+        }
+        #expect(try part(2500).rows.count == 3 && part(2500).more)
+        #expect(try part(1).rows.count == 1)
+        #expect(try part(.max).rows.count == 7)
+        store.close()
+    }
+
     func compare(_ store: Store, _ history: inout History) throws {
         let floor = history.model.floor.rawValue
         let at = Revision(.random(in: min(floor, history.frontier)...history.frontier, using: &history.dice))

@@ -12,7 +12,7 @@ final class KeyCount {
     private var mayBeginAt = Instant.zero
     private var beganAt = Instant.zero
 
-    private static let pieceRows = 1_000
+    private static let pieceRows = 500
     private static let pause = TimeSpan.seconds(60)
     /// A count takes at most this share of the time.
     private static let share: UInt64 = 100

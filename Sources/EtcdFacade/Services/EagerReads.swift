@@ -24,15 +24,22 @@ struct EagerReads {
     mutating func renew() { left = limit }
 }
 
-/// A page, or a transaction that only reads, which waits for its turn.
+/// A transaction that only reads, in steps.
 final class DelayedRead {
     var isClosed = false
+    fileprivate let transaction: Transaction
+    fileprivate let index: ReadIndex
+    fileprivate var reader: TransactionReader?
+
+    fileprivate init(_ transaction: Transaction, _ index: ReadIndex) {
+        self.transaction = transaction
+        self.index = index
+    }
 }
 
 extension Facade {
-    /// What a page counts as, at least, and what a count does: more is looked at than is shown.
-    private static let pageCost = 1 << 10
-    private static let countCost = 8 << 10
+    /// What a transaction counts as, at least: more is looked at than is shown.
+    private static let transactionCost = 1 << 10
 
     /// So much was read at once.
     func spend(_ bytes: Int) {
@@ -41,64 +48,57 @@ extension Facade {
         steps.later { [weak self] in self?.eager.renew() }
     }
 
-    func readPage(
-        _ call: CallReference, _ query: RangeQuery, _ index: ReadIndex
-    ) throws(RequestError) {
-        guard eager.isOpen else { return readLater(call, .range(query), index) }
-        let message = try read(query, index)
-        spend(max(message.count, query.countOnly ? Self.countCost : Self.pageCost))
-        answer(call, message)
-    }
-
     func readTransaction(
         _ call: CallReference, _ transaction: Transaction, _ index: ReadIndex
     ) throws(RequestError) {
-        guard eager.isOpen, transaction.readsKeysOnly else {
-            return readLater(call, .readOnlyTransaction(transaction), index)
+        let read = DelayedRead(transaction, index)
+        if eager.isOpen, transaction.readsKeysOnly, let result = try step(read) {
+            let message = encode(result, index)
+            spend(max(message.count, Self.transactionCost))
+            return answer(call, message)
         }
-        let message = try read(transaction, index)
-        spend(max(message.count, Self.pageCost))
-        answer(call, message)
+        guard var open = calls[call] else { return }
+        open.state = .page(read)
+        calls[call] = open
+        readOn(read, call)
     }
 
-    private func readLater(_ call: CallReference, _ kind: Pending.Kind, _ index: ReadIndex) {
-        guard var open = calls[call] else { return }
-        let page = DelayedRead()
-        open.state = .page(page)
-        calls[call] = open
+    private func readOn(_ read: DelayedRead, _ call: CallReference) {
         steps.later { [self] in
-            guard !page.isClosed else { return }
+            guard !read.isClosed else { return }
             do throws(RequestError) {
-                switch kind {
-                case .range(let query): answer(call, try read(query, index))
-                case .readOnlyTransaction(let transaction): answer(call, try read(transaction, index))
-                default: invariant(false, "what does not read was to be read later")
-                }
+                guard let result = try step(read) else { return readOn(read, call) }
+                answer(call, encode(result, read.index))
             } catch {
                 // A compaction came in between. Of the newest revision there is always an answer.
-                guard error == .compacted, !kind.namesRevision else { return fail(call, error.failure) }
-                readIndex(call, linearizable: kind.isLinearizable, as: kind)
+                guard error == .compacted, !read.transaction.namesRevision else {
+                    return fail(call, error.failure)
+                }
+                readIndex(
+                    call, linearizable: !read.transaction.isSerializable,
+                    as: .readOnlyTransaction(read.transaction))
             }
         }
     }
-}
 
-extension Pending.Kind {
-    fileprivate var isLinearizable: Bool {
-        switch self {
-        case .range(let query): !query.serializable
-        case .readOnlyTransaction(let transaction): !transaction.isSerializable
-        default: true
+    private func step(_ read: DelayedRead) throws(RequestError) -> TransactionResult? {
+        var reader: TransactionReader
+        if let begun = read.reader {
+            reader = begun
+        } else {
+            reader = try TransactionReader(
+                read.transaction, node: node, index: read.index, output: output)
         }
+        // One owner, so that nothing is copied.
+        read.reader = nil
+        let result = try reader.step(limits)
+        if result == nil { read.reader = reader }
+        return result
     }
 
-    /// A revision of the client's choosing, which may be compacted.
-    fileprivate var namesRevision: Bool {
-        switch self {
-        case .range(let query): query.revision != .zero
-        case .readOnlyTransaction(let transaction): transaction.namesRevision
-        default: false
-        }
+    private func encode(_ result: TransactionResult, _ index: ReadIndex) -> [UInt8] {
+        metrics.count(result)
+        return ResponseCodec.transaction(result, headers.at(index.revision))
     }
 }
 

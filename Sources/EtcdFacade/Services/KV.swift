@@ -98,13 +98,6 @@ extension Facade {
         let result = try node.range(query, at: try revision(of: query, index))
         return ResponseCodec.range(result, headers.at(index.revision))
     }
-
-    func read(_ transaction: Transaction, _ index: ReadIndex) throws(RequestError) -> [UInt8] {
-        var reader = TransactionReader(node: node, index: index, output: output)
-        let result = try reader.evaluate(transaction)
-        metrics.count(result)
-        return ResponseCodec.transaction(result, headers.at(index.revision))
-    }
 }
 
 /// Where a query reads: at the index, or in the past if it names a revision that is still there.
@@ -114,56 +107,6 @@ func revision(of query: RangeQuery, _ index: ReadIndex) throws(RequestError) -> 
     if query.revision > index.revision { throw .futureRevision }
     if query.revision < index.compactRevision { throw .compacted }
     return query.revision
-}
-
-/// Evaluates a transaction that can write nothing, all of it at one revision.
-struct TransactionReader {
-    let node: any NodeAccess
-    let index: ReadIndex
-    let output: any CallOutput
-    /// Of what is found: each of its ranges may be everything there is.
-    private var bytes = 0
-
-    init(node: any NodeAccess, index: ReadIndex, output: any CallOutput) {
-        self.node = node
-        self.index = index
-        self.output = output
-    }
-
-    mutating func evaluate(_ transaction: Transaction) throws(RequestError) -> TransactionResult {
-        var succeeded = true
-        for compare in transaction.compares where try !holds(compare) {
-            succeeded = false
-            break
-        }
-        var results: [OperationResult] = []
-        let operations = succeeded ? transaction.success : transaction.failure
-        results.reserveCapacity(operations.count)
-        for operation in operations {
-            switch operation {
-            case .range(let query):
-                let at = try revision(of: query, index)
-                let found = try node.range(query, at: at)
-                for row in found.rows { bytes += row.key.count + row.value.count }
-                guard bytes <= Int(Int32.max) else { throw .requestTooLarge }
-                guard bytes <= Self.atEase || output.hasRoom(for: bytes) else {
-                    throw .tooManyRequests
-                }
-                results.append(.range(found))
-            case .transaction(let nested): results.append(.transaction(try evaluate(nested)))
-            case .put, .delete: invariant(false, "a write in a transaction that only reads")
-            }
-        }
-        return TransactionResult(succeeded: succeeded, results: results)
-    }
-
-    /// No room is needed for so much.
-    private static let atEase = 64 << 10
-
-    private func holds(_ compare: Compare) throws(RequestError) -> Bool {
-        let rows = try node.range(RangeQuery(range: compare.range), at: index.revision).rows
-        return compare.holds(of: rows)
-    }
 }
 
 extension Transaction {

@@ -31,6 +31,10 @@ final class List {
     /// Rows of the range, whether they pass the filter or not; only while sorting.
     var seen: Int64 = 0
     let isSorted: Bool
+    /// All rows are there, or none are wanted; how many the range has is still to be found out.
+    var counter: RangeCounter?
+    /// The last row within the limit.
+    var lastKey: Bytes?
     var isClosed = false
     /// In bytes that are read, of a row that is only looked at.
     static let lookCost = 32
@@ -45,7 +49,7 @@ final class List {
         self.revision = revision
         self.index = index
         rest = query.range
-        isSorted = query.isSorted
+        isSorted = query.isSorted && !query.countOnly
         sorting = isSorted ? Sorting(query) : nil
     }
 
@@ -53,17 +57,14 @@ final class List {
 }
 
 extension RangeQuery {
-    /// Of unknown size. Small pages in the store's order are better off in one go, which knows the counts of
-    /// ranges that were counted before.
-    var isList: Bool {
-        !range.isSingle && !countOnly && (isSorted || limit <= 0 || limit > 1_000)
-    }
-
     /// All rows must be looked at, however few are wanted.
     var isSorted: Bool { hasFilter || target != .key || order == .descending }
 }
 
 extension Facade {
+    /// What a range counts as, at least, of what is read at once: to walk is more than to copy.
+    private static let rangeCost = 4 << 10
+
     func beginList(
         _ call: CallReference, _ query: RangeQuery, _ index: ReadIndex
     ) throws(RequestError) {
@@ -72,7 +73,8 @@ extension Facade {
             counting: listBytes)
         if eager.isOpen {
             let isWhole = try read(list)
-            spend(list.bytes + list.heldBytes + Int(list.seen) * List.lookCost)
+            let looked = Int(list.seen + (list.counter?.looked ?? 0))
+            spend(max(Self.rangeCost, list.bytes + list.heldBytes + looked * List.lookCost))
             if isWhole { return answer(list) }
         }
         guard var open = calls[call] else { return }
@@ -95,6 +97,7 @@ extension Facade {
     /// One piece. True: that was the last.
     private func read(_ list: List) throws(RequestError) -> Bool {
         if list.isSorted { return try readSorted(list) }
+        if list.counter != nil || list.query.countOnly { return try count(list) }
         if list.rest.isEmpty { return true }
         let rowsMax = list.rows + Int64(limits.listPartRows)
         let limit = list.query.limit > 0 ? list.query.limit : Int64.max
@@ -105,6 +108,7 @@ extension Facade {
         try node.visit(list.rest, at: list.revision) { row in
             if list.rows == limit {
                 list.more = true
+                next = Bytes(row.key)
                 return false
             }
             if part.count >= limits.listPartBytes || list.rows == rowsMax {
@@ -112,13 +116,31 @@ extension Facade {
                 return false
             }
             list.rows += 1
+            if list.rows == limit { list.lastKey = Bytes(row.key) }
             ResponseCodec.appendRow(row, withValue: withValue, to: &part)
             return true
         }
         try take(part, into: list)
         guard let next else { return true }
         list.rest = KeyRange(key: next, end: list.rest.end)
-        return false
+        return list.more ? try count(list) : false
+    }
+
+    /// How many keys there are beyond the limit. True: that is known.
+    private func count(_ list: List) throws(RequestError) -> Bool {
+        var counter: RangeCounter
+        if let begun = list.counter {
+            counter = begun
+        } else {
+            counter = try RangeCounter(
+                list.query.range, at: list.revision, after: list.rows, rest: list.rest, node)
+        }
+        defer { list.counter = counter }
+        guard try counter.step(node, rowsMax: limits.listPartRows) else { return false }
+        if let last = list.lastKey {
+            node.turned(list.query.range, at: list.revision, rows: list.rows, last: last)
+        }
+        return true
     }
 
     func take(_ part: [UInt8], into list: List) throws(RequestError) {
@@ -131,16 +153,7 @@ extension Facade {
     }
 
     private func answer(_ list: List) {
-        var count = list.isSorted ? list.seen : list.rows
-        if list.more, !list.isSorted {
-            do throws(RequestError) {
-                var all = RangeQuery(range: list.query.range)
-                all.countOnly = true
-                count = try node.range(all, at: list.revision).count
-            } catch {
-                return fail(list, error)
-            }
-        }
+        let count = list.counter?.count ?? (list.isSorted ? list.seen : list.rows)
         guard let open = calls.remove(list.call) else { return }
         metrics.count(open.method, .ok)
         let (head, tail) = ResponseCodec.rangeEnds(

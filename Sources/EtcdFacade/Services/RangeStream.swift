@@ -18,6 +18,10 @@ final class RangeStream {
     var partRows: Int64 = 10
     var isBlocked = false
     var isClosed = false
+    /// All that was wanted has been sent; how many keys the range has is still to be found out.
+    var counter: RangeCounter?
+    var lastPart = RangeResult()
+    var count: Int64 = 0
 
     init(call: CallReference, query: RangeQuery, revision: Revision, index: Revision) {
         self.call = call
@@ -48,10 +52,6 @@ extension Facade {
         _ call: CallReference, _ query: RangeQuery, _ index: ReadIndex
     ) throws(RequestError) {
         let at = try revision(of: query, index)
-        if query.countOnly {
-            let result = try node.range(query, at: at)
-            return answer(call, ResponseCodec.rangePart(result, headers.at(index.revision)))
-        }
         guard var open = calls[call] else { return }
         let stream = RangeStream(call: call, query: query, revision: at, index: index.revision)
         open.state = .rangeStream(stream)
@@ -74,11 +74,28 @@ extension Facade {
         }
     }
 
+    /// The last message has the count.
+    private func finish(_ stream: RangeStream) throws(RequestError) {
+        var last = stream.lastPart
+        last.count = stream.count
+        if stream.counter != nil {
+            guard try stream.counter?.step(node, rowsMax: limits.listPartRows) == true else {
+                return steps.later { [self] in proceed(stream) }
+            }
+            last.count += stream.counter?.count ?? 0
+        }
+        answer(stream.call, ResponseCodec.rangePart(last, headers.at(stream.index)))
+    }
+
     private func advance(_ stream: RangeStream) throws(RequestError) {
         guard output.hasRoom(for: limits.smallAnswerBytes) else { throw .tooManyRequests }
+        if stream.rest.countOnly, stream.counter == nil {
+            stream.counter = try RangeCounter(stream.rest.range, at: stream.revision, node)
+        }
+        if stream.counter != nil { return try finish(stream) }
         var query = stream.rest
         query.limit = min(stream.partRows, stream.wanted ?? .max)
-        var part = try node.part(query, at: stream.revision)
+        var part = try node.part(query, at: stream.revision, maxBytes: limits.streamPartBytes)
         let rows = Int64(part.rows.count)
         stream.sent += rows
         stream.wanted = stream.wanted.map { $0 - rows }
@@ -86,13 +103,13 @@ extension Facade {
         let isLast = !part.more || stream.wanted == 0
         part.count = 0
         if isLast {
-            part.count = stream.sent
+            stream.lastPart = part
+            stream.count = stream.sent
             if part.more, let next {
-                var left = RangeQuery(range: KeyRange(key: next, end: stream.rest.range.end))
-                left.countOnly = true
-                part.count += try node.range(left, at: stream.revision).count
+                let left = KeyRange(key: next, end: stream.rest.range.end)
+                stream.counter = try RangeCounter(left, at: stream.revision, node)
             }
-            return answer(stream.call, ResponseCodec.rangePart(part, headers.at(stream.index)))
+            return try finish(stream)
         }
         part.more = false
         let message = ResponseCodec.rangePart(part, nil)

@@ -67,8 +67,26 @@ extension Host: NodeAccess {
         try store.range(query, at: revision, in: .standard)
     }
 
-    func part(_ query: RangeQuery, at revision: Revision) throws(RequestError) -> RangeResult {
-        try store.range(query, at: revision, in: .standard, countsAll: false)
+    func part(
+        _ query: RangeQuery, at revision: Revision, maxBytes: Int
+    ) throws(RequestError) -> RangeResult {
+        try store.range(query, at: revision, in: .standard, countsAll: false, maxBytes: maxBytes)
+    }
+
+    func knownCount(_ range: KeyRange, at revision: Revision) throws(RequestError) -> Int64? {
+        try store.knownCount(range, at: revision, in: .standard)
+    }
+
+    func willCount(_ range: KeyRange, at revision: Revision) throws(RequestError) {
+        try store.willCount(range, at: revision, in: .standard)
+    }
+
+    func counted(_ range: KeyRange, at revision: Revision, count: Int64) {
+        store.counted(range, at: revision, in: .standard, count: count)
+    }
+
+    func turned(_ range: KeyRange, at revision: Revision, rows: Int64, last: Bytes) {
+        store.turned(range, at: revision, in: .standard, rows: rows, last: last)
     }
 
     func visit(
@@ -106,6 +124,7 @@ extension Host: NodeAccess {
     // MARK: The picture
 
     var now: Instant { Clocks.instant() }
+    var compactRevision: Revision { node.compactedThrough }
 
     func randomLeaseID() -> LeaseID { LeaseID(Int64.random(in: 1...Int64.max)) }
 
