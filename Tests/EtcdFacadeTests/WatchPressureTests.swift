@@ -85,6 +85,7 @@ import Testing
         client.output.slow.insert(call)
         for _ in 0..<1000 where client.output.outcomes[call] == nil { client.watch(call, "a") }
         #expect(client.output.outcomes[call]?.text == "etcdserver: too many requests")
+        client.loop.run()
         #expect(client.facade.watches.watchersCount == 0)
         client.watch(call, "a")
         try client.put("a")
@@ -170,10 +171,10 @@ import Testing
             let events = try client.responses(call).flatMap(\.events)
             #expect(events.map(\.kv.modRevision) == Array(2...61))
         }
-        // A piece has 256 KiB: four of them.
-        #expect(client.node.changeReads <= 8)
-        #expect(client.node.changeBytesMax <= 256 << 10)
-        #expect(client.output.shared <= 8)
+        // A piece has 64 KiB: fifteen of them.
+        #expect(client.node.changeReads <= 20)
+        #expect(client.node.changeBytesMax <= 64 << 10)
+        #expect(client.output.shared <= 20)
     }
 
     @Test func `a step of catching up sends to so many watchers only, and all come to it`() throws {
@@ -247,7 +248,7 @@ import Testing
         client.watch(other, "k")
         try client.put("k")
         client.facade.onCancelled(call)
-        #expect((2000...3000).contains(client.facade.watches.watchersCount))
+        #expect((3000...3400).contains(client.facade.watches.watchersCount))
         try client.put("k")
         client.loop.run()
         #expect(client.facade.watches.watchersCount == 1)

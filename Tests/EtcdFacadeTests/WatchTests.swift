@@ -273,6 +273,22 @@ import Testing
         #expect(told.map(\.header.revision) == [3])
     }
 
+    @Test func `a watcher whose start will not come holds up nothing once it is cancelled`() throws {
+        let client = Client()
+        let call = client.open(.watch)
+        client.watch(call, "a")
+        client.watch(call, "b") { $0.startRevision = 100 }
+        client.watch(call, "c") { $0.startRevision = 50 }
+        _ = try client.responses(call)
+        client.cancelWatch(call, 1)
+        client.requestProgress(call)
+        client.facade.onTick()
+        #expect(try client.responses(call).filter { $0.watchID == -1 }.isEmpty)
+        client.cancelWatch(call, 2)
+        client.facade.onTick()
+        #expect(try client.responses(call).filter { $0.watchID == -1 }.count == 1)
+    }
+
     @Test func `progress never passes what the timeline has brought`() throws {
         let client = Client()
         let call = client.open(.watch)

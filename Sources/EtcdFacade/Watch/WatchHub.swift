@@ -78,7 +78,7 @@ final class WatchHub {
         // The stream too: its watchers count on it.
         steps.later { [self, stream] in letGo(of: watchers, from: end, stream) }
     }
-    private static let letGoAtOnce = 1000
+    private static let letGoAtOnce = 200
 
     func onCommand(_ command: WatchCommand, on stream: WatchStream) {
         switch command {
@@ -121,6 +121,7 @@ final class WatchHub {
             creation, range: range, id: id, stream: stream,
             nextRevision: isPast ? start : max(start, emitted.next))
         stream.watchers[id] = watcher
+        stream.latestStart = max(stream.latestStart, start)
         var created = WatchAnswer(watchID: id)
         created.created = true
         sendControl(created, headers.at(emitted), on: stream)
@@ -149,8 +150,8 @@ final class WatchHub {
 
     private func cancel(_ id: Int64, on stream: WatchStream) {
         // As in etcd, nothing is said of an id that is not known.
-        guard let watcher = stream.watchers.removeValue(forKey: id) else { return }
-        move(watcher, to: .gone)
+        guard let watcher = stream.watchers[id] else { return }
+        forget(watcher)
         var cancelled = WatchAnswer(watchID: id)
         cancelled.cancelled = true
         sendControl(cancelled, headers.at(emitted), on: stream)
@@ -160,8 +161,7 @@ final class WatchHub {
     /// Its client may no longer see what it watches.
     func cancel(_ watcher: Watcher, reason: String) {
         let stream = watcher.stream
-        stream.watchers[watcher.id] = nil
-        move(watcher, to: .gone)
+        forget(watcher)
         var cancelled = WatchAnswer(watchID: watcher.id)
         cancelled.cancelled = true
         cancelled.cancelReason = reason
@@ -172,13 +172,19 @@ final class WatchHub {
     /// Its start (or where it had got to) is no longer in the store.
     func cancelCompacted(_ watcher: Watcher, compactRevision: Revision) {
         let stream = watcher.stream
-        stream.watchers[watcher.id] = nil
-        move(watcher, to: .gone)
+        forget(watcher)
         // etcd leaves the header's revision out here.
         var cancelled = WatchAnswer(watchID: watcher.id)
         cancelled.cancelled = true
         cancelled.compactRevision = compactRevision.rawValue
         sendControl(cancelled, headers.at(.zero), on: stream)
+    }
+
+    private func forget(_ watcher: Watcher) {
+        let stream = watcher.stream
+        stream.watchers[watcher.id] = nil
+        move(watcher, to: .gone)
+        if watcher.startRevision == stream.latestStart { stream.isLatestStartGone = true }
     }
 
     private func sendControl(
@@ -422,8 +428,7 @@ final class WatchHub {
     /// Everything up to `emitted` has been sent to all watchers of the stream, and that tells something
     /// to each of them.
     private func canTellProgress(_ stream: WatchStream) -> Bool {
-        stream.behindCount == 0 && !stream.isBlocked
-            && stream.watchers.values.allSatisfy { $0.startRevision <= emitted }
+        stream.behindCount == 0 && !stream.isBlocked && stream.latestStart <= emitted
     }
 
     private func tellProgress(_ stream: WatchStream) {
@@ -453,6 +458,12 @@ final class WatchHub {
     func onTick(_ now: Instant) {
         letGo()
         if !queueIsEmpty { scheduleCatchUp() }
+        // Not as soon as one is cancelled: there may be a hundred thousand.
+        for stream in progressWaiters where stream.isLatestStartGone && stream.latestStart > emitted {
+            stream.isLatestStartGone = false
+            stream.latestStart = stream.watchers.values.reduce(.zero) { max($0, $1.startRevision) }
+        }
+        answerProgressRequests()
         guard !notifiedStreams.isEmpty else { return }
         notifiedStreams.removeAll(where: \.isClosed)
         for stream in notifiedStreams where stream.nextProgress <= now && !stream.isBlocked {

@@ -75,6 +75,9 @@ final class WatchStream {
     /// Watchers that are not synced. 0: a progress request can be answered.
     var behindCount = 0
     var hasProgressRequest = false
+    /// Of its watchers' starts, as their clients asked; may be of one that is gone by now, if it is past.
+    var latestStart = Revision.zero
+    var isLatestStartGone = false
     /// For the progress notifications that come by themselves; `.never` while no watcher wants any.
     var nextProgress = Instant.never
     var isClosed = false
