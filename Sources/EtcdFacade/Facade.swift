@@ -33,6 +33,8 @@ package final class Facade {
     /// Of lists that are being read.
     let listBytes = UnreadBytes()
     var eager: EagerReads
+    /// The unary call that is looked at just now, and who has made it: each is asked for several times.
+    @exclusivity(unchecked) var admitted: (call: CallReference, session: Session)?
     let steps: LoopSteps
     var hasLeader: Bool
     private var leaderLostAt: Instant
@@ -269,6 +271,7 @@ extension Facade: RPCHandler {
                 break
             }
         } catch {
+            if case .expectsMessage = open.state { calls.caller(of: call)?.message = message }
             if !looksAgain(call, after: error) { fail(call, error) }
         }
     }

@@ -138,7 +138,10 @@ struct OpenCalls {
     mutating func setCaller(of call: CallReference, token: String?, certificateName: String?) {
         let slot = Int(call.slot)
         while slot >= callers.count { callers.append(nil) }
-        let caller = callers[slot] ?? Caller()
+        if let caller = callers[slot] {
+            return caller.begin(call, token: token, certificateName: certificateName)
+        }
+        let caller = Caller()
         callers[slot] = caller
         caller.begin(call, token: token, certificateName: certificateName)
     }

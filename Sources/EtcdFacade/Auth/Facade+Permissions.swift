@@ -32,8 +32,10 @@ extension Facade {
         let gate = gate(open.method)
         if gate == .nobody { return }
         guard let caller = calls.caller(of: open.call) else { throw EtcdError.userEmpty.failure }
-        caller.message = message
+        // What reads is refused while its message is at hand (`onMessage`), if at all.
+        if open.method != .range { caller.message = message }
         let session = try identify(caller)
+        admitted = (open.call, session)
         if gate == .root { try requireRoot(session) }
     }
 
@@ -112,7 +114,11 @@ extension Facade {
 
     /// nil: nobody needs to be asked.
     private func session(of call: CallReference) throws(CallFailure) -> Session? {
-        guard authState.isEnabled, calls.isOpen(call) else { return nil }
+        guard authState.isEnabled else { return nil }
+        if let admitted, admitted.call == call, admitted.session.validVersion == authState.version {
+            return admitted.session
+        }
+        guard calls.isOpen(call) else { return nil }
         guard let caller = calls.caller(of: call) else { throw EtcdError.userEmpty.failure }
         return try identify(caller)
     }

@@ -72,15 +72,16 @@ final class Caller {
 
     func begin(_ call: CallReference, token: String?, certificateName: String?) {
         self.call = call
-        self.token = token
-        self.certificateName = certificateName
+        // To compare what is the same costs less than to let go of one and hold the other.
+        if self.token != token { self.token = token }
+        if self.certificateName != certificateName { self.certificateName = certificateName }
         isFresh = false
         refusals = 0
     }
 
     func end() {
         call = nil
-        session = nil
-        message = nil
+        if session != nil { session = nil }
+        if message != nil { message = nil }
     }
 }

@@ -7,8 +7,9 @@ import Primitives
 import TLS
 
 /// The slow and the secret parts of authentication. bcrypt runs on one thread of its own, nicer than the
-/// others, so that guessing passwords costs nobody but those who guess; its queue is bounded. The rest
-/// takes microseconds and runs on the loop.
+/// others, so that guessing passwords costs nobody but those who guess; its queue is bounded. Not by much,
+/// since on a machine that is busy with other things nobody could log in within a client's five seconds.
+/// The rest takes microseconds and runs on the loop.
 final class PasswordWorker: AuthCrypto, @unchecked Sendable {
     private let loop: any EventLoop
     private let pool: NIOThreadPool
@@ -29,7 +30,7 @@ final class PasswordWorker: AuthCrypto, @unchecked Sendable {
         }
         pool = NIOThreadPool(numberOfThreads: 1)
         pool.start()
-        pool.submit { _ in _ = polder_lower_priority(10) }
+        pool.submit { _ in _ = polder_lower_priority(4) }
     }
 
     func close() { pool.shutdownGracefully { _ in } }
