@@ -88,6 +88,9 @@ told(OWN, "A revision may be passed over when a leader is lost, or a machine is 
      "partitions is begun anew: revisions rise, but not always by one (`polder_void_revisions_total`).")
 told(OWN, "Some errors never come up, for nothing here could cause them: `cluster ID mismatch`, `member ID already exist`, "
      "`not capable` and those of a downgrade that is under way (none ever is).")
+told(OWN, "To begin a downgrade (`Downgrade` with `ENABLE`) is refused as a failed precondition: data is not in etcd's format, and "
+     "an older etcd could not go on with it. `VALIDATE` says what etcd says.")
+told(OWN, "A member that was removed ends with exit code 3 (etcd: 0), so that whatever starts it again can tell.")
 told(OWN, "Roles, users and alarms are of a region; regions do not share them.")
 told(OWN, "`--listen-peer-urls` takes one address; `--snapshot-count`, `--wal-dir`, `--log-outputs` and whatever else "
      "tunes etcd's own storage is passed over with a warning, as is tracing; "
@@ -114,6 +117,8 @@ told(BETTER, "`polder snapshot import` lifts the revision and marks what is belo
 told(BETTER, "Members come and go while a majority is there, also when others are down or have just started (etcd: `unhealthy "
      "cluster`): who is added receives the log before it votes.")
 told(BETTER, "Learners answer every client and every call, as any node does (etcd: `rpc not supported for learner`).")
+told(BETTER, "A write for which no leader was found in time is answered `no leader`: it has not taken effect (etcd: `request "
+     "timed out`, whatever became of it).")
 told(OWN, "Without `--quota-backend-bytes` the disk is the limit (etcd: 2 GiB); `NOSPACE` comes before it is full.")
 told(OWN, "What a transaction has written itself lies above every lower and upper bound on revisions of its own "
      "ranges (`min_mod_revision` and the like), also above those in the future: its revision is not known yet when the "
