@@ -15,7 +15,8 @@ struct CompactionPass {
     /// What is left of keys met lately: spares a hot key a seek for each of its changes.
     var left: [Bytes: Revision?] = [:]
 
-    static let leftMax = 4096
+    /// Some megabytes.
+    static let leftMax = 32_768
 
     init(target: Revision, _ keyspace: KeyspaceID) {
         self.target = target

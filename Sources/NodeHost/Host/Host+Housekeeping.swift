@@ -122,14 +122,20 @@ extension Host {
         compactSome()
     }
 
-    /// A little at a time: the loop serves clients in between.
+    /// About two milliseconds at a time: the loop serves clients in between. How many changes that is depends
+    /// on what has to be read from the disk (docs/decisions/0017-history-goes-by-a-pass.md).
     private func compactSome() {
         guard !isStopped, !end.hasFailed else { return }
         let before = Clocks.instant()
         do throws(StorageError) {
-            let isDone = try store.compactStep(budget: 500, in: .standard)
-            let now = Clocks.instant()
-            figures.compaction.piece(now.since(before))
+            let isDone = try store.compactStep(budget: compactionBudget, in: .standard)
+            let now = Clocks.instant(), took = now.since(before)
+            if took > .milliseconds(2) {
+                compactionBudget = max(64, compactionBudget / 2)
+            } else if took < .microseconds(800) {
+                compactionBudget = min(500, compactionBudget * 2)
+            }
+            figures.compaction.piece(took)
             if isDone {
                 isCompacting = false
                 figures.compaction.end(at: now)

@@ -82,6 +82,8 @@ final class Host: @unchecked Sendable {
     var flushedAt = Instant.zero
     var isFlushing = false
     var isCompacting = false
+    /// Changes of history in a piece of a compaction.
+    var compactionBudget = 64
     var acceptsWrites = true
     var alarms: AlarmBook
     /// As in the data directory.
