@@ -30,6 +30,16 @@
 const char *malloc_conf =
     "narenas:2,background_thread:true,dirty_decay_ms:2000,muzzy_decay_ms:0";
 
+#ifndef DEBUG
+// Swift's runtime: the packages that we use (swift-nio above all) are built with checks of exclusive access,
+// ours are not in release builds (Package.swift). Each is a call and a look at a list.
+extern _Bool _swift_disableExclusivityChecking __attribute__((weak));
+
+__attribute__((constructor)) static void check_no_exclusivity(void) {
+  if (&_swift_disableExclusivityChecking) _swift_disableExclusivityChecking = 1;
+}
+#endif
+
 int polder_die_with_parent(int signal) { return prctl(PR_SET_PDEATHSIG, signal); }
 
 int polder_open(const char *path, int flags, int mode) {
@@ -90,6 +100,30 @@ int polder_bcrypt(const char *password, const char *setting, char *hash, int siz
   free(data);
   return length;
 }
+
+// MARK: Checksums
+
+#if defined(__x86_64__)
+__attribute__((target("sse4.2"))) static unsigned int crc32c(
+    unsigned int crc, const void *bytes, long count) {
+  const unsigned char *at = bytes;
+  unsigned long wide = crc;
+  for (; count >= 8; count -= 8, at += 8) {
+    unsigned long word;
+    memcpy(&word, at, 8);
+    wide = __builtin_ia32_crc32di(wide, word);
+  }
+  crc = (unsigned int)wide;
+  for (; count > 0; count--, at++) crc = __builtin_ia32_crc32qi(crc, *at);
+  return crc;
+}
+
+polder_crc32c_step polder_crc32c(void) {
+  return __builtin_cpu_supports("sse4.2") ? crc32c : 0;
+}
+#else
+polder_crc32c_step polder_crc32c(void) { return 0; }
+#endif
 
 // MARK: Sampling
 

@@ -16,7 +16,18 @@ public enum CRC32C {
         return t
     }()
 
+    /// The processor's own instruction, if it has one and the program has brought it along (this module
+    /// knows no C). Takes and gives the checksum as it is between two pieces: not inverted.
+    public typealias Step = @convention(c) (UInt32, UnsafeRawPointer?, Int) -> UInt32
+    /// Set once, before anything runs.
+    nonisolated(unsafe) public static var processor: Step?
+
     public static func checksum(_ bytes: UnsafeRawBufferPointer, seed: UInt32 = 0) -> UInt32 {
+        if let processor, let start = bytes.baseAddress { return ~processor(~seed, start, bytes.count) }
+        return slicing(bytes, seed: seed)
+    }
+
+    static func slicing(_ bytes: UnsafeRawBufferPointer, seed: UInt32) -> UInt32 {
         tables.withUnsafeBufferPointer { t in
             var crc = ~seed
             var i = 0

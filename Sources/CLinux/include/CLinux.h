@@ -47,5 +47,11 @@ unsigned long polder_sampling_end(unsigned long *lost);
 /// What the allocator tells of itself, as text; to be freed. Null if it tells nothing.
 char *polder_allocator_report(void);
 
+/// CRC-32C by the processor's instruction, of one piece after another: takes and gives the register as it is.
+typedef unsigned int (*polder_crc32c_step)(unsigned int crc, const void *bytes, long count);
+
+/// Null: this processor has none (or nobody has written it down here yet).
+polder_crc32c_step polder_crc32c(void);
+
 /// Every descriptor but the standard ones closes when this process becomes another program.
 void polder_close_others_on_exec(void);

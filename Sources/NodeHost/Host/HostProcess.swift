@@ -4,6 +4,7 @@ import Glibc
 import Logging
 import NIOCore
 import NIOPosix
+import Primitives
 import Synchronization
 import Transport
 
@@ -15,10 +16,13 @@ package enum HostProcess {
         package let message: String
     }
 
+    static var processorChecksum: CRC32C.Step? { polder_crc32c() }
+
     /// Returns when the node has stopped, or cannot go on.
     package static func run(
         _ configuration: HostConfiguration, onStarted: (HostConfiguration) throws -> Void = { _ in }
     ) -> Outcome {
+        CRC32C.processor = processorChecksum
         let logger = configuration.makeLogger()
         guard let signals = Signals.make() else {
             return Outcome(code: 3, message: "cannot receive signals")
