@@ -15,6 +15,9 @@ extension Group {
         }
     }
 
+    /// The same, asked of one that is not to be copied for it: a getter's receiver of another module is.
+    package mutating func checkLease(at now: Instant) -> Bool { leaseHolds(at: now) }
+
     /// Somebody asks what it answers: it is renewed often from the last renewal on. True: that was not
     /// known, so the next renewal may be due sooner than it was.
     package mutating func useLease() -> Bool {

@@ -45,7 +45,7 @@ extension Node {
         guard let answer = sequencer?.readsNow, answer.epoch == epoch else { return nil }
         useLease()
         guard answer.frontier <= localFrontier, answer.authVersion <= directory.auth.version,
-            groups[0].leaseHolds(at: now)
+            groups[0].checkLease(at: now)
         else { return nil }
         return ReadPoint(
             revision: localFrontier, compactRevision: max(compactRevision, answer.compactRevision))

@@ -36,8 +36,12 @@ extension Node {
                 spares.proposals.recycle(consume proposals)
             }
             if !region.changes.isEmpty {
-                effects.store.append(contentsOf: region.changes)
-                region.changes.removeAll(keepingCapacity: true)
+                if effects.store.isEmpty {
+                    swap(&effects.store, &region.changes)
+                } else {
+                    effects.store.append(contentsOf: region.changes)
+                    region.changes.removeAll(keepingCapacity: true)
+                }
             }
             if !region.newborns.isEmpty {
                 let newborns = region.newborns
@@ -45,8 +49,13 @@ extension Node {
                 for newborn in newborns { adopt(newborn, into: &effects) }
             }
             if !region.reads.isEmpty {
-                effects.reads.append(contentsOf: region.reads)
-                region.reads.removeAll(keepingCapacity: true)
+                if region.reads.count == 1 {
+                    // Moved: a copy counts four references.
+                    effects.reads.append(region.reads.removeLast())
+                } else {
+                    effects.reads.append(contentsOf: region.reads)
+                    region.reads.removeAll(keepingCapacity: true)
+                }
             }
             if !region.applied.isEmpty { advanceLocalFrontier(into: &effects) }
             if !region.voids.isEmpty {
@@ -93,7 +102,7 @@ extension Node {
             default: break
             }
             let wasOpen = sequencer?.isOpen == true
-            let clock = clock, leaseHolds = groups[0].leaseHolds(at: now)
+            let clock = clock, leaseHolds = groups[0].checkLease(at: now)
             sequencer?.step(message, from: peer, at: clock, leaseHolds: leaseHolds, into: &region)
             if case .fenced = message { answerAuthChanges() }
             if !wasOpen, let sequencer, sequencer.isOpen {

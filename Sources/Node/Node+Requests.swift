@@ -72,6 +72,19 @@ extension Node {
         case directory
     }
 
+    /// The partitions that a request names itself, in order. One, mostly: that needs no list.
+    struct Named {
+        let first: PartitionID?
+        let list: [PartitionID]
+        static func one(_ partition: PartitionID) -> Named { Named(first: partition, list: []) }
+        private init(first: PartitionID?, list: [PartitionID]) {
+            self.first = first
+            self.list = list
+        }
+        init(_ list: [PartitionID]) { self.init(first: list.first, list: list) }
+        var all: [PartitionID] { list.isEmpty ? first.map { [$0] } ?? [] : list }
+    }
+
     func routeOf(_ request: Request) -> Route { routeOf(request, named: map.named(by: request)) }
 
     /// `named`: the partitions that the request names itself.
@@ -138,13 +151,25 @@ extension Node {
 
     mutating func route(_ token: UInt64) {
         guard var request = waiting[token], !isExecuted(request) else { return }
-        route(token, &request)
+        route(token, request.request, &request)
         waiting[token] = request
     }
 
-    mutating func route(_ token: UInt64, _ request: inout Waiting) {
-        let named = map.named(by: request.request)
-        let route = routeOf(request.request, named: named)
+    /// `asked`: the request of `request`, which is not read from there, because each look at a field of
+    /// what may change meanwhile copies it.
+    mutating func route(_ token: UInt64, _ asked: Request, _ request: inout Waiting) {
+        if case .transaction(let transaction) = asked, let key = transaction.onlyKey {
+            let partition = map.partition(of: key)
+            route(token, asked, &request, .one(partition), .partition(index(partition)))
+        } else {
+            let named = map.named(by: asked)
+            route(token, asked, &request, Named(named), routeOf(asked, named: named))
+        }
+    }
+
+    private mutating func route(
+        _ token: UInt64, _ asked: Request, _ request: inout Waiting, _ named: Named, _ route: Route
+    ) {
         let to = target(route)
         if to == .none || (to != node && detector.suspects(to)) {
             request.place = .parked
@@ -156,18 +181,18 @@ extension Node {
         request.newest = map.newest
         let attempt = nextForward
         nextForward &+= 1
-        let tag = tag(token, request, named, attempt: attempt)
+        let tag = tag(token, asked, request, named, attempt: attempt)
         if to == node {
             request.place = .here
             execute(
-                RequestID(node: node, token: token), request.request, tag, route,
+                RequestID(node: node, token: token), asked, tag, route,
                 deadline: request.deadline, fence: request.fence)
         } else {
             forwards[attempt] = token
             request.place = .at(to, forward: attempt)
             region.send(
                 .forward(
-                    token: attempt, request.request, within: request.deadline.since(now),
+                    token: attempt, asked, within: request.deadline.since(now),
                     fence: request.fence, tag),
                 to: to)
         }
@@ -411,11 +436,14 @@ extension Node {
     /// Grants and revocations take no revision, and yet a list of leases that this node gives after its
     /// answer must know of them.
     private func endOfLease(_ request: Request, _ response: Response) -> LeaseChange? {
-        switch (request, response) {
-        case (.leaseGrant(let lease, _), .leaseGranted): LeaseChange(lease: lease, isGrant: true)
-        case (.leaseRevoke(let lease), .leaseRevoked): LeaseChange(lease: lease, isGrant: false)
-        default: nil
+        switch request {
+        case .leaseGrant(let lease, _):
+            if case .leaseGranted = response { return LeaseChange(lease: lease, isGrant: true) }
+        case .leaseRevoke(let lease):
+            if case .leaseRevoked = response { return LeaseChange(lease: lease, isGrant: false) }
+        default: break
         }
+        return nil
     }
 
     private func isSeen(_ change: LeaseChange?) -> Bool {

@@ -13,12 +13,12 @@ extension Node {
         return false
     }
 
-    func noteFirstSlots(_ waiting: inout Waiting, _ named: [PartitionID]) {
+    func noteFirstSlots(_ waiting: inout Waiting, _ named: Named) {
         waiting.wasSent = true
         waiting.firstPlace = named.first ?? .directory
         waiting.firstSlot = groups[index(named.first) + 1].position.slot
-        if named.count > 1 {
-            waiting.moreSlots = named.dropFirst().map {
+        if named.list.count > 1 {
+            waiting.moreSlots = named.list.dropFirst().map {
                 (place: $0, slot: groups[index($0) + 1].position.slot)
             }
         }
@@ -39,10 +39,10 @@ extension Node {
     /// Requests that are repeated by others, or harmless when repeated, have no name. The first of the
     /// partitions that one names itself is the one whose leader guards its attempts.
     mutating func tag(
-        _ token: UInt64, _ waiting: Waiting, _ named: [PartitionID], attempt: UInt64
+        _ token: UInt64, _ asked: Request, _ waiting: Waiting, _ named: Named, attempt: UInt64
     ) -> RequestTag? {
         guard internalTokens.isEmpty || internalTokens[token] == nil else { return nil }
-        switch waiting.request {
+        switch asked {
         case .transaction, .leaseGrant, .leaseRevoke, .compact: break
         case .leaseExpire, .leaseKeepAlive, .leaseTimeToLive, .leaseList, .replicate, .auth,
             .members, .split:
@@ -53,8 +53,9 @@ extension Node {
             attempt: attempt, mark: lowestOpenSequence(),
             gate: groups[index(named.first) + 1].promised)
         if waiting.isUncertain {
-            tag.after = named.isEmpty ? [waiting.firstSlot] : named.map { firstSlot(waiting, in: $0) }
-            if map.newestChild != .directory { tag.places = named }
+            let places = named.all
+            tag.after = places.isEmpty ? [waiting.firstSlot] : places.map { firstSlot(waiting, in: $0) }
+            if map.newestChild != .directory { tag.places = places }
         }
         return tag
     }
@@ -73,7 +74,7 @@ extension Node {
     ) {
         var new = Waiting(
             request: request, deadline: deadline, fence: fence, sequence: nextSequence)
-        route(token, &new)
+        route(token, request, &new)
         waiting.insert(new, for: token)
         openRequests.append((nextSequence, token))
         nextSequence += 1

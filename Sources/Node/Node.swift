@@ -488,7 +488,7 @@ package struct Node: Sendable {
             partitionWake[i] = region.nextWake
             region.nextWake = outer
         }
-        let now = now, leaseHolds = groups[0].leaseHolds(at: now)
+        let now = now, leaseHolds = groups[0].checkLease(at: now)
         sequencer?.flush(
             at: now, leaseHolds: leaseHolds, along: along, into: &region)
         answerAuthChanges()

@@ -107,7 +107,7 @@ package enum EntryBody: Hashable, Sendable {
 
     /// `request`: a client's, which this entry carries out.
     package func encoded(for request: RequestMark? = nil) -> Bytes {
-        var writer = ByteWriter(capacity: 192)
+        var writer = ByteWriter(capacity: encodedSize)
         if let request {
             writer.byte(Self.namedTag)
             writer.name(request.name)
@@ -115,6 +115,17 @@ package enum EntryBody: Hashable, Sendable {
         }
         writer.entryBody(self)
         return Bytes(writer.bytes)
+    }
+
+    /// About: what grows is copied.
+    private var encodedSize: Int {
+        switch self {
+        case .effects(let effects):
+            var size = 64
+            for row in effects.rows { size += row.key.count + row.value.count + 56 }
+            return size
+        default: return 192
+        }
     }
 
     package static func decode(

@@ -46,6 +46,24 @@ package struct Evaluator {
             result: result, effects: evaluator.effects, replacedStamp: evaluator.replacedStamp)
     }
 
+    /// The same for a transaction that is about one key (`Transaction.onlyKey`) and takes a branch with one
+    /// put and nothing else. Nil: this is another one.
+    static func writeOne(_ transaction: Transaction, on before: Row?) -> Evaluation? {
+        let live = before?.isDeletion == false ? before : nil
+        let succeeded = transaction.compares.allSatisfy { $0.holds(ofKey: live) }
+        let operations = succeeded ? transaction.success : transaction.failure
+        guard operations.count == 1, case .put(let put) = operations[0],
+            live != nil || !(put.keepsValue || put.keepsLease)
+        else { return nil }
+        let row = Row(put, on: live, sub: 0)
+        return Evaluation(
+            result: TransactionResult(
+                succeeded: succeeded, results: put.wantsPrevious ? [.put(previous: live)] : Self.putOne),
+            effects: [row], replacedStamp: before?.origin.stamp ?? .zero)
+    }
+
+    private static let putOne: [OperationResult] = [.put(previous: nil)]
+
     private init(
         table: RowTable, plan: ReadPlan, historic: [ReadAnswer.Historic],
         leaseIsAlive: @escaping (LeaseID) -> Bool
@@ -143,12 +161,7 @@ package struct Evaluator {
     private mutating func execute(_ put: Put) -> OperationResult {
         let before = table[put.key]
         let live = before.flatMap { $0.isDeletion ? nil : $0 }
-        let row = Row(
-            key: put.key, value: put.keepsValue ? live?.value ?? .empty : put.value,
-            createRevision: live?.createRevision ?? .pending, modRevision: .pending,
-            version: (live?.version ?? 0) + 1, lease: put.keepsLease ? live?.lease ?? .none : put.lease,
-            sub: UInt32(effects.count), origin: .pending)
-        replace(before, with: row)
+        replace(before, with: Row(put, on: live, sub: UInt32(effects.count)))
         return .put(previous: put.wantsPrevious ? live : nil)
     }
 
@@ -201,6 +214,15 @@ extension Origin {
 }
 
 extension Row {
+    /// What a put makes of the version that lives, its revision still to come.
+    fileprivate init(_ put: Put, on live: Row?, sub: UInt32) {
+        self.init(
+            key: put.key, value: put.keepsValue ? live?.value ?? .empty : put.value,
+            createRevision: live?.createRevision ?? .pending, modRevision: .pending,
+            version: (live?.version ?? 0) + 1, lease: put.keepsLease ? live?.lease ?? .none : put.lease,
+            sub: sub, origin: .pending)
+    }
+
     /// The row that deletes this one, its revision still to come.
     package func deletion(sub: UInt32) -> Row {
         Row(
@@ -227,6 +249,10 @@ extension Row {
 
 extension TransactionResult {
     /// Ranges may have read rows that this transaction wrote: they too get the revision.
+    package mutating func settle(at revision: Revision, stamp: Stamp) {
+        if results.contains(where: \.mayHoldPending) { self = settled(at: revision, stamp: stamp) }
+    }
+
     package func settled(at revision: Revision, stamp: Stamp) -> TransactionResult {
         guard results.contains(where: \.mayHoldPending) else { return self }
         var copy = self

@@ -15,6 +15,17 @@ package struct Footprint: Hashable, Sendable {
 
     package init(_ transaction: Transaction) { add(transaction) }
 
+    /// Of a request for one partition.
+    init(_ request: Request) {
+        switch request {
+        case .transaction(let transaction): add(transaction)
+        case .leaseKeepAlive(let lease): sharedLeases = [lease]
+        case .leaseRevoke(let lease), .leaseExpire(let lease): exclusiveLeases = [lease]
+        case .leaseGrant, .leaseTimeToLive, .leaseList, .compact, .members, .replicate, .auth, .split:
+            break
+        }
+    }
+
     package mutating func add(_ transaction: Transaction) {
         for c in transaction.compares { reads.append(c.range) }
         for o in transaction.success { add(o) }
@@ -67,6 +78,32 @@ extension Operation {
         case .put, .delete: false
         case .transaction(let nested): nested.readsHistory
         }
+    }
+}
+
+extension Transaction {
+    /// The one key that all of it is about, if that is so plain that nothing needs to be collected: compares
+    /// and operations of this key alone, none of them nested, no lease and no history. Most transactions are.
+    package var onlyKey: Bytes? {
+        var key: Bytes?
+        func isOnly(_ range: KeyRange) -> Bool {
+            guard range.isSingle else { return false }
+            if let key { return key == range.key }
+            key = range.key
+            return true
+        }
+        func isOnly(_ operation: Operation) -> Bool {
+            switch operation {
+            case .put(let put): put.lease == .none && isOnly(KeyRange(key: put.key))
+            case .delete(let delete): isOnly(delete.range)
+            case .range(let query): query.revision == .zero && isOnly(query.range)
+            case .transaction: false
+            }
+        }
+        for compare in compares { guard isOnly(compare.range) else { return nil } }
+        for operation in success { guard isOnly(operation) else { return nil } }
+        for operation in failure { guard isOnly(operation) else { return nil } }
+        return key
     }
 }
 

@@ -60,7 +60,10 @@ struct ItemTable: Sendable {
     func plan(_ token: UInt64) -> ReadPlan? { slots[index(token)].item?.plan }
     func stage(_ token: UInt64) -> Partition.Item.Stage? { slots[index(token)].item?.stage }
     func answer(_ token: UInt64) -> ReadAnswer? { slots[index(token)].item?.answer }
-    func evaluation(_ token: UInt64) -> Evaluation? { slots[index(token)].item?.evaluation }
+    func isRetry(_ token: UInt64) -> Bool { slots[index(token)].item?.tag?.after.isEmpty == false }
+    func replacedStamp(_ token: UInt64) -> Stamp {
+        slots[index(token)].item?.evaluation?.replacedStamp ?? .zero
+    }
     func number(_ token: UInt64) -> UInt64? { slots[index(token)].item?.number }
 
     /// In place. Nothing happens if it is gone.
@@ -71,6 +74,17 @@ struct ItemTable: Sendable {
     /// Its evaluation, taken out so that its rows can be changed where they are.
     mutating func takeEvaluation(_ token: UInt64) -> Evaluation? {
         slots[index(token)].item?.evaluation.take()
+    }
+
+    /// Its evaluation, put back.
+    mutating func propose(
+        _ token: UInt64, _ evaluation: consuming Evaluation, at revision: Revision, number: UInt64
+    ) {
+        let i = index(token)
+        guard slots[i].item != nil else { return }
+        slots[i].item?.evaluation = evaluation
+        slots[i].item?.revision = revision
+        slots[i].item?.wasProposed(number: number)
     }
 
     mutating func remove(_ token: UInt64) {

@@ -15,6 +15,14 @@ package struct Overlay: Sendable {
         var number: UInt64
         /// Known once it is decided.
         var slot: Slot
+
+        /// The rest is as it was evaluated.
+        mutating func settle(as settled: Row, number: UInt64) {
+            row.modRevision = settled.modRevision
+            row.createRevision = settled.createRevision
+            row.origin = settled.origin
+            self.number = number
+        }
     }
 
     private var cells: [Bytes: Cell] = [:]
@@ -34,18 +42,18 @@ package struct Overlay: Sendable {
     /// The rows got their revision and place in the log.
     package mutating func settle(_ rows: [Row], writer: UInt64, number: UInt64) {
         // A later writer of the key stays on top.
-        for row in rows {
-            guard let i = cells.index(forKey: row.key), cells.values[i].writer == writer,
+        for k in rows.indices {
+            guard let i = cells.index(forKey: rows[k].key), cells.values[i].writer == writer,
                 cells.values[i].number == 0
             else { continue }
-            cells.values[i] = Cell(row: row, writer: writer, number: number, slot: .zero)
+            cells.values[i].settle(as: rows[k], number: number)
         }
     }
 
     package mutating func decide(_ rows: [Row], number: UInt64, slot: Slot) {
-        for row in rows {
-            decided.append((slot, row.key))
-            if let i = cells.index(forKey: row.key), cells.values[i].number == number {
+        for k in rows.indices {
+            decided.append((slot, rows[k].key))
+            if let i = cells.index(forKey: rows[k].key), cells.values[i].number == number {
                 cells.values[i].slot = slot
             }
         }

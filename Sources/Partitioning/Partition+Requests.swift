@@ -16,7 +16,7 @@ extension Partition {
             effects.redirects.append(id)
             return
         }
-        if let tag, tag.isRetry {
+        if tag?.isRetry == true, let tag {
             overtake(tag, at: now, into: &effects)
             if takeOver(tag.name, by: id) { return }
         }
@@ -30,31 +30,30 @@ extension Partition {
             effects.answers.append((id, .failed(.tooManyRequests)))
             return
         }
-        var footprint = Footprint()
         var plan = ReadPlan()
         switch request {
         case .transaction(let transaction):
-            footprint.add(transaction)
-            plan.add(transaction)
-        case .leaseKeepAlive(let lease): footprint.sharedLeases = [lease]
-        case .leaseRevoke(let lease), .leaseExpire(let lease): footprint.exclusiveLeases = [lease]
-        case .leaseGrant, .leaseTimeToLive: break
+            if let key = transaction.onlyKey {
+                plan.keys = [key]
+            } else {
+                plan.add(transaction)
+            }
+        case .leaseKeepAlive, .leaseRevoke, .leaseExpire, .leaseGrant, .leaseTimeToLive: break
         case .leaseList, .compact, .members, .replicate, .auth, .split:
             invariant(false, "\(request) is not for one partition")
         }
-        if let split = lead.splitting.split, reaches(request, footprint, above: split.cut) {
+        if let split = lead.splitting.split, reaches(request, Footprint(request), above: split.cut) {
             hold(id, into: &effects)
             return
         }
-        guard isAtHome(request, footprint) else {
+        guard isAtHome(request) else {
             // Found by a map of before a split.
             effects.redirects.append(id)
             return
         }
         let token = lead.items.insert(
             Item(
-                id: id, request: request, tag: tag, deadline: deadline, fence: fence,
-                footprint: footprint, plan: plan),
+                id: id, request: request, tag: tag, deadline: deadline, fence: fence, plan: plan),
             number: nextItem)
         nextItem += 1
         admit(token, into: &effects)
@@ -78,7 +77,7 @@ extension Partition {
     private mutating func wasExecuted(
         _ token: UInt64, into effects: inout RegionEffects
     ) -> Bool {
-        guard lead.items.tag(token)?.isRetry == true, let item = lead.items[token],
+        guard lead.items.isRetry(token), let item = lead.items[token],
             let tag = item.tag, let after = tag.after.first
         else { return false }
         switch requests.find(tag.name, after: after) {
@@ -202,8 +201,32 @@ extension Partition {
             read(token, lead.items.plan(token) ?? ReadPlan(), into: &effects)
             return
         }
+        if writeOne(token, answer) { return }
         lead.items.change(token) { $0.answer = answer }
         evaluate(token, into: &effects)
+    }
+
+    /// What `evaluate` does, for the most frequent of all: one put, perhaps behind compares of its key.
+    /// False: there is more to it, and nothing has happened.
+    private mutating func writeOne(_ token: UInt64, _ answer: ReadAnswer) -> Bool {
+        guard lead.latches.isEmpty, let itemFence = lead.items.fence(token), itemFence >= fence,
+            case .transaction(let transaction)? = lead.items.request(token),
+            let key = transaction.onlyKey, hasRoom
+        else { return false }
+        let before = lead.overlay[key]?.row ?? answer.rows.first
+        let isUnknown = before?.modRevision == .pending
+        if isUnknown, !transaction.isDecided(knowing: state.highestRevision) { return false }
+        guard let evaluation = Evaluator.writeOne(transaction, on: before),
+            !isUnknown || evaluation.needsNoOtherRevision
+        else { return false }
+        allocate(token, evaluation)
+        return true
+    }
+
+    /// For one more that is under way, with a sequencer that knows of this leadership.
+    private var hasRoom: Bool {
+        lead.registeredWith == epoch
+            && lead.asked.count + lead.proposals.count < limits.inFlightMax
     }
 
     /// What this read saw is no longer needed: the overlay need not cover it any more.
@@ -242,7 +265,7 @@ extension Partition {
             lead.items.change(token) { $0.stage = .reading }
             return
         }
-        for lease in lead.items.footprint(token)?.sharedLeases ?? []
+        for lease in transaction.namesLeases ? Footprint(transaction).sharedLeases : []
         where !isAlive(lease) && map.home(of: lease) != id {
             finishRead(token)
             guard let item = lead.items.removeValue(forKey: token) else { return }
@@ -306,15 +329,14 @@ extension Partition {
 
     private mutating func allocate(_ token: UInt64, _ evaluation: Evaluation) {
         guard isLeading else { return }
-        guard lead.registeredWith == epoch, lead.asked.count + lead.proposals.count < limits.inFlightMax
-        else {
+        guard hasRoom else {
             // Evaluated again when there is room and the registration has told the fence; the read stays
             // registered.
             lead.items.change(token) { $0.stage = .waiting }
             lead.awaitingRoom.append(token)
             return
         }
-        for row in evaluation.effects { lead.overlay.put(row, writer: token) }
+        for i in evaluation.effects.indices { lead.overlay.put(evaluation.effects[i], writer: token) }
         lead.items.change(token) { $0.evaluated(evaluation) }
         lead.asked.append(token)
         finishRead(token)
@@ -359,15 +381,16 @@ extension Partition {
         for i in evaluation.effects.indices {
             evaluation.effects[i].settle(at: allocation.revision, stamp: allocation.stamp)
         }
-        evaluation.result = evaluation.result.settled(
-            at: allocation.revision, stamp: allocation.stamp)
-        let rows = evaluation.effects
-        let body = EntryBody.effects(
-            Effects(revision: allocation.revision, epoch: epoch, stamp: allocation.stamp, rows: rows))
-        propose(body, .item(token), for: lead.items.mark(token), into: &effects)
+        evaluation.result.settle(at: allocation.revision, stamp: allocation.stamp)
+        propose(
+            .effects(
+                Effects(
+                    revision: allocation.revision, epoch: epoch, stamp: allocation.stamp,
+                    rows: evaluation.effects)),
+            .item(token), for: lead.items.mark(token), into: &effects)
         let number = lead.proposed
-        lead.overlay.settle(rows, writer: token, number: number)
-        lead.items.change(token) { $0.proposed(evaluation, at: allocation.revision, number: number) }
+        lead.overlay.settle(evaluation.effects, writer: token, number: number)
+        lead.items.propose(token, evaluation, at: allocation.revision, number: number)
     }
 
     // MARK: Answers without a commit
@@ -610,9 +633,7 @@ extension Partition {
         let isDue = now >= lead.askAt
         let from = isDue ? 0 : lead.askedSent
         if from < lead.asked.count {
-            let stamps = lead.asked.dropFirst(from).map {
-                lead.items.evaluation($0)?.replacedStamp ?? .zero
-            }
+            let stamps = lead.asked.dropFirst(from).map { lead.items.replacedStamp($0) }
             effects.send(
                 .allocate(
                     epoch, id, lead.term, lapses: lead.lapses, first: lead.askedBase + UInt64(from),

@@ -182,7 +182,7 @@ extension Partition {
     }
 
     /// All of it lies here, as far as this replica has applied its log.
-    func isAtHome(_ request: Request, _ footprint: Footprint) -> Bool {
+    func isAtHome(_ request: Request) -> Bool {
         if state.newest == .directory || Mutation.oldMapsTrusted.isOn { return true }
         switch request {
         case .leaseGrant(let lease, _), .leaseTimeToLive(let lease, _), .leaseRevoke(let lease),
@@ -190,6 +190,7 @@ extension Partition {
             return range.contains(KeyHash.hash(lease))
         case .transaction:
             // A range of keys lies everywhere, unless nothing else exists.
+            let footprint = Footprint(request)
             return (footprint.reads + footprint.writes).allSatisfy {
                 $0.isEmpty || ($0.isSingle ? range.contains(KeyHash.hash($0.key)) : range == .all)
             }

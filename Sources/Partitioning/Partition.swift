@@ -26,8 +26,10 @@ package struct Partition: Sendable {
     package internal(set) var lead = Leadership(term: .zero, overlay: Overlay())
     /// What this log has carried out, for requests that come again (S16).
     package internal(set) var requests: RequestTable
-    /// Decided in the log, told to the client once the frontier covers them.
+    /// Decided in the log, told to the client once the frontier covers them; and the revisions of
+    /// these, because a look at one of them copies it.
     var settled: Deque<Settled> = []
+    var settledRevisions: Deque<Revision> = []
     /// Answers that wrote nothing, waiting for the frontier.
     var readers: [Settled] = []
     /// Never reused within the process, so that a late read of an earlier leadership finds nobody.
@@ -118,8 +120,7 @@ package struct Partition: Sendable {
 
         var proposed: UInt64 = 0
         var decidedNumber: UInt64 = 0
-        /// In order; of effects also what was proposed, so that nobody decodes what was just encoded.
-        var proposals: Deque<(what: Proposal, body: EntryBody?, request: RequestMark?)> = []
+        var proposals: Deque<Proposed> = []
         var unreported: [PartitionState.Recent] = []
         var reportAt = Instant.never
 
@@ -155,6 +156,14 @@ package struct Partition: Sendable {
         var revoking: Set<LeaseID> = []
     }
 
+    /// In the log's pipeline; of effects also what was proposed, so that nobody decodes what was just
+    /// encoded.
+    struct Proposed: Sendable {
+        let what: Proposal
+        let body: EntryBody?
+        let request: RequestMark?
+    }
+
     enum Proposal: Sendable {
         case item(UInt64)
         case prepared(TransactionID)
@@ -170,7 +179,6 @@ package struct Partition: Sendable {
         let deadline: Instant
         /// Of the permissions that it was checked under.
         let fence: UInt64
-        let footprint: Footprint
         let plan: ReadPlan
         var stage = Stage.arrived
         var answer: ReadAnswer?
@@ -180,8 +188,10 @@ package struct Partition: Sendable {
         /// An earlier attempt did it: only the answer is missing.
         var isExecuted = false
         var mark: RequestMark? { tag.map { RequestMark(name: $0.name, mark: $0.mark) } }
+        /// Asked while something is latched, or to be split.
+        var footprint: Footprint { Footprint(request) }
 
-        mutating func evaluated(_ evaluation: Evaluation) {
+        mutating func evaluated(_ evaluation: consuming Evaluation) {
             self.evaluation = evaluation
             stage = .allocating
             answer = nil
@@ -189,11 +199,6 @@ package struct Partition: Sendable {
         mutating func wasProposed(number: UInt64) {
             self.number = number
             stage = .proposed
-        }
-        mutating func proposed(_ evaluation: Evaluation, at revision: Revision, number: UInt64) {
-            self.evaluation = evaluation
-            self.revision = revision
-            wasProposed(number: number)
         }
     }
 
@@ -305,15 +310,17 @@ package struct Partition: Sendable {
     }
 
     mutating func propose(
-        _ body: EntryBody, _ what: Proposal, for request: RequestMark? = nil,
+        _ body: consuming EntryBody, _ what: Proposal, for request: RequestMark? = nil,
         into effects: inout RegionEffects
     ) {
         guard isLeading else { return }
         lead.proposed += 1
-        var kept: EntryBody?
-        if case .effects = body { kept = body }
-        lead.proposals.append((what, kept, request))
         effects.proposals.append((id, body.encoded(for: request)))
+        if case .effects = body {
+            lead.proposals.append(Proposed(what: what, body: body, request: request))
+        } else {
+            lead.proposals.append(Proposed(what: what, body: nil, request: request))
+        }
     }
 
     // MARK: The log
@@ -327,9 +334,8 @@ package struct Partition: Sendable {
         let own = isOwn ? lead.proposals.popFirst() : nil
         if isOwn { lead.decidedNumber = entry.number }
         let proposal = own?.what
-        let known = own.flatMap { own in own.body.map { ($0, own.request) } }
         let applied = state.apply(
-            slot, entry, skipped: skipped, known: known, into: &effects.changes)
+            slot, entry, skipped: skipped, known: own?.body, for: own?.request, into: &effects.changes)
         if skipped { return }
         if let request = state.lastRequest { note(request, applied, slot) }
         switch applied {
@@ -432,8 +438,9 @@ package struct Partition: Sendable {
 
     /// In order of revision, nearly always at the end.
     private mutating func settle(_ entry: Settled) {
-        var i = settled.count
-        while i > 0, settled[i - 1].revision > entry.revision { i -= 1 }
+        var i = settledRevisions.count
+        while i > 0, settledRevisions[i - 1] > entry.revision { i -= 1 }
+        settledRevisions.insert(entry.revision, at: i)
         settled.insert(entry, at: i)
     }
 
@@ -470,9 +477,10 @@ package struct Partition: Sendable {
         into effects: inout RegionEffects
     ) {
         if state.applied >= tail || Mutation.outcomesForgottenEarly.isOn { covered(through: frontier, into: &effects) }
-        while let first = settled.first, first.revision <= frontier {
-            settled.removeFirst()
-            effects.answers.append((first.id, first.response))
+        while let first = settledRevisions.first, first <= frontier {
+            settledRevisions.removeFirst()
+            let done = settled.removeFirst()
+            effects.answers.append((done.id, done.response))
         }
         if !readers.isEmpty { answerReaders(frontier, into: &effects) }
         heardAt = now

@@ -122,11 +122,11 @@ package struct PartitionState: Sendable {
         case splitPublished(PartitionSplit)
     }
 
-    /// Applies the entry at `slot`; the changes of the store go to `changes`, rows first. `known`: what
-    /// its payload says, if this process has encoded it itself.
+    /// Applies the entry at `slot`; the changes of the store go to `changes`, rows first. `known` and
+    /// `request`: what its payload says, if this process has encoded it itself.
     package mutating func apply(
-        _ slot: Slot, _ entry: LogEntry, skipped: Bool,
-        known: (body: EntryBody, request: RequestMark?)? = nil, into changes: inout [StoreChange]
+        _ slot: Slot, _ entry: LogEntry, skipped: Bool, known: consuming EntryBody? = nil,
+        for request: RequestMark? = nil, into changes: inout [StoreChange]
     ) -> Applied {
         invariant(slot == applied.next, "\(group): slot \(slot) after \(applied)")
         applied = slot
@@ -145,8 +145,9 @@ package struct PartitionState: Sendable {
         }
         let body: EntryBody
         if let known {
-            assert(known.body.encoded(for: known.request) == entry.payload, "\(group): \(slot)")
-            (body, lastRequest) = known
+            assert(known.encoded(for: request) == entry.payload, "\(group): \(slot)")
+            body = known
+            lastRequest = request
         } else {
             do {
                 (body, lastRequest) = try EntryBody.decode(entry.payload)
@@ -278,14 +279,14 @@ package struct PartitionState: Sendable {
         _ effects: Effects, canBeUndone: Bool, into changes: inout [StoreChange]
     ) -> Undo {
         var undo = Undo()
-        for row in effects.rows {
-            checkPlace(of: row.key)
-            changes.append(.putRow(group.keyspace, row))
+        for i in effects.rows.indices {
+            checkPlace(of: effects.rows[i].key)
+            changes.append(.putRow(group.keyspace, effects.rows[i]))
+            if !canBeUndone, effects.rows[i].lease == .none, leaseOfKey.isEmpty { continue }
+            let row = effects.rows[i]
             if canBeUndone {
                 let before = leaseOfKey[row.key] ?? .none
                 undo.keys.append(.init(key: row.key, sub: row.sub, leaseBefore: before))
-            } else if row.lease == .none, leaseOfKey.isEmpty {
-                continue
             }
             attach(row.key, to: row.lease, into: &changes)
         }

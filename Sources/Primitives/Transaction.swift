@@ -69,6 +69,12 @@ extension Compare {
         return rows.allSatisfy { holds(of: $0) }
     }
 
+    /// Of a single key's live row.
+    public func holds(ofKey row: Row?) -> Bool {
+        if row == nil, case .value = target { return false }
+        return holds(of: row)
+    }
+
     private func holds(of row: Row?) -> Bool {
         switch target {
         case .version(let n): relation.holds(row?.version ?? 0, n)

@@ -22,6 +22,72 @@ import Testing
             transaction, on: RowTable(rows), plan: plan, historic: [], leaseIsAlive: alive.contains)
     }
 
+    @Test func `one put is evaluated as any transaction is`() throws {
+        var draw = SplitMix(seed: 11), taken = 0
+        func compare() -> Compare {
+            let n = Int64(draw.next() % 4)
+            let target: [Compare.Target] = [
+                .version(n), .createRevision(n), .modRevision(n), .value(draw.next() % 2 == 0 ? "v" : "w"),
+                .lease(n),
+            ]
+            return Compare(
+                range: KeyRange(key: "k"),
+                relation: Compare.Relation(rawValue: UInt8(draw.next() % 4)) ?? .equal,
+                target: target[Int(draw.next() % 5)])
+        }
+        func operation() -> Primitives.Operation {
+            switch draw.next() % 5 {
+            case 0: return .range(RangeQuery(range: KeyRange(key: "k")))
+            case 1: return .delete(Delete(range: KeyRange(key: "k")))
+            default:
+                let keepsValue = draw.next() % 4 == 0
+                return .put(
+                    Put(
+                        key: "k", value: keepsValue ? .empty : "new", wantsPrevious: draw.next() % 2 == 0,
+                        keepsValue: keepsValue, keepsLease: draw.next() % 4 == 0))
+            }
+        }
+        for _ in 0..<2000 {
+            let transaction = Transaction(
+                compares: (0..<draw.next() % 3).map { _ in compare() },
+                success: (0..<draw.next() % 3).map { _ in operation() },
+                failure: (0..<draw.next() % 3).map { _ in operation() })
+            var before: Row?
+            switch draw.next() % 4 {
+            case 0: break
+            case 1: before = row("k", "v", mod: 3).deletion(sub: 0)
+            default:
+                before = row("k", "v", mod: Int64(draw.next() % 3) + 1)
+                before?.lease = LeaseID(Int64(draw.next() % 3))
+            }
+            let isAboutOne =
+                !(transaction.compares.isEmpty && transaction.success.isEmpty && transaction.failure.isEmpty)
+            #expect((transaction.onlyKey != nil) == isAboutOne)
+            guard let evaluation = Evaluator.writeOne(transaction, on: before) else { continue }
+            taken += 1
+            #expect(try evaluation == evaluate(transaction, before.map { [$0] } ?? []))
+        }
+        #expect(taken > 300)
+    }
+
+    @Test func `what is about more than one key, or about a lease or the past, is not about one`() {
+        let put = Primitives.Operation.put(Put(key: "k", value: "v"))
+        #expect(Transaction(success: [put]).onlyKey == "k")
+        #expect(Transaction(success: [put, .put(Put(key: "l", value: "v"))]).onlyKey == nil)
+        #expect(Transaction(success: [put], failure: [.range(RangeQuery(range: KeyRange(key: "l")))]).onlyKey == nil)
+        #expect(
+            Transaction(
+                compares: [Compare(range: KeyRange(key: "k", end: "l"), relation: .equal, target: .version(0))],
+                success: [put]
+            ).onlyKey == nil)
+        #expect(Transaction(success: [.put(Put(key: "k", value: "v", lease: LeaseID(7)))]).onlyKey == nil)
+        #expect(Transaction(success: [put, .delete(Delete(range: KeyRange(key: "k", end: "z")))]).onlyKey == nil)
+        #expect(
+            Transaction(success: [put, .range(RangeQuery(range: KeyRange(key: "k"), revision: Revision(2)))])
+                .onlyKey == nil)
+        #expect(Transaction(success: [put, .transaction(Transaction(success: [put]))]).onlyKey == nil)
+    }
+
     @Test func `a put on a deleted key begins a new life at version 1`() throws {
         let gone = row("k", "old", mod: 5, version: 3).deletion(sub: 0)
         let result = try evaluate(Transaction(success: [.put(Put(key: "k", value: "new"))]), [gone])

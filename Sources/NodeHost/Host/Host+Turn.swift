@@ -87,7 +87,12 @@ extension Host {
             swap(&inputs, &taken)
             // After the last input was taken (protocol-rules.md S13 b).
             let clock = Clocks.read()
-            for input in taken { node.step(input, at: clock, into: &effects) }
+            for i in taken.indices {
+                // Taken out, not copied: a request is three arrays.
+                var input = NodeInput.wake
+                swap(&input, &taken[i])
+                node.step(input, at: clock, into: &effects)
+            }
             node.finishTurn(at: clock, into: &effects)
             epochRound = effects.epoch.round
             hasSequencer = effects.hasSequencer
