@@ -114,6 +114,24 @@ import Testing
         }
     }
 
+    @Test mutating func `an answer about one key is written as one about a range is`() {
+        for i in 0..<500 {
+            let header = self.header()
+            var row = coin() ? self.row() : nil
+            // Beyond what is written on the stack.
+            if i % 10 == 0 { row?.value = Bytes([UInt8](repeating: 7, count: 990 + i)) }
+            let withRow = coin(), withValue = coin()
+            var result = RangeResult(count: row == nil ? 0 : 1)
+            if withRow, var shown = row {
+                if !withValue { shown.value = .empty }
+                result.rows = [shown]
+            }
+            #expect(
+                ResponseCodec.key(row, withRow: withRow, withValue: withValue, header)
+                    == ResponseCodec.range(result, header))
+        }
+    }
+
     @Test mutating func `random watch answers are written as SwiftProtobuf writes them`() throws {
         for _ in 0..<1000 {
             let header = self.header()

@@ -10,9 +10,21 @@ package struct ProtoWriter: ~Copyable {
 
     private init(_ buffer: UnsafeMutableBufferPointer<UInt8>) { self.buffer = buffer }
 
+    /// So much is written on the stack and copied: to make an array of unknown contents is not
+    /// specialized, and costs six hundred instructions.
+    private static let smallBytes = 1024
+
     /// `body` must write exactly `count` bytes.
     package static func build(_ count: Int, _ body: (inout ProtoWriter) -> Void) -> [UInt8] {
-        [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+        if count <= smallBytes {
+            return withUnsafeTemporaryAllocation(byteCount: count, alignment: 1) { memory in
+                var writer = ProtoWriter(into: memory)
+                body(&writer)
+                invariant(writer.at == count, "encoded \(writer.at) bytes, counted \(count)")
+                return Array(UnsafeRawBufferPointer(memory))
+            }
+        }
+        return [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
             var writer = ProtoWriter(UnsafeMutableBufferPointer(rebasing: buffer[..<count]))
             body(&writer)
             invariant(writer.at == count, "encoded \(writer.at) bytes, counted \(count)")

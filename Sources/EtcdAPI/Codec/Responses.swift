@@ -242,12 +242,12 @@ package enum ResponseCodec {
         write(row, &writer)
     }
 
-    private static func write(_ row: Row, _ writer: inout ProtoWriter) {
+    private static func write(_ row: Row, withValue: Bool = true, _ writer: inout ProtoWriter) {
         writer.bytes(1, row.key)
         writer.int64(2, row.createRevision.rawValue)
         writer.int64(3, row.modRevision.rawValue)
         writer.int64(4, row.version)
-        writer.bytes(5, row.value)
+        if withValue { writer.bytes(5, row.value) }
         writer.int64(6, row.lease.rawValue)
     }
 
@@ -279,6 +279,27 @@ package enum ResponseCodec {
         for row in result.rows { write(row, 2, &writer) }
         writer.bool(3, result.more)
         writer.int64(4, result.count)
+    }
+
+    /// RangeResponse to a question for one key.
+    package static func key(
+        _ row: Row?, withRow: Bool, withValue: Bool, _ header: HeaderFields
+    ) -> [UInt8] {
+        guard let row else { return ProtoWriter.build(header.fieldSize) { header.write(&$0) } }
+        var inner = 0
+        if withRow {
+            inner = size(row)
+            if !withValue { inner -= ProtoSize.bytes(5, row.value.length) }
+        }
+        let kv = withRow ? ProtoSize.message(2, inner) : 0
+        return ProtoWriter.build(header.fieldSize + kv + ProtoSize.int64(4, 1)) {
+            header.write(&$0)
+            if withRow {
+                $0.message(2, inner)
+                write(row, withValue: withValue, &$0)
+            }
+            $0.int64(4, 1)
+        }
     }
 
     private static func size(put previous: Row?, _ header: HeaderFields) -> Int {

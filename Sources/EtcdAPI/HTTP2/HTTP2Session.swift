@@ -55,7 +55,12 @@ package final class HTTP2Session {
     package let role: HTTP2Role
     package let settings: HTTP2Settings
     /// Held until `close`.
-    @exclusivity(unchecked) package var delegate: (any HTTP2SessionDelegate)?
+    @exclusivity(unchecked) package var delegate: (any HTTP2SessionDelegate)? {
+        didSet { noteDelegate() }
+    }
+    /// The same, if it is a server's connection: what comes a dozen times a request goes to it without its
+    /// references being counted. It is held by `delegate`, which does not change within a callback.
+    @exclusivity(unchecked) private var door: Unmanaged<RPCConnection>?
     @exclusivity(unchecked) package private(set) var openStreams = 0
     @exclusivity(unchecked) package private(set) var isClosed = false
     /// A frame with headers or data went out; cleared by who wants to know. When it was put into line
@@ -81,6 +86,9 @@ package final class HTTP2Session {
     @exclusivity(unchecked) private var freeCount = 0
     /// The stream whose header block is arriving: nothing comes between its fields.
     @exclusivity(unchecked) private var headerStream: UnsafeMutablePointer<Stream>?
+    /// The stream that was asked for last. A request's headers, its data, its answer and its end mostly
+    /// come one after the other, and each would be a search in nghttp2's table.
+    @exclusivity(unchecked) private var latest: UnsafeMutablePointer<Stream>?
     private var writable: [Int32] = []
     /// Client: requests whose headers have not left: nghttp2 does not know their streams yet.
     private var unsent: [Int32: UnsafeMutablePointer<Stream>] = [:]
@@ -100,6 +108,7 @@ package final class HTTP2Session {
             : nghttp2_session_client_new2(&made, Library.shared.callbacks, nil, Library.shared.options)
         guard let made, result == 0 else { fatalError("nghttp2: out of memory") }
         session = made
+        noteDelegate()
         nghttp2_session_set_user_data(made, Unmanaged.passUnretained(self).toOpaque())
         var entries = [
             entry(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, UInt32(settings.streamWindowBytes)),
@@ -127,6 +136,10 @@ package final class HTTP2Session {
                 stream.deallocate()
             }
         }
+    }
+
+    private func noteDelegate() {
+        door = (delegate as? RPCConnection).map { Unmanaged.passUnretained($0) }
     }
 
     /// Since it was asked last.
@@ -396,12 +409,35 @@ package final class HTTP2Session {
         var isShared = false
         /// Went above the high mark; `onWritable` is owed.
         var isAbove = false
+
+        /// As new, with the room that `pieces` has.
+        mutating func reset() {
+            id = 0
+            context = 0
+            next = nil
+            previous = nil
+            if !pieces.isEmpty { pieces.removeAll(keepingCapacity: true) }
+            first = 0
+            offset = 0
+            bufferedBytes = 0
+            ownBytes = 0
+            headerBytes = 0
+            trailers = nil
+            isStarted = false
+            isEnded = false
+            hasPeerEnded = false
+            isDeferred = false
+            isShared = false
+            isAbove = false
+        }
     }
 
     private func stream(_ id: Int32) -> UnsafeMutablePointer<Stream>? {
         guard !isClosed else { return nil }
+        if let latest, latest.pointee.id == id { return latest }
         if let known = nghttp2_session_get_stream_user_data(session, id) {
-            return known.assumingMemoryBound(to: Stream.self)
+            latest = known.assumingMemoryBound(to: Stream.self)
+            return latest
         }
         return unsent.isEmpty ? nil : unsent[id]
     }
@@ -433,6 +469,7 @@ package final class HTTP2Session {
         bufferedBytes -= stream.pointee.bufferedBytes
         unread.count -= stream.pointee.ownBytes
         if headerStream == stream { headerStream = nil }
+        if latest == stream { latest = nil }
         guard freeCount < 256, stream.pointee.pieces.capacity <= 64 else {
             if stream.pointee.pieces.count > Graveyard.bodiesMin, let steps = unread.steps {
                 Graveyard(stream.pointee.pieces, steps).dig()
@@ -442,11 +479,7 @@ package final class HTTP2Session {
             stream.deallocate()
             return
         }
-        var pieces = Stream().pieces
-        swap(&pieces, &stream.pointee.pieces)
-        pieces.removeAll(keepingCapacity: true)
-        stream.pointee = Stream()
-        stream.pointee.pieces = pieces
+        stream.pointee.reset()
         stream.pointee.next = free
         free = stream
         freeCount += 1
@@ -555,6 +588,7 @@ extension HTTP2Session {
             stream.pointee.context = delegate.onOpen(id)
             nghttp2_session_set_stream_user_data(session, id, stream)
             headerStream = stream
+            latest = stream
         } else {
             headerStream = stream(id)
         }
@@ -579,7 +613,12 @@ extension HTTP2Session {
             reset(stream.pointee.id, code: NGHTTP2_ENHANCE_YOUR_CALM.rawValue)
             return 0
         }
-        delegate?.onField(stream.pointee.id, stream.pointee.context, name: name, value: value)
+        let id = stream.pointee.id, context = stream.pointee.context
+        if let door {
+            door._withUnsafeGuaranteedRef { $0.onField(id, context, name: name, value: value) }
+        } else {
+            delegate?.onField(id, context, name: name, value: value)
+        }
         return 0
     }
 
@@ -632,7 +671,12 @@ extension HTTP2Session {
             nghttp2_session_consume_connection(session, data.count)
             return 0
         }
-        delegate?.onData(id, stream.pointee.context, data)
+        let context = stream.pointee.context
+        if let door {
+            door._withUnsafeGuaranteedRef { $0.onData(id, context, data) }
+        } else {
+            delegate?.onData(id, context, data)
+        }
         nghttp2_session_consume(session, id, data.count)
         return 0
     }
@@ -758,7 +802,12 @@ extension HTTP2Session {
         stream.pointee.offset = offset
         guard offset == 0 else { return done }
         if first + 1 == stream.pointee.pieces.count {
-            stream.pointee.pieces.removeAll(keepingCapacity: true)
+            // One, mostly; `removeAll` is a replacement of ranges.
+            if first == 0 {
+                stream.pointee.pieces.removeLast()
+            } else {
+                stream.pointee.pieces.removeAll(keepingCapacity: true)
+            }
             stream.pointee.first = 0
         } else {
             // Its memory goes now; its place now and then, since the array would move each time.
