@@ -7,10 +7,11 @@ struct CurrentCache {
     private struct Key: Hashable {
         var keyspace: KeyspaceID
         var key: Bytes
+        /// There is hardly ever more than one keyspace.
+        func hash(into hasher: inout Hasher) { key.hash(into: &hasher) }
     }
     private struct Entry {
         var key: Key
-        var row: Row?
         var bytes: Int
         /// Second chance (CLOCK): set by use, cleared by the hand.
         var isRecent: Bool
@@ -19,6 +20,8 @@ struct CurrentCache {
     private var bytes = 0
     private var index: [Key: Int] = [:]
     private var entries: [Entry?] = []
+    /// Of the same places. Beside the entries, since a look at an entry copies it.
+    private var rows: [Row?] = []
     private var free: [Int] = []
     private var hand = 0
 
@@ -28,7 +31,7 @@ struct CurrentCache {
     mutating func find(_ key: Bytes, _ keyspace: KeyspaceID) -> Row?? {
         guard let i = index[Key(keyspace: keyspace, key: key)] else { return nil }
         entries[i]?.isRecent = true
-        return .some(entries[i]?.row)
+        return .some(rows[i])
     }
 
     mutating func fill(_ key: Bytes, _ keyspace: KeyspaceID, _ row: Row?) {
@@ -36,14 +39,17 @@ struct CurrentCache {
         guard cost <= bytesMax / 8 else { return }
         let own = Key(keyspace: keyspace, key: key.compact())
         remove(own)
-        let entry = Entry(key: own, row: row.map { Self.own($0, own.key) }, bytes: cost, isRecent: false)
+        let entry = Entry(key: own, bytes: cost, isRecent: false)
+        let row = row.map { Self.own($0, own.key) }
         let i: Int
         if let reused = free.popLast() {
             i = reused
             entries[i] = entry
+            rows[i] = row
         } else {
             i = entries.count
             entries.append(entry)
+            rows.append(row)
         }
         index[own] = i
         bytes += cost
@@ -52,11 +58,11 @@ struct CurrentCache {
 
     mutating func wrote(_ row: Row, _ keyspace: KeyspaceID) {
         guard let i = index[Key(keyspace: keyspace, key: row.key)], let entry = entries[i] else { return }
-        if let cached = entry.row, cached.modRevision > row.modRevision { return }
+        if let cached = rows[i]?.modRevision, cached > row.modRevision { return }
         let cost = Self.cost(row.key, row)
         guard cost <= bytesMax / 8 else { return remove(entry.key) }
         bytes += cost - entry.bytes
-        entries[i]?.row = Self.own(row, entry.key.key)
+        rows[i] = Self.own(row, entry.key.key)
         entries[i]?.bytes = cost
         evict()
     }
@@ -64,13 +70,14 @@ struct CurrentCache {
     /// An aborted version went: the one below it is not known here.
     mutating func removed(_ key: Bytes, _ keyspace: KeyspaceID, _ revision: Revision) {
         let key = Key(keyspace: keyspace, key: key)
-        guard let i = index[key], entries[i]?.row?.modRevision == revision else { return }
+        guard let i = index[key], rows[i]?.modRevision == revision else { return }
         remove(key)
     }
 
     mutating func removeAll() {
         index.removeAll(keepingCapacity: true)
         entries.removeAll(keepingCapacity: true)
+        rows.removeAll(keepingCapacity: true)
         free.removeAll(keepingCapacity: true)
         bytes = 0
         hand = 0
@@ -80,6 +87,7 @@ struct CurrentCache {
         guard let i = index.removeValue(forKey: key) else { return }
         bytes -= entries[i]?.bytes ?? 0
         entries[i] = nil
+        rows[i] = nil
         free.append(i)
     }
 

@@ -166,8 +166,13 @@ package final class Store {
 
     func write(_ batch: WriteBatch) throws(StorageError) {
         points = nil
+        if batch.count == 0 {
+            try batch.ordered.assembled { (bytes) throws(StorageError) in try database.write(bytes) }
+            batch.ordered.clear()
+            return
+        }
         batch.drainOrdered()
-        if batch.count > 0 { try database.write(batch) }
+        try database.write(batch)
     }
 
     func setApplied(_ group: GroupID, _ slot: Slot?) { applied[group] = slot }
@@ -326,89 +331,6 @@ package final class Store {
             }
         }
         return Newest(applied: appliedSlot(of: group), rows: rows)
-    }
-}
-
-/// One write's changes, which go into the batch in the order of their keys: neighbours that follow each
-/// other cost the memtable's skip list a few steps instead of a search from its top (a third of the CPU of
-/// a large transaction). Of one key's changes the later one stays the later one.
-struct OrderedWrites {
-    private struct Entry {
-        // Small: sorting moves them about. A batch is far below 4 GiB.
-        var key: UInt32
-        var value: UInt32
-        var end: UInt32
-        var isDeletion: Bool
-
-        init(key: Int, value: Int, end: Int, isDeletion: Bool) {
-            self.key = UInt32(key)
-            self.value = UInt32(value)
-            self.end = UInt32(end)
-            self.isDeletion = isDeletion
-        }
-    }
-    private var bytes: [UInt8] = []
-    /// Where each entry's key begins, its value begins, and it ends.
-    private var entries: [Entry] = []
-    private var writer = ByteWriter(capacity: 0)
-    private var prefix: [UInt8] = []
-
-    /// The row and its entry in the revision index.
-    mutating func put(_ row: Row, _ keyspace: KeyspaceID) {
-        StoreFormat.rowPrefix(keyspace, row.key, into: &prefix)
-        var key = bytes.count
-        bytes.append(contentsOf: prefix)
-        StoreFormat.appendRevision(row.modRevision, to: &bytes)
-        var value = bytes.count
-        StoreFormat.rowValue(row, into: &writer)
-        bytes.append(contentsOf: writer.bytes)
-        entries.append(Entry(key: key, value: value, end: bytes.count, isDeletion: false))
-        key = bytes.count
-        StoreFormat.indexKey(keyspace, row.modRevision, row.sub, into: &bytes)
-        value = bytes.count
-        bytes.append(row.isDeletion ? StoreFormat.deletionKind : StoreFormat.liveKind)
-        row.key.withUnsafeBytes { bytes.append(contentsOf: $0) }
-        entries.append(Entry(key: key, value: value, end: bytes.count, isDeletion: false))
-    }
-
-    mutating func put(_ key: [UInt8], _ value: Bytes) {
-        let start = bytes.count
-        bytes.append(contentsOf: key)
-        value.withUnsafeBytes { bytes.append(contentsOf: $0) }
-        entries.append(
-            Entry(key: start, value: start + key.count, end: bytes.count, isDeletion: false))
-    }
-
-    mutating func delete(_ key: [UInt8]) {
-        let start = bytes.count
-        bytes.append(contentsOf: key)
-        entries.append(Entry(key: start, value: bytes.count, end: bytes.count, isDeletion: true))
-    }
-
-    mutating func drain(into batch: WriteBatch) {
-        bytes.withUnsafeBytes { raw in
-            guard let base = raw.baseAddress else { return }
-            entries.sort { a, b in
-                let x = Int(a.value - a.key), y = Int(b.value - b.key)
-                let order = memcmp(base + Int(a.key), base + Int(b.key), min(x, y))
-                if order != 0 { return order < 0 }
-                return x == y ? a.key < b.key : x < y
-            }
-            for entry in entries {
-                let key = UnsafeRawBufferPointer(rebasing: raw[Int(entry.key)..<Int(entry.value)])
-                if entry.isDeletion {
-                    batch.delete(key)
-                } else {
-                    batch.put(key, UnsafeRawBufferPointer(rebasing: raw[Int(entry.value)..<Int(entry.end)]))
-                }
-            }
-        }
-        clear()
-    }
-
-    mutating func clear() {
-        bytes.removeAll(keepingCapacity: true)
-        entries.removeAll(keepingCapacity: true)
     }
 }
 

@@ -85,15 +85,25 @@ enum StoreFormat {
         }
     }
 
-    static func rowValue(_ row: Row, into w: inout ByteWriter) {
-        w.reset()
-        w.byte(row.isDeletion ? deletionKind : liveKind)
-        w.id(row.createRevision)
-        w.varint(UInt64(bitPattern: row.version))
-        w.signed(row.lease.rawValue)
-        w.varint(UInt64(row.sub))
-        w.origin(row.origin)
-        w.raw(row.value)
+    /// What stands before the client's value: a kind and eight numbers.
+    static func rowHead(_ row: Row, _ pen: inout Pen) {
+        pen.byte(row.isDeletion ? deletionKind : liveKind)
+        pen.varint(UInt64(bitPattern: row.createRevision.rawValue))
+        pen.varint(UInt64(bitPattern: row.version))
+        let lease = row.lease.rawValue
+        pen.varint(UInt64(bitPattern: (lease << 1) ^ (lease >> 63)))
+        pen.varint(UInt64(row.sub))
+        pen.varint(UInt64(row.origin.region.rawValue))
+        pen.varint(UInt64(bitPattern: row.origin.revision.rawValue))
+        pen.varint(row.origin.stamp.ticks)
+        pen.varint(UInt64(row.origin.stamp.region.rawValue))
+    }
+    static let rowHeadBytesMax = 1 + 8 * 10
+    static let indexKeyBytes = 17
+
+    static func zeros(in key: UnsafeRawBufferPointer) -> Int {
+        guard let start = key.baseAddress, memchr(start, 0, key.count) != nil else { return 0 }
+        return key.count { $0 == 0 }
     }
 
     struct RowFields {
