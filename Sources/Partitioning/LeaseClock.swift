@@ -1,8 +1,8 @@
 package import Primitives
 
 /// When leases homed in a partition run out, at its registered leader. Soft state: a new leader begins with
-/// what its log says of each (`Partition+Leases`, protocol-rules.md S11). The clock stands still while the sequencer is silent, since
-/// nobody could renew then.
+/// what its log says of each (`Partition+Leases`, protocol-rules.md S11). The clock stands still while the
+/// sequencer is silent, since nobody could renew then.
 package struct LeaseClock: Sendable {
     private var deadlines: [LeaseID: Instant] = [:]
     /// No lease ends before.

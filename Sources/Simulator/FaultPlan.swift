@@ -102,7 +102,9 @@ struct FaultPlan {
     ) {
         // A tenth of these runs are healthy.
         let chance = random.below(10)
-        for kind in Kind.allCases where !Self.late.contains(kind) && random.chance(chance, in: 18) { kinds.insert(kind) }
+        for kind in Kind.allCases where !Self.late.contains(kind) && random.chance(chance, in: 18) {
+            kinds.insert(kind)
+        }
         var period = TimeSpan.milliseconds(40 + random.below(900)) * pace
         // The others have a theme, and more of it: some rules break only by faults that go together.
         let themed = random.chance(2, in: 3), often = TimeSpan.milliseconds(20 + random.below(200)) * pace
