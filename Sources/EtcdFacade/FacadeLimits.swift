@@ -47,6 +47,8 @@ package struct FacadeLimits: Sendable {
     /// others: some 100 us.
     package var listPartRows = 500
     package var listPartBytes = 256 << 10
+    /// The same of values that are walked by: the store reads them all the same.
+    package var lookBytes = 2 << 20
     /// Of one message of a range that is streamed.
     package var streamPartBytes = 256 << 10
     /// Kept for `prev_kv`.

@@ -26,14 +26,12 @@ struct RangeCounts {
         var baseCount: Int64
         /// False: it is being counted, and only what changes is known.
         var isCounted = true
-        let begun: Revision
         var deltas: [Delta] = []
         var marks: [Mark] = []
         var usedAt: UInt64
     }
 
     private static let rangesMax = 64
-    private static let patience: UInt64 = 16
     private static let marksMax = 16
     /// Older revisions than the deltas reach are counted by a walk.
     private static let deltasMax = 16_384
@@ -79,33 +77,27 @@ struct RangeCounts {
         ranges.append(
             Range(
                 keyspace: keyspace, range: KeyRange(key: range.key.compact(), end: range.end.compact()),
-                base: revision, baseCount: count ?? 0, isCounted: count != nil,
-                begun: revision, usedAt: clock))
+                base: revision, baseCount: count ?? 0, isCounted: count != nil, usedAt: clock))
         let last = ranges.count - 1
         for change in later { Self.add(change.delta, at: change.revision, to: &ranges[last]) }
     }
 
-    /// Whether somebody is counting it. Whoever began may have given up: that is found out by how often it
-    /// is asked.
-    mutating func isBeingCounted(_ range: KeyRange, _ keyspace: KeyspaceID) -> Bool {
-        clock += 1
-        return ranges.contains {
-            !$0.isCounted && $0.keyspace == keyspace && $0.range == range
-                && clock - $0.usedAt < Self.patience
-        }
+    /// Whether it is followed from this revision on, and somebody may be counting it: whoever comes to an end
+    /// first tells all.
+    func isFollowed(_ range: KeyRange, at revision: Revision, _ keyspace: KeyspaceID) -> Bool {
+        ranges.contains { $0.keyspace == keyspace && $0.range == range && $0.base <= revision }
     }
 
-    /// The count of what was begun to be followed at `revision`, unless it had to be forgotten since, or
-    /// others have begun anew.
+    /// `range` has so many keys at `revision`: for one that is followed, and that nobody has counted before.
     mutating func counted(
         _ range: KeyRange, at revision: Revision, _ keyspace: KeyspaceID, count: Int64
     ) {
         for i in ranges.indices
         where !ranges[i].isCounted && ranges[i].keyspace == keyspace && ranges[i].range == range
-            && ranges[i].begun == revision
+            && ranges[i].base <= revision
         {
             ranges[i].isCounted = true
-            ranges[i].baseCount += count
+            ranges[i].baseCount += count - Self.total(ranges[i], at: revision)
         }
     }
 

@@ -140,7 +140,7 @@ extension Store {
     package func willCount(
         _ range: KeyRange, at revision: Revision, in keyspace: KeyspaceID
     ) throws(RequestError) {
-        if counts.isBeingCounted(range, keyspace) { return }
+        if counts.isFollowed(range, at: revision, keyspace) { return }
         try reporting { () throws(StorageError) in
             try follow(range, at: revision, keyspace, count: nil)
         }

@@ -29,14 +29,15 @@ final class KeyCount {
     }
 
     private func proceed(_ facade: Facade) {
-        var looked = 0, next: Bytes?
+        var looked = 0, bytes = 0, next: Bytes?
         do throws(RequestError) {
             try facade.node.visit(rest, at: revision) { row in
-                if looked == Self.pieceRows {
+                if looked == Self.pieceRows || bytes >= facade.limits.lookBytes {
                     next = Bytes(row.key)
                     return false
                 }
                 looked += 1
+                bytes += row.value.count
                 return true
             }
         } catch {

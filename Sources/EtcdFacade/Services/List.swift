@@ -104,18 +104,19 @@ extension Facade {
         let withValue = !list.query.keysOnly
         var part: [UInt8] = []
         part.reserveCapacity(list.parts.isEmpty ? 4096 : limits.listPartBytes + 4096)
-        var next: Bytes?
+        var next: Bytes?, looked = 0
         try node.visit(list.rest, at: list.revision) { row in
             if list.rows == limit {
                 list.more = true
                 next = Bytes(row.key)
                 return false
             }
-            if part.count >= limits.listPartBytes || list.rows == rowsMax {
+            if part.count >= limits.listPartBytes || list.rows == rowsMax || looked >= limits.lookBytes {
                 next = Bytes(row.key)
                 return false
             }
             list.rows += 1
+            looked += row.value.count
             if list.rows == limit { list.lastKey = Bytes(row.key) }
             ResponseCodec.appendRow(row, withValue: withValue, to: &part)
             return true
@@ -136,7 +137,7 @@ extension Facade {
                 list.query.range, at: list.revision, after: list.rows, rest: list.rest, node)
         }
         defer { list.counter = counter }
-        guard try counter.step(node, rowsMax: limits.listPartRows) else { return false }
+        guard try counter.step(node, rowsMax: limits.listPartRows, bytesMax: limits.lookBytes) else { return false }
         if let last = list.lastKey {
             node.turned(list.query.range, at: list.revision, rows: list.rows, last: last)
         }

@@ -34,7 +34,9 @@ struct RangeCounter {
     }
 
     /// True: `count` is that of the whole range.
-    mutating func step(_ node: any NodeAccess, rowsMax: Int) throws(RequestError) -> Bool {
+    mutating func step(
+        _ node: any NodeAccess, rowsMax: Int, bytesMax: Int
+    ) throws(RequestError) -> Bool {
         guard let rest else { return true }
         if looked > 0, let known = try node.knownCount(range, at: revision) {
             // Others who asked for the same were faster.
@@ -42,13 +44,14 @@ struct RangeCounter {
             self.rest = nil
             return true
         }
-        var rows = 0, next: Bytes?
+        var rows = 0, bytes = 0, next: Bytes?
         try node.visit(rest, at: revision) { row in
-            if rows == rowsMax {
+            if rows == rowsMax || bytes >= bytesMax {
                 next = Bytes(row.key)
                 return false
             }
             rows += 1
+            bytes += row.value.count
             return true
         }
         count += Int64(rows)

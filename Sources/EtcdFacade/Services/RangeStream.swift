@@ -79,7 +79,8 @@ extension Facade {
         var last = stream.lastPart
         last.count = stream.count
         if stream.counter != nil {
-            guard try stream.counter?.step(node, rowsMax: limits.listPartRows) == true else {
+            guard try stream.counter?.step(
+                node, rowsMax: limits.listPartRows, bytesMax: limits.lookBytes) == true else {
                 return steps.later { [self] in proceed(stream) }
             }
             last.count += stream.counter?.count ?? 0

@@ -208,15 +208,16 @@ extension Facade {
         // One owner, so that nothing is copied.
         list.sorting = nil
         let query = list.query
-        var looked = 0, next: Bytes?
+        var looked = 0, bytes = 0, next: Bytes?
         sorting.begin()
         if !list.rest.isEmpty {
             try node.visit(list.rest, at: list.revision) { row in
-                if looked == limits.listPartRows {
+                if looked == limits.listPartRows || bytes >= limits.lookBytes {
                     next = Bytes(row.key)
                     return false
                 }
                 looked += 1
+                bytes += row.value.count
                 if query.passesFilter(row), sorting.count < query.candidatesMax { sorting.add(row) }
                 return true
             }

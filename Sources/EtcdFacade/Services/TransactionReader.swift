@@ -32,11 +32,14 @@ struct TransactionReader {
     struct Budget {
         var rows: Int
         var bytes: Int
-        var isSpent: Bool { rows <= 0 || bytes <= 0 }
+        /// Of rows that are only looked at.
+        var looked: Int
+        var isSpent: Bool { rows <= 0 || bytes <= 0 || looked <= 0 }
 
         init(_ limits: FacadeLimits) {
             rows = limits.listPartRows
             bytes = limits.listPartBytes
+            looked = limits.lookBytes
         }
     }
 
@@ -128,19 +131,22 @@ struct TransactionReader {
             let keepsValue = !query.keysOnly || query.target == .value
             var rows = part.rows, next: Bytes?, size = 0, isFull = false
             part.rows = []
-            let rowsMax = rows.count + budget.rows, bytesMax = budget.bytes
+            let rowsMax = rows.count + budget.rows, bytesMax = budget.bytes, lookMax = budget.looked
+            var looked = 0
             try node.visit(part.rest, at: part.revision) { row in
                 isFull = rows.count == limit
-                if isFull || rows.count >= rowsMax || size >= bytesMax {
+                if isFull || rows.count >= rowsMax || size >= bytesMax || looked >= lookMax {
                     next = Bytes(row.key)
                     return false
                 }
+                looked += row.value.count
                 let kept = Row(row, withValue: keepsValue)
                 size += kept.key.count + kept.value.count
                 rows.append(kept)
                 return true
             }
             budget.rows -= rows.count - (rowsMax - budget.rows)
+            budget.looked -= looked
             part.rows = rows
             try take(size, &budget)
             guard let next else {
@@ -161,13 +167,16 @@ struct TransactionReader {
                 query.range, at: part.revision, after: Int64(part.rows.count), rest: part.rest, node)
         }
         let before = counter.looked
-        let isKnown = try counter.step(node, rowsMax: max(1, budget.rows))
+        let isKnown = try counter.step(
+            node, rowsMax: max(1, budget.rows), bytesMax: max(1, budget.looked))
         budget.rows -= max(1, Int(counter.looked - before))
         part.counter = counter
         guard isKnown else {
             budget.rows = 0
             return nil
         }
+        // What was walked by is only known in rows.
+        if counter.looked > before { budget.looked = 0 }
         return RangeResult(rows: part.rows, more: !query.countOnly, count: counter.count)
     }
 
