@@ -6,9 +6,15 @@ extension Facade {
         let query = try RangeQuery(message: message)
         metrics.ranges += 1
         // The most frequent call of all: nothing is made of it that would only be taken apart again.
-        if query.range.isSingle, !authState.isEnabled,
-            let index = node.readIndexNow(linearizable: !query.serializable)
-        {
+        if query.range.isSingle, let index = node.readIndexNow(linearizable: !query.serializable) {
+            if authState.isEnabled {
+                // With permissions that are as new as the index, as in `serve`.
+                do throws(CallFailure) {
+                    try checkReading(query.range, call)
+                } catch {
+                    return fail(call, error)
+                }
+            }
             do throws(RequestError) {
                 answer(call, try read(query, index))
             } catch {
