@@ -44,6 +44,14 @@ import Testing
         }
     }
 
+    @Test func `what YAML has no place for is written all the same, and what is switched off too`() throws {
+        var configuration = try HostConfiguration(yaml: least, file: "node.yaml")
+        configuration.dataDirectory = "/tmp/\u{1}\u{1B}\u{7F}\u{85}\u{A0}\u{2028}\u{FEFF}\u{FFFF}x"
+        configuration.splits.partitionsMax = 640
+        let read = try HostConfiguration(yaml: configuration.yaml, file: "node.yaml")
+        #expect(read == configuration)
+    }
+
     @Test func `an unknown key is named with its line`() {
         #expect(refusal(least + "colour: blue\n") == "node.yaml:6: colour: unknown key")
         #expect(

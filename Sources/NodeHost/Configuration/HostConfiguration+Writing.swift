@@ -34,6 +34,11 @@ extension HostConfiguration {
         }
         out.line("partitions: \(partitions)")
         if replicas > 0 { out.line("replicas: \(replicas)") }
+        if splits != Splits() {
+            out.line(
+                "splits: {bytes: \(splits.bytes), writesPerSecond: \(splits.writesPerSecond), "
+                    + "period: \(splits.period.text), partitionsMax: \(splits.partitionsMax)}")
+        }
         if !zone.isEmpty { out.line("zone: \(quoted(zone))") }
         if clientTLS != nil || peerTLS != nil { out.line("tls:") }
         if let clientTLS {
@@ -91,6 +96,10 @@ private func quoted(_ text: String) -> String {
         case "\\": out += "\\\\"
         case "\n": out += "\\n"
         case "\t": out += "\\t"
+        // What YAML 1.1 has no place for in a line (section 5.1), or takes for the end of one.
+        case "\u{0}"..<" ", "\u{7F}"..."\u{A0}", "\u{2028}"..."\u{2029}", "\u{FEFF}", "\u{FFFE}"..."\u{FFFF}":
+            let digits = String(scalar.value, radix: 16, uppercase: true)
+            out += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
         default: out.unicodeScalars.append(scalar)
         }
     }
