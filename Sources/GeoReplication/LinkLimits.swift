@@ -3,7 +3,7 @@ package import Primitives
 /// Bounds of a link between two regions.
 package struct LinkLimits: Equatable, Sendable {
     /// Batches and bytes sent and not yet acknowledged. Round trip times bytes per second must fit.
-    package var windowBatches = 16
+    package var windowBatches = 48
     package var windowBytes = 4 << 20
     /// A batch holds latches on all of its keys for a log round: larger ones hurt the foreground's
     /// p99 (protocol-rules.md G10). One revision is never torn, however large it is.

@@ -46,7 +46,7 @@ package struct LinkReceiver: Sendable {
     private var queue: Deque<ReplicationBatch> = []
     private var isApplying = false
     private var isReadingCursor = false
-    /// The origin has begun again at the cursor, with a batch that holds more than what is being applied.
+    /// What came fits neither the queue nor what is being applied: to be asked for once that is empty.
     private var isRewound = false
     private var retryDue = Instant.never
     /// Not before this is a gap asked for again; and, later, silence answered with another hello.
@@ -150,8 +150,10 @@ package struct LinkReceiver: Sendable {
     ) {
         if batch.from == expected {
             guard queue.count < limits.queuedBatches else {
-                // It will be sent again: from our cursor, when we ask.
+                // A sender that keeps to its window never comes here. It is asked for as soon as the
+                // queue is empty.
                 effects.append(.note(.overflowed))
+                isRewound = true
                 return
             }
             queue.append(batch)

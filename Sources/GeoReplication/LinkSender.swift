@@ -4,7 +4,8 @@ package import Primitives
 /// that has the region's sequencer; a successor elsewhere begins from the destination's cursor.
 ///
 /// Nothing that was sent is kept: what must be sent again is read again. Memory is bounded by one
-/// answer of the store and the window's bookkeeping, however long the link is down.
+/// answer of the store, which waits here while the window is full, and the window's bookkeeping,
+/// however long the link is down.
 package struct LinkSender: Sendable {
     package enum Input: Equatable, Sendable {
         /// The link is up; the destination says hello with its cursor.
@@ -48,6 +49,10 @@ package struct LinkSender: Sendable {
     /// Own changes through here are sent; `sent < position` over a stretch without any.
     private var position = Revision.zero
     private var readingAfter: Revision?
+    /// Read and not yet looked at, of `(position, unsentThrough]`. Where regions write by turns every
+    /// revision is a batch of its own, so one answer may hold many windows.
+    private var unsent: ArraySlice<RevisionChanges> = []
+    private var unsentThrough: Revision?
     private var inFlight: [Flight] = []
     private var vector = SeenVector()
     private var idleDue = Instant.zero
@@ -85,13 +90,14 @@ package struct LinkSender: Sendable {
             forgetFlights()
         case .message(let message): onMessage(message, at: now, into: &effects)
         case .changes(let after, let through, let changes):
-            onChanges(after: after, through: through, changes, at: now, into: &effects)
+            onChanges(after: after, through: through, changes)
         case .compacted(let after): onCompacted(after: after, into: &effects)
         case .frontier(let revision): frontier = max(frontier, revision)
         case .seen(let cursors, let at):
             for cursor in cursors where cursor.region != region { vector.note(cursor, at: at) }
         case .wake: onWake(at: now, into: &effects)
         }
+        shipOn(at: now, into: &effects)
         readOn(into: &effects)
         setWake()
         checkInvariants()
@@ -147,14 +153,16 @@ package struct LinkSender: Sendable {
         inFlight.removeAll()
         bytesInFlight = 0
         readingAfter = nil
+        unsent = []
+        unsentThrough = nil
         resendDue = .never
     }
 
     // MARK: From this region
 
     private mutating func readOn(into effects: inout [Effect]) {
-        guard isReady, !needsCopy, readingAfter == nil, position < frontier,
-            inFlight.count < limits.windowBatches, bytesInFlight < limits.windowBytes
+        guard isReady, !needsCopy, readingAfter == nil, unsentThrough == nil, position < frontier,
+            isWindowOpen
         else { return }
         readingAfter = position
         effects.append(
@@ -168,40 +176,48 @@ package struct LinkSender: Sendable {
         effects.append(.note(.compactedPast(after)))
     }
 
+    private var isWindowOpen: Bool {
+        inFlight.count < limits.windowBatches && bytesInFlight < limits.windowBytes
+    }
+
     private mutating func onChanges(
-        after: Revision, through: Revision, _ changes: [RevisionChanges], at now: ClockReading,
-        into effects: inout [Effect]
+        after: Revision, through: Revision, _ changes: [RevisionChanges]
     ) {
         guard isReady, after == readingAfter, after == position else { return }
         readingAfter = nil
         invariant(through >= after, "\(through) after \(after)")
+        unsent = changes[...]
+        unsentThrough = through
+    }
+
+    /// Sends of what was read as much as the window has room for.
+    private mutating func shipOn(at now: ClockReading, into effects: inout [Effect]) {
+        guard let through = unsentThrough, isWindowOpen else { return }
         var batch = Assembly()
-        for change in changes {
+        while let change = unsent.first {
             invariant(change.revision > position && change.revision <= through, "\(change.revision)")
             // Other regions' rows are the sign that their stream was applied here, at this revision.
-            let foreign = change.rows.filter { $0.origin.region != region }
-            for row in foreign {
+            for row in change.rows where row.origin.region != region {
                 vector.note(
                     .init(region: row.origin.region, revision: row.origin.revision),
                     at: change.revision)
             }
-            // A batch has one vector, and what was written before had not seen this (G4).
-            if vector.changes(in: position, through: change.revision) {
-                ship(&batch, at: now, into: &effects)
-            }
-            position = change.revision
             // Loop prevention: a region ships what it wrote itself.
             let own = change.rows.filter { $0.origin.region == region }
-            if own.isEmpty { continue }
             let bytes = own.reduce(0) { $0 + Self.size($1) }
-            if batch.keys > 0,
-                batch.keys + own.count > limits.batchKeys || batch.bytes + bytes > limits.batchBytes {
+            // A batch has one vector, and what was written before had not seen this (G4).
+            if vector.changes(in: position, through: change.revision)
+                || !own.isEmpty && !batch.hasRoom(for: own.count, bytes: bytes, within: limits) {
                 ship(&batch, at: now, into: &effects)
+                guard isWindowOpen else { return }
             }
-            batch.add(own, bytes: bytes, through: change.revision)
+            unsent.removeFirst()
+            position = change.revision
+            if !own.isEmpty { batch.add(own, bytes: bytes, through: change.revision) }
         }
         ship(&batch, at: now, into: &effects)
         position = through
+        unsentThrough = nil
         if position.rawValue - sent.rawValue >= limits.emptyStretch {
             batch.through = position
             ship(&batch, at: now, into: &effects)
@@ -252,6 +268,8 @@ package struct LinkSender: Sendable {
     private func checkInvariants() {
         invariant(acknowledged <= sent && sent <= position, "\(acknowledged) \(sent) \(position)")
         invariant(bytesInFlight >= 0, "\(bytesInFlight)")
+        // The destination's queue holds a window; one batch more may tell of an empty stretch.
+        invariant(inFlight.count <= limits.windowBatches + 1, "\(inFlight.count) in flight")
         invariant(inFlight.last.map { $0.through == sent } ?? true, "\(sent)")
     }
 }
@@ -328,6 +346,11 @@ private struct Assembly {
     var through: Revision?
 
     var keys: Int { placeOfKey.count }
+
+    /// A single revision is never torn: the first one always fits.
+    func hasRoom(for more: Int, bytes moreBytes: Int, within limits: LinkLimits) -> Bool {
+        keys == 0 || keys + more <= limits.batchKeys && bytes + moreBytes <= limits.batchBytes
+    }
 
     mutating func add(_ own: [Row], bytes: Int, through: Revision) {
         for row in own {

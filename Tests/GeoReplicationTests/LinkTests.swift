@@ -126,6 +126,78 @@ import Testing
         #expect(link.lagRevisions == 0)
     }
 
+    @Test func `what was read waits for the window, and is not read again`() {
+        let own = RegionID(1), other = RegionID(2)
+        var link = LinkSender(region: own, destination: other)
+        let now = ClockReading(instant: Instant(nanoseconds: 1), wallMicroseconds: 5_000_000)
+        // By turns: each own revision has seen one more of the other region's, and ships alone.
+        let changes = (Int64(1)...400).map { at in
+            let region = at % 2 == 0 ? own : other, revision = Revision(at)
+            let row = Row(
+                key: "k", value: "v", createRevision: revision, modRevision: revision, version: 1,
+                lease: .none, sub: 0,
+                origin: Origin(
+                    region: region, revision: revision,
+                    stamp: Stamp(ticks: UInt64(at), region: region)))
+            return RevisionChanges(revision: revision, rows: [row])
+        }
+        var effects: [LinkSender.Effect] = [], unacknowledged: [Revision] = []
+        var shipped: [ReplicationBatch] = [], reads = 0, widest = 0
+        func take() {
+            for effect in effects {
+                switch effect {
+                case .send(.batch(let batch, _, _)):
+                    shipped.append(batch)
+                    unacknowledged.append(batch.through)
+                case .readChanges: reads += 1
+                case .send, .note: break
+                }
+            }
+            widest = max(widest, unacknowledged.count)
+            effects.removeAll()
+        }
+        link.step(.frontier(Revision(400)), at: now, into: &effects)
+        link.step(
+            .message(.hello(origin: own, cursor: .zero, incarnation: 1)), at: now, into: &effects)
+        link.step(.changes(after: .zero, through: Revision(400), changes), at: now, into: &effects)
+        take()
+        while !unacknowledged.isEmpty {
+            let through = unacknowledged.removeFirst()
+            link.step(
+                .message(.acknowledge(origin: own, through: through)), at: now, into: &effects)
+            take()
+        }
+        #expect(widest == link.limits.windowBatches)
+        #expect(widest < link.limits.queuedBatches)
+        #expect(reads == 1)
+        #expect(shipped.map(\.through) == (1...200).map { Revision(Int64($0) * 2) })
+        #expect(shipped.map(\.from) == (0..<200).map { Revision(Int64($0) * 2) })
+        #expect(link.lagRevisions == 0)
+    }
+
+    @Test func `what found no room is asked for as soon as there is`() {
+        var limits = LinkLimits()
+        limits.queuedBatches = 2
+        var link = LinkReceiver(region: RegionID(1), origin: RegionID(2), cursor: .zero, limits: limits)
+        let now = ClockReading(instant: Instant(nanoseconds: 1), wallMicroseconds: 5_000_000)
+        var effects: [LinkReceiver.Effect] = []
+        link.step(.connected, at: now, into: &effects)
+        for at in Int64(0)..<3 {
+            let batch = ReplicationBatch(
+                origin: RegionID(2), from: Revision(at), through: Revision(at + 1), seen: [], changes: [])
+            link.step(
+                .message(.batch(batch, frontier: Revision(3), wallMicroseconds: 5_000_000)), at: now,
+                into: &effects)
+        }
+        #expect(effects.contains(.note(.overflowed)))
+        effects.removeAll()
+        link.step(.applied(.replicated(cursor: Revision(1))), at: now, into: &effects)
+        link.step(.applied(.replicated(cursor: Revision(2))), at: now, into: &effects)
+        #expect(
+            effects.contains(
+                .send(.hello(origin: RegionID(2), cursor: Revision(2), incarnation: 1))))
+    }
+
     @Test func `a stamp far ahead of this region's clock holds the link`() {
         var receiver = LinkReceiver(region: RegionID(2), origin: RegionID(1), cursor: .zero)
         let origin = Origin(
