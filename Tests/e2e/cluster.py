@@ -38,7 +38,7 @@ class Answer:
         return json.loads(self.out)
 
     def __repr__(self):
-        return f"exit code {self.code}: {self.out[-400:]} {self.err[-400:]}"
+        return f"exit code {self.code}: {self.out[-400:]} {self.err[-1200:]}"
 
 
 def run(words, stdin=None, timeout=60, env=None):

@@ -7,6 +7,7 @@ import argparse, base64, json, os, shutil, signal, ssl, subprocess, sys, tempfil
 import urllib.request
 
 import auth as auth_checks
+import clients as clients_checks
 import gateway
 import surface as surface_checks
 from cluster import Cluster, Load, eventually, free_base_port, run
@@ -704,17 +705,21 @@ def auth(options):
     auth_checks.suite(options, check)
 
 
+def clients(options):
+    clients_checks.check_all(check, options.polder, options.etcdctl[-1])
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--polder", required=True)
-    parser.add_argument("--only", help="single, region, two_regions, dropin, surface, snapshots or auth")
+    parser.add_argument("--only", help="single, region, two_regions, dropin, surface, clients, snapshots or auth")
     options = parser.parse_args()
     options.polder = os.path.abspath(options.polder)
     # Debian's (3.4) and whatever else comes first on the PATH.
     options.etcdctl = sorted({p for p in ("/usr/bin/etcdctl", shutil.which("etcdctl")) if p
                               and os.path.exists(p)}, reverse=True)
     began = time.time()
-    for suite in (single, dropin, surface, auth, snapshots, region, two_regions):
+    for suite in (single, dropin, surface, clients, auth, snapshots, region, two_regions):
         if options.only and options.only != suite.__name__:
             continue
         try:

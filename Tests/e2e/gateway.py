@@ -372,44 +372,6 @@ def websocket(check, gateway, p):
 
 # MARK: Other clients
 
-def etcd3gw(check, gateway, p):
-    try:
-        import etcd3gw as module
-    except ImportError:
-        print("      no etcd3gw here (pip install etcd3gw)", flush=True)
-        return
-    host, port = gateway.url.split("//")[1].split(":")
-    tls = gateway.tls or {}
-    c = module.Etcd3Client(
-        host=host, port=int(port), protocol=gateway.url.split(":")[0], ca_cert=tls.get("ca"),
-        cert_cert=tls.get("cert"), cert_key=tls.get("key"), timeout=30)
-    # The environment's authorities and proxies would win over these.
-    c.session.trust_env = False
-    check("etcd3gw: put and get", c.put(p + "g", "1") and c.get(p + "g") == [b"1"], c.get(p + "g"))
-    check("etcd3gw: create and replace", c.create(p + "new", "1") and not c.create(p + "new", "2")
-          and c.replace(p + "new", "1", "3") and not c.replace(p + "new", "1", "4"))
-    got = [meta["key"] for _, meta in c.get_prefix(p)]
-    check("etcd3gw: get_prefix", set(got) >= {(p + "g").encode(), (p + "new").encode()}, got)
-    seen = []
-    watcher, stop = c.watch(p + "seen")
-    thread = threading.Thread(target=lambda: seen.extend(e for e in watcher), daemon=True)
-    thread.start()
-    for value in ("1", "2"):
-        c.put(p + "seen", value)
-    eventually(lambda: len(seen) >= 2)
-    stop()
-    check("etcd3gw: watch", [e["kv"]["value"] for e in seen] == [b"1", b"2"], seen)
-    lease = c.lease(ttl=60)
-    c.put(p + "leased", "v", lease=lease)
-    check("etcd3gw: lease", lease.refresh() > 50 and lease.keys() == [(p + "leased").encode()]
-          and lease.revoke() and c.get(p + "leased") == [], lease.keys())
-    lock, other = c.lock(p + "lock", ttl=60), c.lock(p + "lock", ttl=60)
-    check("etcd3gw: lock", lock.acquire() and lock.is_acquired() and not other.acquire()
-          and lock.release() and other.acquire() and other.release())
-    check("etcd3gw: delete", c.delete(p + "g") and c.get(p + "g") == [])
-    check("etcd3gw: status and members", c.status()["version"].startswith("3.") and c.members())
-
-
 def reflection(check, gateway):
     try:
         import grpc
@@ -530,7 +492,6 @@ def everything(check, cluster, count, p):
     elections(check, gateway, p)
     streams(check, gateway, p)
     websocket(check, gateway, p)
-    etcd3gw(check, gateway, p)
     reflection(check, gateway)
     curl(check, gateway, p)
     pages(check, gateway, count)

@@ -192,74 +192,6 @@ def large_answers(check, e):
     e.end("large")
 
 
-# A day's work of two clients of PyPI. Of their own processes: they want different kinds of protobuf.
-ETCD3 = """
-import sys, threading, etcd3
-c = etcd3.client(port=int(sys.argv[1]))
-c.put('e3/a', '1')
-assert c.get('e3/a')[0] == b'1' and [v for v, _ in c.get_prefix('e3/')] == [b'1']
-lease = c.lease(10)
-c.put('e3/l', 'x', lease=lease)
-lease.refresh()
-lease.revoke()
-assert c.get('e3/l')[0] is None
-assert c.transaction(compare=[c.transactions.value('e3/a') == '1'],
-                     success=[c.transactions.put('e3/a', '2')], failure=[])[0]
-events, cancel = c.watch_prefix('e3/w')
-threading.Timer(0.2, lambda: c.put('e3/w1', 'v')).start()
-assert next(events).key == b'e3/w1'
-cancel()
-with c.lock('lk', ttl=10) as lock:
-    assert lock.is_acquired()
-assert c.replace('e3/a', '2', '3') and c.delete('e3/a')
-assert [m.name for m in c.members] == ['clients'] and c.status().leader.name == 'clients'
-c.create_alarm(1)
-assert len(list(c.list_alarms())) == 1
-c.disarm_alarm(1)
-c.defragment()
-assert c.hash()
-print('done', flush=True)
-"""
-AETCD = """
-import asyncio, sys, aetcd
-async def work():
-    async with aetcd.Client(port=int(sys.argv[1])) as c:
-        await c.put(b'ae/a', b'1')
-        assert (await c.get(b'ae/a')).value == b'1'
-        lease = await c.lease(10)
-        await c.put(b'ae/l', b'x', lease=lease)
-        await lease.refresh()
-        await lease.revoke()
-        watch = await c.watch(b'ae/w')
-        await c.put(b'ae/w', b'2')
-        async for event in watch:
-            assert event.kv.value == b'2'
-            break
-        await watch.cancel()
-        async with c.lock(b'lk', ttl=10):
-            pass
-        assert (await c.status()).version.startswith('3.')
-        await c.delete_prefix(b'ae/')
-asyncio.run(work())
-print('done', flush=True)
-"""
-
-
-def clients(check, e):
-    print("      clients of PyPI", flush=True)
-    base = free_base_port(1)
-    url, words = flags(e, "clients", base)
-    check("it comes up", e.start("clients", words))
-    for module, program, env in (("etcd3", ETCD3, {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}),
-                                 ("aetcd", AETCD, {})):
-        if not run([sys.executable, "-W", "ignore", "-c", f"import {module}"], env=env).ok:
-            print(f"      no {module} here (pip install {module}): skipped", flush=True)
-            continue
-        done = run([sys.executable, "-W", "ignore", "-c", program, str(base)], env=env)
-        check(f"{module} does its day's work", "done" in done.out, done)
-    e.end("clients")
-
-
 def run_all(check, e):
     own_certificates(check, e)
     own_certificates_of_peers(check, e)
@@ -271,4 +203,3 @@ def run_all(check, e):
     observed.check_all(check, e)
     recovery.check_all(check, e)
     large_answers(check, e)
-    clients(check, e)
