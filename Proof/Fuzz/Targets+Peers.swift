@@ -24,6 +24,11 @@ extension FuzzTarget {
         Admission.Message.ask(
             .init(token: 9, seat: NodeID(1), name: "n1", peerURLs: ["http://a:2380"])
         ).encode(into: &question)
+        let there = PeerAddress(host: "10.0.0.1", port: 2380)
+        let neighbours = NeighbourBook.frame([
+            RegionID(1): .init(version: 3, nodes: [NodeID(1): there, NodeID(4): there]),
+            RegionID(2): .init(version: 300, nodes: [NodeID(2): there]),
+        ])
         var samples: [[UInt8]] = []
         for compress in [false, true] {
             var all = ByteBuffer()
@@ -31,6 +36,7 @@ extension FuzzTarget {
             all.writeFrame(.ping, .empty, compress: false, checksum: true)
             all.writeFrame(.question, Bytes(question.bytes), compress: false, checksum: true)
             for message in messages { all.writeFrame(.data, message.encoded(), compress: compress, checksum: true) }
+            all.writeFrame(.data, neighbours, compress: compress, checksum: true)
             all.writeFrame(.data, Bytes([UInt8](repeating: 7, count: 3000)), compress: compress, checksum: true)
             samples.append(Array(all.readableBytesView))
         }
@@ -71,7 +77,9 @@ extension FuzzTarget {
             guard let hello = try? Hello(frame.payload) else { return }
             guard try Hello(hello.encoded()) == hello else { throw Finding("\(hello) became another") }
         case .data:
-            guard frame.payload.count > 2, frame.payload[0] == 3, frame.payload[1] == 1 else { return }
+            guard frame.payload.count > 2, frame.payload[1] == 1 else { return }
+            if frame.payload[0] == 20 { return try neighbours(frame.payload[2..<frame.payload.count]) }
+            guard frame.payload[0] == 3 else { return }
             var reader = ByteReader(frame.payload[2..<frame.payload.count])
             guard let message = try? SnapshotMessage(&reader) else { return }
             let encoded = message.encoded()
@@ -87,6 +95,24 @@ extension FuzzTarget {
                 throw Finding("\(message) became another")
             }
         case .refusal, .ping, .pong: break
+        }
+    }
+
+    /// What was heard is passed on, and kept in a file.
+    private static func neighbours(_ body: Bytes) throws {
+        var reader = ByteReader(body)
+        guard let told = try? NeighbourBook.read(&reader) else { return }
+        let encoded = NeighbourBook.frame(told)
+        var again = ByteReader(encoded[2..<encoded.count])
+        guard try NeighbourBook.read(&again) == told else { throw Finding("\(told) became another") }
+        var configured: [PeerID: PeerAddress] = [:]
+        for region in told.keys {
+            configured[PeerID(region: region, node: NodeID(1))] = PeerAddress(host: "a", port: 1)
+        }
+        var book = NeighbourBook(configured), later = book
+        for (region, listing) in told { _ = book.learn(listing, of: region) }
+        guard later.read(file: book.file), later == book else {
+            throw Finding("\(book.file) became another")
         }
     }
 

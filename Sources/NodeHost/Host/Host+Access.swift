@@ -373,8 +373,10 @@ extension HostConfiguration {
         return configuration
     }
 
-    var peers: [PeerID: PeerAddress] {
-        var found = remotePeers
+    var peers: [PeerID: PeerAddress] { ownPeers.merging(remotePeers) { own, _ in own } }
+
+    var ownPeers: [PeerID: PeerAddress] {
+        var found: [PeerID: PeerAddress] = [:]
         for member in members where member.id != nodeID {
             found[PeerID(region: regionID, node: member.id)] = PeerAddress(
                 host: member.peer.host, port: member.peer.port)

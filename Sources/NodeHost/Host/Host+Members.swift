@@ -55,9 +55,8 @@ extension Host {
         alarms.rename(memberID(of: identity.node))
         alarms.voters = memberStatus.count { !$0.isLearner }
         alarms.keep(only: Set(list.members.map(\.id)))
-        updatePeers()
-        // Who has left may still have to hear it.
-        loop.scheduleTask(in: .seconds(10)) { self.updatePeers(dropping: true) }
+        followPeers()
+        tellNeighbours()
         publish()
     }
 
@@ -89,16 +88,20 @@ extension Host {
                     + "\(configuration.featureLevel): install the newer build again"))
     }
 
+    func followPeers() {
+        updatePeers()
+        // Who has left may still have to hear it.
+        loop.scheduleTask(in: .seconds(10)) { self.updatePeers(dropping: true) }
+    }
+
     func updatePeers(dropping: Bool = false) {
         guard !isStopped, !end.hasFailed else { return }
-        var found = members.version == 0 ? configuration.peers : configuration.remotePeers
+        var found = members.version == 0 ? configuration.ownPeers : [:]
         for member in members.members where member.node.seat != identity.node.seat {
-            guard let address = member.peerURLs.lazy.compactMap({ try? EtcdURL($0).address }).first else {
-                continue
-            }
-            found[PeerID(region: configuration.regionID, node: member.node.seat)] = PeerAddress(
-                host: address.host, port: address.port)
+            guard let address = peerAddress(of: member) else { continue }
+            found[PeerID(region: configuration.regionID, node: member.node.seat)] = address
         }
+        found.merge(neighbours.peers) { own, _ in own }
         if !dropping {
             for (peer, address) in dialled where found[peer] == nil { found[peer] = address }
         }

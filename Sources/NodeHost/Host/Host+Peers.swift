@@ -37,6 +37,7 @@ extension Host {
         } else {
             enqueue(.linkConnected(peer.region, peer.node))
         }
+        tellNeighbours(to: peer)
     }
 
     func onDisconnected(_ peer: PeerID, lost: Bool) {
@@ -119,6 +120,7 @@ extension Host {
             let from = memberID(of: peer.node)
             if try alarms.merge(&reader, from: from) { noticeAlarms() }
             keepAlarms()
+        case .neighbours: try onNeighbours(&reader, from: peer)
         case .greeting:
             versions[peer] = String(try reader.string().prefix(64))
             // Builds before etcd's flags say no more than their version.

@@ -122,6 +122,7 @@ final class Host: @unchecked Sendable {
     /// What `isForcedAlone` asks for has been written.
     var isAlone = false
     var dialled: [PeerID: PeerAddress] = [:]
+    var neighbours: NeighbourBook
     /// Where they say that clients find them: asked only if the configuration does not know.
     var advertised: [PeerID: [String]] = [:]
 
@@ -135,6 +136,7 @@ final class Host: @unchecked Sendable {
         self.logger = logger
         self.end = end
         alarms = AlarmBook(me: configuration.memberID(of: configuration.nodeID))
+        neighbours = NeighbourBook(configuration.remotePeers)
         let boot = UInt64.random(in: 1...UInt64.max)
         let mark = DurableMark()
         durable = mark
@@ -245,6 +247,7 @@ final class Host: @unchecked Sendable {
         server.handler = ClientDoor(host: self, facade: facade)
         metricsServer.handler = MetricsDoor(server: metricsServer, facade: facade)
         restoreAlarms()
+        restoreNeighbours()
     }
 
     // MARK: Parts

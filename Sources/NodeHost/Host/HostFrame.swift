@@ -18,6 +18,8 @@ enum HostFrame {
         case storeCopy = 17
         /// How long the syncs of a node's log took in the last second.
         case disk = 18
+        /// Where the members of regions are.
+        case neighbours = 20
     }
 
     static func begin(_ kind: Kind, capacity: Int = 256) -> ByteWriter {
