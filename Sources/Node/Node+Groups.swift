@@ -142,6 +142,15 @@ extension Node {
         beginHandOver(successors)
     }
 
+    /// One partition, to who is fit for it at once.
+    mutating func onHandOver(_ partition: PartitionID, to wanted: NodeID) {
+        guard let i = groups.firstIndex(where: { $0.id.partition == partition }), i > 0,
+            groups[i].term != nil, wanted != node, groups[i].configuration.voters.contains(wanted),
+            !detector.suspects(wanted), groups[i].isInSync(wanted)
+        else { return }
+        beginHandOver([i: wanted])
+    }
+
     mutating func beginHandOver(_ successors: [Int: NodeID]) {
         guard handOver == nil, !successors.isEmpty else { return }
         handOver = HandOver(

@@ -408,6 +408,7 @@ package struct Node: Sendable {
         case .campaign(let partition):
             stepGroup(Int(partition.rawValue), .campaign, into: &effects)
         case .handOver(let to): onHandOver(to: to)
+        case .handOverPartition(let partition, let to): onHandOver(partition, to: to)
         case .linkConnected(let region, let peer): onLink(region, peer, up: true, into: &effects)
         case .linkDisconnected(let region, let peer): onLink(region, peer, up: false, into: &effects)
         case .linkMessage(let region, let peer, let message):

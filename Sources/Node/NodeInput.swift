@@ -32,6 +32,8 @@ package enum NodeInput: Sendable {
     /// Everything that this node leads goes to another node, without a gap: to this one, or to the
     /// first that is fit for it. For a stop, or because an operator wants it.
     case handOver(to: NodeID?)
+    /// One partition goes to this node, the same way; nothing happens if it cannot.
+    case handOverPartition(PartitionID, to: NodeID)
 
     /// Take the leadership of this group over now, whoever has it: for drills and simulation.
     case campaign(PartitionID)

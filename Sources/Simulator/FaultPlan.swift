@@ -50,6 +50,8 @@ struct FaultPlan {
         case place
         /// For a while the syncs of a machine, or of all machines of a region, take as long as an election.
         case busyDisk
+        /// A busy node hands over one of the partitions that it leads.
+        case balance
 
         /// Happens at moments; the others hold for the whole run.
         var isMomentary: Bool {
@@ -57,7 +59,7 @@ struct FaultPlan {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
                 .connectionReset, .groupCut, .takeover, .duel, .restartedVoter, .lateAnswers,
                 .handOver, .linkCut, .clockJump, .regionCut, .wipe, .change, .split, .place,
-                .busyDisk:
+                .busyDisk, .balance:
                 true
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
                 .compaction:
@@ -68,7 +70,7 @@ struct FaultPlan {
         /// How long one may stop something, at pace 1.
         var longestMilliseconds: UInt64 {
             switch self {
-            case .takeover, .handOver, .connectionReset: 0
+            case .takeover, .handOver, .connectionReset, .balance: 0
             case .clockJump, .compaction, .regionCut: 0
             case .restartedVoter, .lateAnswers, .change, .split, .place: 600
             case .powerLoss: 800
@@ -142,6 +144,11 @@ struct FaultPlan {
             let period = TimeSpan.milliseconds(300 + random.below(1_500)) * pace
             schedule([.busyDisk], every: period, from: start, until: end, &random)
         }
+        if only == nil, random.chance(1, in: 6) { kinds.insert(.balance) }
+        if kinds.contains(.balance) {
+            let period = TimeSpan.milliseconds(100 + random.below(1_000)) * pace
+            schedule([.balance], every: period, from: start, until: end, &random)
+        }
         if let kept {
             let kept = Set(kept)
             schedule.removeAll { !kept.contains($0.number) }
@@ -163,7 +170,7 @@ struct FaultPlan {
     }
 
     /// Drawn after all others.
-    private static let late: [Kind] = [.place, .busyDisk]
+    private static let late: [Kind] = [.place, .busyDisk, .balance]
 
     private static let themes: [[Kind]] = [
         // Leaderships.

@@ -66,6 +66,8 @@ extension World {
         case .handOver:
             let other = luck.chance(1, in: 2) ? luck.pick(addresses).node : nil
             deliver(.handOver(to: other == address.node ? nil : other), to: address)
+        case .balance:
+            deliver(.handOverPartition(partition(&luck), to: luck.pick(addresses).node), to: address)
         case .linkCut:
             let other = luck.pick(addresses)
             if other != address, other.region == address.region {

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Voters that are moved, with real processes and real etcdctl: fewer voters than nodes, partitions that go from
-node to node while clients write, voters that are killed, drained and removed. Usage: moves.py POLDER [ETCDCTL]"""
+node to node while clients write, voters that are killed, drained and removed; leaders that go where there is
+CPU for them. Usage: moves.py POLDER [ETCDCTL]"""
 import json, sys, time
 import script
 from cluster import Cluster, eventually, run
@@ -114,6 +115,58 @@ try:
         check(f"writer {writer.number}: nothing acknowledged is lost", not lost, lost)
     c.nodes.pop(n1)
     check("the replicas are equal, voters and learners", eventually(lambda: len(hashes(c)) == 1, 5), hashes(c))
+    done = True
+finally:
+    put_away(c, done)
+
+
+def led(c):
+    """How many partitions each leads."""
+    count = {}
+    for p in partitions(c):
+        count[p["leader"]] = count.get(p["leader"], 0) + 1
+    return count
+
+
+def wait_for(c, what, is_there, seconds):
+    check(what, eventually(lambda: is_there(led(c)), seconds, 0.5), led(c))
+
+
+# Leaders follow the CPU. The bounds are such that a few clients keep a node busy.
+done = False
+c = Cluster(arguments.polder, arguments.etcdctl, regions=1, nodes=3, tls=False, flags=["--partitions", "6"])
+try:
+    names = sorted(c.nodes)
+    for name in names:
+        c.dev_node("kill", name)
+        with open(f"{c.dir}/{name}/node.yaml", "a") as f:
+            f.write("leaders: {balance: true, busyPercent: 10, quietPercent: 9}\n")
+        with open(f"{c.dir}/{name}/node.yaml") as f:
+            text = f.read().replace("level: warning", "level: notice")
+        with open(f"{c.dir}/{name}/node.yaml", "w") as f:
+            f.write(text)
+        c.dev_node("start", name)
+    order(c, "move", "6", "--to", ",".join([names[2], names[0], names[1]]))
+    wait_for(c, "the sequencer's node leads all but one that is wished for elsewhere",
+             lambda count: sorted(count.values()) == [1, 5], 20)
+    home = status(c)["sequencer"]["node"]
+    # All at one node, or all are equally busy.
+    writers = [Writer(i, [c.nodes[home]["client"]]) for i in range(8)]
+    for writer in writers:
+        writer.start()
+    wait_for(c, "busy, it gives partitions away", lambda count: count.get(home, 0) <= 4 and len(count) >= 2, 20)
+    spread = led(c)
+    for writer in writers:
+        writer.stopped = True
+    for writer in writers:
+        writer.join(30)
+    wait_for(c, "when there is nothing to do they come back, but for the wish",
+             lambda count: count.get(home, 0) >= 5, 30)
+    check("no client has failed", not any(w.failed for w in writers), [w.failed[:2] for w in writers])
+    wrong = [w.wrong[:3] for w in writers if w.wrong]
+    check("every read saw the write before it", not wrong, wrong)
+    print(f"      {sum(w.written for w in writers)} writes, led while busy: {spread}, longest "
+          f"{max(w.longest for w in writers) * 1000:.0f} ms", flush=True)
     done = True
 finally:
     put_away(c, done)

@@ -39,6 +39,11 @@ extension HostConfiguration {
                 "splits: {bytes: \(splits.bytes), writesPerSecond: \(splits.writesPerSecond), "
                     + "period: \(splits.period.text), partitionsMax: \(splits.partitionsMax)}")
         }
+        if leaders != LeaderBalance.Rule() {
+            out.line(
+                "leaders: {balance: \(leaders.isOn), busyPercent: \(leaders.busy / 10), "
+                    + "quietPercent: \(leaders.quiet / 10)}")
+        }
         if !zone.isEmpty { out.line("zone: \(quoted(zone))") }
         if clientTLS != nil || peerTLS != nil { out.line("tls:") }
         if let clientTLS {

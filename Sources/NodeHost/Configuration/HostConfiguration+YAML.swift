@@ -29,6 +29,15 @@ extension HostConfiguration {
             if let n = try reader.integer("partitionsMax", in: 1...4096) { splits.partitionsMax = n }
             try reader.finish()
         }
+        if var reader = try root.mapping("leaders") {
+            if let on = try reader.boolean("balance") { leaders.isOn = on }
+            if let n = try reader.integer("busyPercent", in: 1...100) { leaders.busy = UInt64(n) * 10 }
+            if let n = try reader.integer("quietPercent", in: 0...100) { leaders.quiet = UInt64(n) * 10 }
+            guard leaders.quiet < leaders.busy else {
+                throw reader.fail("quietPercent must be below busyPercent")
+            }
+            try reader.finish()
+        }
         if var tls = try root.mapping("tls") {
             clientTLS = try HostConfiguration.tlsFiles(&tls, "client", asksForClientAuth: true)
             peerTLS = try HostConfiguration.tlsFiles(&tls, "peer", asksForClientAuth: false)

@@ -178,6 +178,7 @@ package struct HostConfiguration: Equatable, Sendable {
     /// Where this node may fail together with others. Empty: nobody has said.
     package var zone = ""
     package var splits = Splits()
+    var leaders = LeaderBalance.Rule()
     package var clientTLS: TLSFiles?
     package var peerTLS: TLSFiles?
     /// etcd's rule for peers' certificates: they carry the host of the peer's URL. Otherwise they

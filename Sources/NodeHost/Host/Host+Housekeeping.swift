@@ -49,6 +49,7 @@ extension Host {
         lookAtReclaim(now)
         lookAtStore()
         lookAtDisk(at: now)
+        lookAtLeaders(at: now)
         lookAtCertificates()
         publish()
         lookForSplits()

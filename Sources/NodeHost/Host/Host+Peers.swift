@@ -120,6 +120,9 @@ extension Host {
             let from = memberID(of: peer.node)
             if try alarms.merge(&reader, from: from) { noticeAlarms() }
             keepAlarms()
+        case .load:
+            guard isOurRegion else { throw DecodingError("another region's load") }
+            try onLoad(&reader, from: peer)
         case .neighbours: try onNeighbours(&reader, from: peer)
         case .greeting:
             versions[peer] = String(try reader.string().prefix(64))

@@ -100,6 +100,9 @@ final class Host: @unchecked Sendable {
     var compactorTick: RepeatedTask?
     var fullSince: Instant?
     var diskWatch = DiskWatch()
+    var balance = LeaderBalance()
+    /// What the loop's thread had used of a CPU, in nanoseconds, at the last look.
+    var cpuSeen: (used: UInt64, at: Instant)?
     /// The log's histogram, as of the last second.
     var syncsSeen: [UInt64] = []
     var logHasSpace = true

@@ -20,6 +20,8 @@ enum HostFrame {
         case disk = 18
         /// Where the members of regions are.
         case neighbours = 20
+        /// How much of a CPU a node's loop has used in the last second.
+        case load = 21
     }
 
     static func begin(_ kind: Kind, capacity: Int = 256) -> ByteWriter {
