@@ -46,6 +46,9 @@ extension Group {
         _ prepare: GroupMessage.Prepare, from: NodeID, at now: Instant, into effects: inout Effects
     ) {
         guard prepare.ballot.node == from else { return }
+        heard(prepare.configuration)
+        // What it has forgotten may be what was chosen.
+        guard !awaitsSnapshot else { return effects.append(.note(.ignored(from: from, prepare.ballot))) }
         guard prepare.ballot >= promised else {
             effects.append(.send(to: from, .refuse(promised: promised)))
             return
@@ -87,6 +90,7 @@ extension Group {
         _ accept: GroupMessage.Accept, from: NodeID, at now: Instant, into effects: inout Effects
     ) {
         guard accept.ballot.node == from, accept.first > .zero else { return }
+        heard(accept.configuration)
         guard accept.ballot >= promised else {
             effects.append(.send(to: from, .refuse(promised: promised)))
             return
@@ -121,6 +125,13 @@ extension Group {
         _ accept: GroupMessage.Accept, at now: Instant, into effects: inout Effects
     ) {
         if accept.probe { ackDue = true }
+        if awaitsSnapshot {
+            if accept.probe || !accept.entries.isEmpty {
+                resendFrom = .zero
+                ackDue = true
+            }
+            return
+        }
         if accept.first > acceptedThrough.next && !sabotaged(.outOfOrder) {
             // One question per gap: every batch behind it would ask again.
             let asked = gapAskedFrom == acceptedThrough.next
@@ -220,7 +231,8 @@ extension Group {
                 to: noticed.ballot.node,
                 .accepted(
                     .init(
-                        ballot: promised, through: durableThrough, resendFrom: acceptedThrough.next,
-                        decided: decided, flushed: flushedThrough, sentAt: .zero))))
+                        ballot: promised, through: durableThrough,
+                        resendFrom: awaitsSnapshot ? .zero : acceptedThrough.next, decided: decided,
+                        flushed: flushedThrough, sentAt: .zero))))
     }
 }

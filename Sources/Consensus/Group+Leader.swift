@@ -125,13 +125,16 @@ extension Group {
                 if batch.first != peers[i].sent.next { batch = entries(from: peers[i].sent.next) }
                 sendAccept(batch.entries, to: i, at: now, into: &effects)
             }
-            if peers[i].sent < keptAfter, peers[i].snapshotAt <= now {
-                peers[i].snapshotAt = now.advanced(by: limits.snapshotPeriod)
-                peers[i].probe = true
-                effects.append(.snapshotWanted(by: peers[i].node))
-            }
+            if peers[i].sent < keptAfter { sendSnapshot(to: i, at: now, into: &effects) }
             if peers[i].probe { sendAccept([], to: i, at: now, into: &effects) }
         }
+    }
+
+    private mutating func sendSnapshot(to i: Int, at now: Instant, into effects: inout Effects) {
+        guard peers[i].snapshotAt <= now else { return }
+        peers[i].snapshotAt = now.advanced(by: limits.snapshotPeriod)
+        peers[i].probe = true
+        effects.append(.snapshotWanted(by: peers[i].node))
     }
 
     private func entries(from first: Slot) -> (first: Slot, entries: [LogEntry]) {
@@ -204,7 +207,9 @@ extension Group {
             peers[i].acked = through
         }
         peers[i].sent = max(peers[i].sent, through)
-        if let from = accepted.resendFrom, from <= peers[i].sent, from > .zero {
+        if accepted.resendFrom == .zero {
+            sendSnapshot(to: i, at: now, into: &effects)
+        } else if let from = accepted.resendFrom, from <= peers[i].sent {
             effects.append(.note(.resent(to: peers[i].node, from: from)))
             peers[i].sent = from.previous
             peers[i].inflightBytes = 0

@@ -5,7 +5,7 @@ package import Primitives
 // the slots before it have settled: an entry takes effect when it is decided, nothing is proposed
 // behind it before, and then only with promises from a majority of the new voters.
 extension Group {
-    var votes: Bool { configuration.voters.contains(node) }
+    var votes: Bool { !awaitsSnapshot && configuration.voters.contains(node) }
     var quorum: Int { configuration.quorum }
 
     /// A majority of the voters, this one included if `me`.
@@ -199,6 +199,8 @@ extension Group {
             }
         }
         configuration = next
+        configuredAt = decided
+        if isGone, next.number > goneBy, next.contains(node) { isGone = false }
         peers = next.members.filter { $0 != node }.map { member in
             var peer = before.first { $0.node == member } ?? newPeer(member)
             peer.isVoter = next.voters.contains(member)
@@ -249,6 +251,7 @@ extension Group {
     mutating func onGone(_ number: UInt64, from: NodeID, into effects: inout Effects) {
         guard number > configuration.number, role != .leading, !isGone else { return }
         isGone = true
+        goneBy = number
         if role != .follower { role = .follower }
         electAt = .never
         askAt = .never

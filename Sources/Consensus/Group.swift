@@ -25,6 +25,19 @@ package struct Group: Sendable {
     package var isReluctant = false
     /// Others have told us that we are not among them any more.
     package internal(set) var isGone = false
+    /// By the configuration of this number.
+    var goneBy: UInt64 = 0
+
+    /// A replica that was here has been dropped, with what it had accepted at slots through this one: until a
+    /// snapshot brings them back this one counts for nobody. See Group+Release.
+    let lostThrough: Slot
+    /// What the region has been asked, and has answered.
+    var releaseQuestion: UInt64 = 0
+    var release: GroupMessage.Release?
+    /// Highest number of those by which leaders and candidates have spoken to this replica.
+    var heardConfiguration: UInt64 = 0
+    /// Where the configuration took effect, at the latest.
+    var configuredAt: Slot
 
     // The log: slots `keptAfter+1...lastSlot`, those through `decided` chosen and emitted.
     var log = Deque<Cell>()
@@ -176,7 +189,8 @@ package struct Group: Sendable {
 
     package init(
         id: GroupID, node: NodeID, configuration: Configuration, restored: RestoredLog,
-        applied: AppliedPosition, isFlushed: Bool = true, lease: LeaseLimits?, limits: Limits,
+        applied: AppliedPosition, isFlushed: Bool = true, lostThrough: Slot = .zero,
+        lease: LeaseLimits?, limits: Limits,
         electAfter: TimeSpan = .zero, at now: Instant
     ) {
         invariant(
@@ -191,6 +205,8 @@ package struct Group: Sendable {
             Peer(node: $0, isVoter: configuration.voters.contains($0))
         }
         position = applied
+        self.lostThrough = lostThrough
+        configuredAt = applied.slot
         truncatedThrough = restored.truncatedThrough
         // What was read from the store at the start lies on the disk; what has just come to be does not:
         // no log may be cut off for it.
@@ -283,6 +299,8 @@ package struct Group: Sendable {
         case .accepted(let accepted): onAccepted(accepted, from: peer, at: now, into: &effects)
         case .campaign(let ballot): onCampaign(ballot, from: from, at: now, into: &effects)
         case .gone(let number): onGone(number, from: from, into: &effects)
+        case .askRelease: break
+        case .released(let release): onReleased(release)
         }
     }
 
@@ -299,6 +317,8 @@ package struct Group: Sendable {
             onAccept(accept, from: from, at: now, into: &effects)
         case .campaign(let ballot): onCampaign(ballot, from: from, at: now, into: &effects)
         case .gone(let number): onGone(number, from: from, into: &effects)
+        case .askRelease(let ask): onAskRelease(ask, from: from, at: now, into: &effects)
+        case .released(let release): onReleased(release)
         case .askVote, .prepare, .accept:
             effects.append(.send(to: from, .gone(configuration.number)))
         case .vote, .promise, .refuse, .accepted:

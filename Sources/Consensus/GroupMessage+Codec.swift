@@ -64,6 +64,16 @@ extension ByteWriter {
         case .gone(let number):
             byte(9)
             varint(number)
+        case .askRelease(let ask):
+            byte(10)
+            varint(ask.question)
+            ballot(ask.promised)
+        case .released(let release):
+            byte(11)
+            varint(release.question)
+            ballot(release.ballot)
+            varint(release.configuration)
+            id(release.through)
         }
     }
 
@@ -125,6 +135,12 @@ extension ByteReader {
                     sentAt: Instant(nanoseconds: try varint())))
         case 8: return .campaign(try ballot())
         case 9: return .gone(try varint())
+        case 10: return .askRelease(.init(question: try varint(), promised: try ballot()))
+        case 11:
+            return .released(
+                .init(
+                    question: try varint(), ballot: try ballot(), configuration: try varint(),
+                    through: try id()))
         case let tag: throw DecodingError("group message \(tag)")
         }
     }

@@ -16,6 +16,23 @@ package enum GroupMessage: Hashable, Sendable {
     case campaign(Ballot)
     /// To whoever campaigns or leads by an older configuration and is not in the one of this number.
     case gone(UInt64)
+    /// To the leader: may this replica go, and forget its log? See Group+Release.
+    case askRelease(AskRelease)
+    case released(Release)
+
+    package struct AskRelease: Hashable, Sendable {
+        package var question: UInt64
+        package var promised: Ballot
+    }
+
+    /// The configuration of this number does without the asker, and a majority of its voters hold the log
+    /// through the slot in which it took effect.
+    package struct Release: Hashable, Sendable {
+        package var question: UInt64
+        package var ballot: Ballot
+        package var configuration: UInt64
+        package var through: Slot
+    }
 
     package struct Vote: Hashable, Sendable {
         package enum Answer: UInt8, Sendable {

@@ -15,6 +15,10 @@ public enum Mutation: String, CaseIterable, Sendable {
     case noticeWithoutBallot
     /// S15: entries are proposed behind a configuration that is not chosen yet.
     case pipelinePastConfiguration
+    /// S21: a replica goes although its copy of the log may be one of few.
+    case releasedEarly
+    /// S21: whose log was forgotten counts at once.
+    case forgottenLogsCount
     /// S13 a: who restarts has forgotten its promise.
     case restartForgetsLease
     /// S13 d: a lease counts from the arrival of the answer.

@@ -19,13 +19,14 @@ struct Bench {
 
     init(
         _ me: UInt16 = 1, voters: [UInt16] = [1, 2, 3], learners: [UInt16] = [],
-        restored: RestoredLog = .init(),
+        restored: RestoredLog = .init(), lostThrough: UInt64 = 0,
         applied: AppliedPosition = .init(), lease: LeaseLimits? = nil, limits: Limits = .init()
     ) {
         group = Group(
             id: groupID, node: node(me),
             configuration: .init(voters: voters.map(node), learners: learners.map(node)),
-            restored: restored, applied: applied, lease: lease, limits: limits, at: ms(0))
+            restored: restored, applied: applied, lostThrough: Slot(lostThrough), lease: lease,
+            limits: limits, at: ms(0))
         group.verify = true
     }
 
