@@ -185,6 +185,12 @@ package final class Facade {
             do throws(CallFailure) {
                 try checkPermission(request, call)
             } catch {
+                if error == .elsewhere {
+                    return node.whenFetched { [weak self] in
+                        guard let self, calls.isOpen(call) else { return }
+                        submit(request, call, as: kind)
+                    }
+                }
                 if !looksAgain(call, after: error) { fail(call, error) }
                 return
             }
@@ -392,7 +398,12 @@ extension Facade: NodeClient {
             do throws(CallFailure) {
                 try checkPermission(toSee: response, call)
             } catch {
-                return fail(call, error)
+                // Only a list of leases is looked at with what may be elsewhere: asked again then.
+                guard error == .elsewhere else { return fail(call, error) }
+                return node.whenFetched { [weak self] in
+                    guard let self, calls.isOpen(call) else { return }
+                    submit(.leaseList, call, as: .leaseList)
+                }
             }
         }
         guard let message = encode(response, for: waiting.kind) else {
@@ -433,7 +444,7 @@ extension Facade: NodeClient {
     }
 
     /// A call whose read index is known.
-    private func serve(
+    func serve(
         _ kind: Pending.Kind, _ answered: Result<ReadIndex, RequestError>, _ call: CallReference
     ) {
         if case .moveLeader = kind { return onLeaderMoved(answered, call) }
@@ -469,10 +480,33 @@ extension Facade: NodeClient {
                     invariant(false, "a read index for what reads nothing")
                 }
             } catch {
-                fail(call, error.failure)
+                // A compaction came in between. Of the newest revision there is always an answer.
+                if error == .compacted, case .range(let query) = kind, query.revision == .zero,
+                    let open = calls[call], node.now < open.deadline
+                {
+                    return readIndex(call, linearizable: !query.serializable, as: kind)
+                }
+                guard error == .elsewhere else { return fail(call, error.failure) }
+                suspend(call) { self.serve(kind, answered, call) }
             }
         }
     }
+
+    /// Until what the last read lacks has come from other nodes.
+    func suspend(_ call: CallReference, _ body: @escaping () -> Void) {
+        guard var open = calls[call] else { return }
+        let read = DelayedRead()
+        open.state = .page(read)
+        calls[call] = open
+        node.whenFetched { [weak self] in
+            guard let self, !read.isClosed else { return }
+            guard node.now < open.deadline else { return fail(call, RequestError.timedOut.failure) }
+            body()
+        }
+    }
+
+    /// Does anybody look at what `onChanges` tells?
+    package var needsChanges: Bool { watches.watchersCount > 0 || !contests.isEmpty }
 
     package func onChanges(_ changes: [RevisionChanges], through: Revision) {
         watches.onChanges(changes, through: through)

@@ -33,6 +33,13 @@ package protocol NodeAccess: AnyObject {
     func changes(
         after: Revision, through: Revision, maxRows: Int, maxBytes: Int
     ) throws(RequestError) -> [RevisionChanges]
+    /// The same, and through which revision that is all.
+    func changesPage(
+        after: Revision, through: Revision, maxRows: Int, maxBytes: Int
+    ) throws(RequestError) -> (changes: [RevisionChanges], through: Revision)
+    /// In a region that is spread a read may throw `.elsewhere`, or stop half-way: what it needs has been asked for.
+    /// Calls `body` when it may be here, for the read that was made last; later, and at most once.
+    func whenFetched(_ body: @escaping () -> Void)
     /// etcd's HashKV: equal on all members of a region for the same revision. Reads everything, so
     /// `done` comes later; `.tooManyRequests` if others have asked before.
     func hash(
@@ -47,8 +54,8 @@ package protocol NodeAccess: AnyObject {
     /// Users, roles and permissions as this node knows them; `NodeClient.onAuthChanged` tells of newer
     /// ones. What is submitted carries their fence.
     var authState: AuthState { get }
-    /// The keys attached to a lease, as this node's replicas know them.
-    func keys(of lease: LeaseID) -> [Bytes]
+    /// The keys attached to a lease, as this node's replicas know them. Nil: some are elsewhere (`whenFetched`).
+    func keys(of lease: LeaseID) -> [Bytes]?
     /// As `range`, but `count` may be of the answer's rows only, and `more` may be said after so many bytes:
     /// for those who ask for one part after the other.
     func part(
@@ -56,10 +63,10 @@ package protocol NodeAccess: AnyObject {
     ) throws(RequestError) -> RangeResult
 
     /// The live rows of `range` in key order, without copies; `visit` returns false to end. Throws as
-    /// `range` does.
+    /// `range` does, but `.elsewhere`: where it goes on once more is here (`whenFetched`) is the result.
     func visit(
         _ range: KeyRange, at revision: Revision, _ visit: (RowView) -> Bool
-    ) throws(RequestError)
+    ) throws(RequestError) -> Bytes?
 
     /// How many keys a range holds, if that is known without a walk. Whoever walks says before that he
     /// will, and afterwards what he counted, and where a page of the range ended: others ask again.
@@ -107,7 +114,16 @@ extension NodeAccess {
     package var compactRevision: Revision { status.compactRevision }
     package func conflicts(limit: Int) -> [ConflictReport] { [] }
     package var authState: AuthState { AuthState() }
-    package func keys(of lease: LeaseID) -> [Bytes] { [] }
+    package func keys(of lease: LeaseID) -> [Bytes]? { [] }
+    package func whenFetched(_ body: @escaping () -> Void) {
+        invariant(false, "a node that serves everything lacks something")
+    }
+    package func changesPage(
+        after: Revision, through: Revision, maxRows: Int, maxBytes: Int
+    ) throws(RequestError) -> (changes: [RevisionChanges], through: Revision) {
+        let found = try changes(after: after, through: through, maxRows: maxRows, maxBytes: maxBytes)
+        return (found, found.last?.revision ?? through)
+    }
     package func part(
         _ query: RangeQuery, at revision: Revision, maxBytes: Int
     ) throws(RequestError) -> RangeResult { try range(query, at: revision) }
@@ -119,7 +135,7 @@ extension NodeAccess {
     package func turned(_ range: KeyRange, at revision: Revision, rows: Int64, last: Bytes) {}
     package func visit(
         _ range: KeyRange, at revision: Revision, _ visit: (RowView) -> Bool
-    ) throws(RequestError) {
+    ) throws(RequestError) -> Bytes? {
         for row in try self.range(RangeQuery(range: range), at: revision).rows {
             let goesOn = row.key.withUnsafeBytes { key in
                 row.value.withUnsafeBytes { value in
@@ -129,8 +145,9 @@ extension NodeAccess {
                             modRevision: row.modRevision, version: row.version, lease: row.lease))
                 }
             }
-            if !goesOn { return }
+            if !goesOn { return nil }
         }
+        return nil
     }
 }
 
@@ -308,6 +325,10 @@ package struct NodeStatus: Sendable {
     package var directoryVoters: [NodeID] = []
     /// How many vote in a group, as far as there are so many.
     package var replicas = 0
+    /// Rows lie only with who votes in their partition.
+    package var isSpread = false
+    /// What other nodes were asked for because this one's replicas do not hold it, since the start.
+    package var questionsElsewhereTotal: UInt64 = 0
     package var mapVersion: UInt64 = 1
     package var splitsTotal: UInt64 = 0
     /// The sequencer's node, as this node knows it; nil while there is none.

@@ -24,6 +24,7 @@ extension Node {
         switch message {
         case .heartbeat: break
         case .hears(let e): if e >= epoch { hearers[peer] = now }
+        case .follows(let partition, let list): onFollows(partition, list: list)
         case .group(let partition, let message):
             stepGroup(Int(partition.rawValue), .message(from: peer, message), into: &effects)
         case .region(let message): onRegion(message, from: peer, into: &effects)
@@ -83,7 +84,10 @@ extension Node {
                 decidedInDirectory(slot, entry, skipped: skipped, into: &effects)
             } else {
                 partitionDirty[i - 1] = true
+                let before = region.applied.count
                 partitions[i - 1].decided(slot, entry, skipped: skipped, at: now, into: &region)
+                // Whoever shows these rows has them from where they are served.
+                if !isServed[i - 1] { region.applied.removeSubrange(before...) }
             }
         case .snapshotWanted(let peer): effects.snapshotsWanted.append((id, peer))
         case .configured(let configuration):
@@ -91,6 +95,7 @@ extension Node {
         case .gone:
             effects.events.append(.gone(id))
             if i == 0 { membershipEnded() }
+            membershipAt = now
         case .note(let event):
             if i > 0, case .handOverFailed = event { partitions[i - 1].keepLeadership() }
             effects.events.append(.consensus(id, event))
@@ -300,11 +305,19 @@ extension Node {
             noticeAuth(into: &effects)
             compactRevision = max(compactRevision, state.compactRevision)
             for split in state.splits.done { learn(split) }
+            openWanted(into: &effects)
         } else {
+            // Of what this node is not to have it takes nothing.
+            let range = state.place?.range ?? partitions[i - 1].range
+            let isWanted = isPresent[i - 1] || shallHold(group.partition)
+            if !isWanted || !droppedNow.isEmpty && isLostAgain(group, range, effects) {
+                return takeBack(i, range, into: &effects)
+            }
             if !isPresent[i - 1] { open(i, into: &effects) }
             partitions[i - 1].install(state, into: &region)
             if let origin = state.place?.origin { learn(origin.split) }
             merge.lose(through: state.highestRevision)
+            if isPartial { noticeServed() }
         }
         stepGroup(
             i,

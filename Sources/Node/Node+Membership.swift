@@ -81,8 +81,11 @@ extension Node {
         guard list.version > 0, list.level >= FeatureLevel.placement, memberChange == nil,
             groups[0].leaseHolds(at: now), !isSplitUnderWay
         else { return }
-        if list.placement.replicas == 0, configuration.replicas > 0 {
-            return proposePlacement(.replicas(configuration.replicas), in: list)
+        if list.placement.replicas == 0 {
+            var wanted: [PlacementChange] = []
+            if configuration.replicas > 0 { wanted.append(.replicas(configuration.replicas)) }
+            if configuration.isSpread, list.level >= FeatureLevel.spread { wanted.append(.spread(true)) }
+            if !wanted.isEmpty { return proposePlacement(wanted, in: list) }
         }
         let after = configuration.limits.memberAwayAfter
         var due = Instant.never
@@ -95,21 +98,23 @@ extension Node {
             let at = since.advanced(by: member.isAway ? TimeSpan(nanoseconds: after.nanoseconds / 4) : after)
             if at <= now {
                 standings[member.node] = nil
-                return proposePlacement(.away(member.id, !member.isAway), in: list)
+                return proposePlacement([.away(member.id, !member.isAway)], in: list)
             }
             due = min(due, at)
         }
         membershipAt = min(membershipAt, due)
     }
 
-    private mutating func proposePlacement(_ change: PlacementChange, in list: RegionMembers) {
+    private mutating func proposePlacement(_ changes: [PlacementChange], in list: RegionMembers) {
         var next = list
         do throws(RequestError) {
-            try next.place(change, partitions: map.count)
+            for change in changes { try next.place(change, partitions: map.count) }
         } catch {
             return
         }
         guard next.version > list.version else { return }
+        // One step of the list, whatever it says.
+        next.version = list.version + 1
         propose(next, for: nil, subject: 0, deadline: .never)
     }
 
@@ -145,8 +150,8 @@ extension Node {
 
     private func isInSync(_ learner: NodeID) -> Bool {
         groups.allSatisfy { group in
-            group.configuration.contains(learner)
-                && (group.term == nil || group.isInSync(learner))
+            guard directory.members.holders(of: group.id.partition).contains(learner) else { return true }
+            return group.configuration.contains(learner) && (group.term == nil || group.isInSync(learner))
         }
     }
 
@@ -181,6 +186,7 @@ extension Node {
             }
         }
         refreshNodes(into: &effects)
+        openWanted(into: &effects)
     }
 
     /// Whoever removes a member may switch its machine off when he is answered: every group must do
@@ -206,6 +212,7 @@ extension Node {
 
     private func hasFollowed(_ i: Int) -> Bool {
         let list = directory.members, current = groups[i].configuration
+        if i > 0, list.isSpread, groups[i].term == nil { return followed[i] ?? 0 >= list.version }
         let partition = groups[i].id.partition
         return Set(current.voters) == Set(list.voters(of: partition))
             && Set(current.learners) == Set(list.learners(of: partition))
@@ -233,10 +240,13 @@ extension Node {
         membershipAt = .never
         leaveLeaderships()
         for i in groups.indices where groups[i].isLeading {
-            if !follow(i, into: &effects) {
+            if follow(i, into: &effects) {
+                tellFollowed(i, into: &effects)
+            } else {
                 membershipAt = min(membershipAt, now.advanced(by: .milliseconds(50)))
             }
         }
+        dropUnwanted(into: &effects)
         serveMembers(into: &effects)
     }
 
@@ -267,7 +277,7 @@ extension Node {
     ) -> [Configuration] {
         var base = current
         base.version = list.version
-        let wanted = list.voters(of: partition), all = list.nodes
+        let wanted = list.voters(of: partition), all = list.holders(of: partition)
         func order(_ voter: NodeID) -> (Int, NodeID) {
             (wanted.firstIndex(of: voter) ?? wanted.count, voter.seat)
         }
@@ -275,7 +285,7 @@ extension Node {
         next.learners = current.learners.filter(all.contains)
         next.learners += all.filter { !current.contains($0) }
         if next.learners != current.learners { return [next] }
-        /// Without `voter`, who goes on receiving the log if he is in the list.
+        /// Without `voter`, who goes on receiving the log if he is to hold the rows.
         func release(_ voter: NodeID, from next: inout Configuration) {
             next.voters.removeAll { $0 == voter }
             if all.contains(voter) { next.learners.append(voter) }
@@ -301,7 +311,7 @@ extension Node {
             wanted.contains(learner) && current.voters.contains { $0.seat == learner.seat }
         }
         for voter in current.voters where !wanted.contains(voter) && !isReplacing {
-            guard current.voters.count > wanted.count || !all.contains(voter) else { continue }
+            guard current.voters.count > wanted.count || !list.nodes.contains(voter) else { continue }
             var next = base
             release(voter, from: &next)
             if !next.voters.isEmpty { steps.append(next) }
@@ -431,7 +441,7 @@ extension Node {
         let hasLeft = isUnlisted || groups[0].isGone
         return groups.indices.allSatisfy { i in
             // Of a child that is not here nobody has told whether it counts on this node.
-            if i > 0, !isPresent[i - 1] { return groups[0].isGone }
+            if i > 0, !isPresent[i - 1] { return groups[0].isGone || hasLeft && list.isSpread }
             return groups[i].isGone || (hasLeft && !groups[i].configuration.contains(node))
         }
     }

@@ -9,7 +9,8 @@ extension Node {
     func leaders() -> [NodeID] { partitions.indices.map { leader(of: $0) } }
 
     func leader(of i: Int) -> NodeID {
-        partitions[i].isLeading ? node : groups[i + 1].leaderHint.map { $0 == node ? .none : $0 } ?? .none
+        if isHeardOnly(i) { return absentLeader(of: i) }
+        return partitions[i].isLeading ? node : groups[i + 1].leaderHint.map { $0 == node ? .none : $0 } ?? .none
     }
 
     /// Carries out what the region's parts asked for, until nothing is left between parts of this
@@ -206,7 +207,9 @@ extension Node {
         where tail.slot > groups[i + 1].decided && tail.term > .zero {
             stepGroup(i + 1, .commitNotice(tail.term, tail.slot), into: &effects)
         }
+        noticeTails(timeline.tails)
         heardFrontier = max(heardFrontier, timeline.frontier)
+        if timeline.frontier == localFrontier { shownTails = timeline.tails }
         if timeline.frontier > localFrontier {
             // Under a burst only the newest of those that wait matters.
             if pendingTimelines.count >= 64 { pendingTimelines.removeLast() }
@@ -239,11 +242,12 @@ extension Node {
         for applied in region.applied { merge.add(applied) }
         region.applied.removeAll(keepingCapacity: true)
         let before = localFrontier
-        while let first = pendingTimelines.first, isWhole || Mutation.unknownTailsIgnored.isOn {
+        while let first = pendingTimelines.first, isWhole || isPartial || Mutation.unknownTailsIgnored.isOn {
             for (i, tail) in first.tails.enumerated()
-            where partitions[i].state.applied < tail.slot && !Mutation.frontierBeforeTails.isOn
+            where isServed[i] && partitions[i].state.applied < tail.slot && !Mutation.frontierBeforeTails.isOn
                 && (isPresent[i] || !Mutation.unknownTailsIgnored.isOn)
             {
+                if stopServing(i) { continue }
                 if localFrontier > before { reached(into: &effects) }
                 return
             }
@@ -254,7 +258,9 @@ extension Node {
             }
             pendingTimelines.removeFirst()
             localFrontier = max(localFrontier, first.frontier)
+            shownTails = first.tails
         }
+        serveMore()
         if localFrontier > before { reached(into: &effects) }
     }
 
@@ -279,7 +285,10 @@ extension Node {
             effects.changesLost = localFrontier
         case nil: break
         }
-        for i in partitions.indices { partitions[i].covered(through: localFrontier, into: &region) }
+        // Of what is not served the tails may not be applied here.
+        for i in partitions.indices where isServed[i] {
+            partitions[i].covered(through: localFrontier, into: &region)
+        }
         answerReads(into: &effects)
         if !leaseReadings.isEmpty { answerLeaseReadings() }
         releaseHeld(into: &effects)

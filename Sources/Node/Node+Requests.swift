@@ -68,7 +68,8 @@ extension Node {
 
     enum Route: Equatable {
         case partition(Int)
-        case several([PartitionID])
+        /// The first so many are those that the request names.
+        case several([PartitionID], named: Int)
         case directory
     }
 
@@ -102,7 +103,7 @@ extension Node {
                 }
             }
             if participants.count <= 1 { return .partition(index(participants.first)) }
-            return .several(participants)
+            return .several(participants, named: named.count)
         case .leaseGrant(let lease, _), .leaseRevoke(let lease), .leaseExpire(let lease),
             .leaseKeepAlive(let lease), .leaseTimeToLive(let lease, _):
             return .partition(index(map.home(of: lease)))
@@ -112,14 +113,16 @@ extension Node {
                 let p = map.partition(of: row.key)
                 if !participants.contains(p) { participants.append(p) }
             }
-            return .several(participants)
+            return .several(participants, named: participants.count)
         case .compact, .auth, .members, .split: return .directory
         case .leaseList: return .partition(0)
         }
     }
 
     private func knows(_ p: PartitionID, _ lease: LeaseID) -> Bool {
-        partitions[index(p)].state.knownLeases.contains(lease)
+        // Of what is not here its leader knows; who is asked instead, the lease's home, might know better than
+        // this node, and send the request back without end.
+        !isServed[index(p)] || partitions[index(p)].state.knownLeases.contains(lease)
             || partitions[index(p)].state.leases[lease] != nil
     }
 
@@ -132,8 +135,11 @@ extension Node {
         case .directory:
             if sequencer != nil { return node }
             return epoch.node
-        case .several(let participants):
-            // Whoever leads most of them; the sequencer's node among equals (C2).
+        case .several(let all, let named):
+            // Whoever leads most of them; the sequencer's node among equals (C2). Where rows lie elsewhere only
+            // those count that the request names: a lease's home that does not serve the key takes it to be
+            // known there, finds that it leads nothing of the request, and would send it back without end.
+            let participants = isPartial && named > 0 ? Array(all.prefix(named)) : all
             let first = leader(of: index(participants.first))
             if participants.allSatisfy({ leader(of: index($0)) == first }) { return first }
             var votes: [NodeID: Int] = [:]
@@ -497,19 +503,25 @@ extension Node {
                 leaseReadings.append(reading)
                 continue
             }
-            var keys: [Bytes] = []
-            for partition in partitions {
-                keys.append(contentsOf: partition.state.leaseKeys[reading.lease] ?? [])
+            if servedRanges == nil {
+                answer(reading, keys: keys(of: reading.lease))
+                continue
             }
-            region.answers.append(
-                (
-                    reading.id,
-                    .leaseTimeToLive(
-                        reading.lease, grantedSeconds: reading.grantedSeconds,
-                        remainingSeconds: reading.remainingSeconds, keys: keys.sorted(),
-                        revision: reading.revision)
-                ))
+            leaseReadsAsked[nextLeaseRead] = reading
+            leaseReadsWanted.append((nextLeaseRead, reading.lease, localFrontier))
+            nextLeaseRead += 1
         }
+    }
+
+    mutating func answer(_ reading: RegionEffects.LeaseReading, keys: [Bytes]) {
+        region.answers.append(
+            (
+                reading.id,
+                .leaseTimeToLive(
+                    reading.lease, grantedSeconds: reading.grantedSeconds,
+                    remainingSeconds: reading.remainingSeconds, keys: keys.sorted(),
+                    revision: reading.revision)
+            ))
     }
 
     mutating func expire(_ lease: LeaseID) {

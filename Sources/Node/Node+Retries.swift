@@ -16,10 +16,10 @@ extension Node {
     func noteFirstSlots(_ waiting: inout Waiting, _ named: Named) {
         waiting.wasSent = true
         waiting.firstPlace = named.first ?? .directory
-        waiting.firstSlot = groups[index(named.first) + 1].position.slot
+        waiting.firstSlot = logPosition(index(named.first))
         if named.list.count > 1 {
             waiting.moreSlots = named.list.dropFirst().map {
-                (place: $0, slot: groups[index($0) + 1].position.slot)
+                (place: $0, slot: logPosition(index($0)))
             }
         }
     }
@@ -51,7 +51,7 @@ extension Node {
         var tag = RequestTag(
             name: RequestName(node: node, boot: configuration.boot, sequence: waiting.sequence),
             attempt: attempt, mark: lowestOpenSequence(),
-            gate: groups[index(named.first) + 1].promised)
+            gate: gate(index(named.first)))
         if waiting.isUncertain {
             let places = named.all
             tag.after = places.isEmpty ? [waiting.firstSlot] : places.map { firstSlot(waiting, in: $0) }

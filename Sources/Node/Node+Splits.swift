@@ -32,6 +32,8 @@ extension Node {
         coordinator.map = map
         // Whoever waits for a partition that it did not find may find it now.
         parkedUntil = now
+        // It may have to be here, and nothing here makes it: see openWanted.
+        if isPartial { membershipAt = now }
     }
 
     /// Room for partitions that are known to exist, and of which nothing is here yet.
@@ -46,6 +48,8 @@ extension Node {
                     node: node, map: map, state: PartitionState(group: group),
                     limits: configuration.limits.partition))
             isPresent.append(false)
+            isServed.append(!isPartial)
+            heardTails.append(Timeline.Tail(term: .zero, slot: .zero))
             touched.append(false)
             groupWake.append(.never)
             groupWakeIsOld.append(true)
@@ -55,20 +59,26 @@ extension Node {
             partitionWake.append(.never)
             partitionDirty.append(false)
         }
+        if isPartial { noticeServed() }
     }
 
     /// It votes for nobody and elects nobody: it answers, and a leader sends it a snapshot.
     static func absentGroup(
         _ id: GroupID, _ configuration: NodeConfiguration, restored: RestoredLog = RestoredLog(),
-        at now: Instant
+        lostThrough: Slot = .zero, at now: Instant
     ) -> Group {
         var log = restored
+        // What is left of a log that is gone is of no use; the promises are.
+        if lostThrough > .zero {
+            log = RestoredLog(promised: log.accepted.reduce(log.promised) { max($0, $1.ballot) })
+        }
         // Of what lies before the split there is nothing in it. That was cut off (`Group.onTruncate`) when
         // the child was here, whose state a crash has taken back to before the split.
         log.truncatedThrough = .zero
         return Group(
             id: id, node: configuration.node, configuration: .unknown, restored: log,
-            applied: AppliedPosition(), lease: nil, limits: configuration.limits.consensus, at: now)
+            applied: AppliedPosition(), lostThrough: lostThrough, lease: nil,
+            limits: configuration.limits.consensus, at: now)
     }
 
     /// The parent's log has cut it off.
@@ -79,7 +89,17 @@ extension Node {
         guard i < groups.count else { return }
         effects.events.append(.divided(split, newborn.state.applied))
         // It may have come before, as a snapshot: then it is ahead of what its parent has to give.
+        if isPartial { noticeServed() }
         guard !isPresent[i - 1] else { return learn(split) }
+        // It was here, and was let go of: what it accepted then is forgotten, so it is nobody's voter. What its
+        // parent had of it, from before the split, goes.
+        if partitions[i - 1].state.isDropped {
+            if let range = newborn.state.place?.range {
+                dropRows(of: newborn.state.group, in: range, into: &effects)
+            }
+            learn(split)
+            return openWanted(into: &effects)
+        }
         newborn.state.recordAll(into: &effects.store)
         let isCandidate = groups[parent].term != nil
         let founding =
@@ -97,6 +117,8 @@ extension Node {
         partitions[i - 1] = Partition(
             newborn, node: node, map: map, limits: configuration.limits.partition)
         isPresent[i - 1] = true
+        isServed[i - 1] = isServed[parent - 1]
+        if isPartial { noticeServed() }
         groupWakeIsOld[i] = true
         partitionDirty[i - 1] = true
         if !isWhole { noticeGaps() }
@@ -125,7 +147,7 @@ extension Node {
     mutating func openOrphans(into effects: inout NodeEffects) {
         for split in map.splits {
             let i = Int(split.child.rawValue), parent = Int(split.parent.rawValue)
-            if !isPresent[i - 1], isPresent[parent - 1],
+            if !isPresent[i - 1], isPresent[parent - 1], shallHold(split.child),
                 partitions[parent - 1].state.newest >= split.child
             {
                 open(i, into: &effects)
@@ -146,13 +168,16 @@ extension Node {
 
     /// Not only known to exist, or open and empty.
     private func isHere(_ i: Int) -> Bool {
-        isPresent[i] && (i < configuration.partitions || partitions[i].state.place?.origin != nil)
+        isPresent[i] && !partitions[i].state.isDropped
+            && (i < configuration.partitions || partitions[i].state.place?.origin != nil)
     }
 
     mutating func open(_ i: Int, into effects: inout NodeEffects) {
         let id = groups[i].id
         groups[i] = Self.absentGroup(
-            id, configuration, restored: absentLogs.removeValue(forKey: id) ?? RestoredLog(), at: now)
+            id, configuration, restored: absentLogs.removeValue(forKey: id) ?? RestoredLog(),
+            lostThrough: partitions[i - 1].state.lostThrough, at: now)
+        groups[i].isReluctant = !isWantedLeader
         isPresent[i - 1] = true
         groupWakeIsOld[i] = true
         greet(i, into: &effects)
@@ -275,9 +300,15 @@ extension Node {
             }
         } ?? []
     }
+    /// That it is to hold.
     package var holdsAllPartitions: Bool {
         partitions.count == map.count
-            && partitions.indices.allSatisfy { isHere($0) }
+            && partitions.indices.allSatisfy { isHere($0) || !shallHold(partitions[$0].id) }
+    }
+
+    /// That this node is to hold and does not yet.
+    package var lackedPartitions: [PartitionID] {
+        partitions.indices.filter { !isHere($0) && shallHold(partitions[$0].id) }.map { partitions[$0].id }
     }
 
     /// The split that is under way.

@@ -28,10 +28,14 @@ extension Node {
             let leader = leader(of: i)
             return PartitionStatus(
                 id: partitions[i].id, range: map.range(of: partitions[i].id) ?? partitions[i].range,
-                leader: leader == .none ? nil : leader, term: partitions[i].state.appliedTerm,
-                decided: groups[i + 1].decided, applied: partitions[i].state.applied,
-                replicas: groups[i + 1].configuration.members,
-                voters: groups[i + 1].configuration.voters)
+                leader: leader == .none ? nil : leader,
+                term: isPresent[i] ? partitions[i].state.appliedTerm : heardTails[i].term,
+                decided: isPresent[i] ? groups[i + 1].decided : heardTails[i].slot,
+                applied: partitions[i].state.applied,
+                replicas: isPresent[i]
+                    ? groups[i + 1].configuration.members : directory.members.holders(of: partitions[i].id),
+                voters: isPresent[i]
+                    ? groups[i + 1].configuration.voters : directory.members.voters(of: partitions[i].id))
         }
     }
 

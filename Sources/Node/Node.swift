@@ -38,6 +38,25 @@ package struct Node: Sendable {
     /// By partition: this node has a replica, or may get one from whoever leads it. Of the others it
     /// knows that they exist; what is said to them is dropped.
     var isPresent: [Bool]
+    /// By partition: what it holds is read here, and the local frontier waits for it. All but where the region
+    /// is spread: see Node+Holding.
+    var isServed: [Bool]
+    var servedRanges: HashRanges?
+    package var servedVersion: UInt64 = 0
+    /// Of the frontier that is shown.
+    var shownTails: [Timeline.Tail] = []
+    /// By partition, as the newest timeline says: who leads it, and how far its log had come at least.
+    var heardTails: [Timeline.Tail] = []
+    /// In this turn: a snapshot that was put into the store before it goes with what is dropped.
+    var droppedNow: [HashRanges] = []
+    /// By group, the logs of dropped replicas, which go when the store has flushed.
+    var droppedLogs: [Int: Slot] = [:]
+    /// Through which version of the list each group has followed, as its leader told the directory's.
+    var followed: [Int: UInt64] = [:]
+    var toldFollowed: [Int: (epoch: Epoch, version: UInt64)] = [:]
+    var leaseReadsAsked: [UInt64: RegionEffects.LeaseReading] = [:]
+    var leaseReadsWanted: [(number: UInt64, lease: LeaseID, revision: Revision)] = []
+    var nextLeaseRead: UInt64 = 1
     /// The ranges of what is here leave no gap. They do once a parent has come as a snapshot of after its
     /// split, and its child has not: rows are missing then that no tail tells of yet.
     var isWhole = true
@@ -254,6 +273,7 @@ package struct Node: Sendable {
         partitions = []
         absentLogs = restored.logs
         isPresent = []
+        isServed = []
         directory = PartitionState(
             group: GroupID(keyspace: configuration.keyspace, partition: .directory))
         var highest = Revision.zero
@@ -266,7 +286,7 @@ package struct Node: Sendable {
             highest = max(highest, state.highestRevision)
             heard = max(heard, state.heardFrontier)
             // What is not here has a log at most (`absentLogs`), and nothing to do with it.
-            let isHere = i <= configuration.partitions || state.place?.origin != nil
+            let isHere = !state.isDropped && (i <= configuration.partitions || state.place?.origin != nil)
             groups.append(
                 isHere
                     ? try Self.group(group, configuration, restored.logs[group], state, at: now)
@@ -285,6 +305,8 @@ package struct Node: Sendable {
                         node: configuration.node, map: map, state: state,
                         limits: configuration.limits.partition))
                 isPresent.append(isHere)
+                isServed.append(isHere || !(state.isDropped || states[0].members.isSpread))
+                heardTails.append(Timeline.Tail(term: .zero, slot: .zero))
             }
         }
         touched = Array(repeating: false, count: groups.count)
@@ -309,7 +331,9 @@ package struct Node: Sendable {
             rowsMax: configuration.limits.mergeRowsMax)
         grow(to: map.count)
         var ignored = NodeEffects()
+        noticeServed()
         openOrphans(into: &ignored)
+        openWanted(into: &ignored)
         noticeGaps()
     }
 
@@ -399,7 +423,13 @@ package struct Node: Sendable {
         case .readIndex(let linearizable, let token, let deadline):
             onReadIndex(linearizable, token: token, deadline: deadline, into: &effects)
         case .cancel(let token): onCancel(token, into: &effects)
+        case .readAt(let revision, let token, let deadline):
+            readsWaiting.append(
+                WaitingRead(revision: revision, authVersion: 0, token: token, deadline: deadline))
+            answerReads(into: &effects)
+        case .leaseKeys(let number, let keys): onLeaseKeys(number, keys)
         case .flushed(let slots):
+            truncateDropped(slots, into: &effects)
             for (group, slot) in slots where group.keyspace == configuration.keyspace {
                 stepGroup(Int(group.partition.rawValue), .truncate(through: slot), into: &effects)
             }
@@ -466,10 +496,17 @@ package struct Node: Sendable {
             detector.beatAlong(at: now, into: &detectorEffects)
             if !detectorEffects.isEmpty { performDetector(into: &effects) }
         }
+        if !leaseReadsWanted.isEmpty {
+            effects.leaseReads.append(contentsOf: leaseReadsWanted)
+            leaseReadsWanted.removeAll()
+        }
         closeTicket(into: &effects)
         scheduleWake(into: &effects)
         isQuiet = true
+        droppedNow.removeAll()
         effects.epoch = epoch
+        effects.servedVersion = servedVersion
+        effects.servesAllPresent = servedRanges == nil || servesAllPresent
         effects.hasSequencer = sequencerNode(at: now) != nil
     }
 

@@ -22,6 +22,8 @@ package struct NodeConfiguration: Sendable {
     /// Drawn at the start of the process; a restarted node never reuses a request's name (S16).
     package var boot: UInt64
     package var limits: NodeLimits
+    /// Rows lie only with who votes, if the region is new.
+    package var isSpread = false
     /// How many nodes vote in a group, if the region has not been told yet; 0: `Placement` says.
     package var replicas = 0
     /// What this build says that it knows. More than `FeatureLevel.own` is pretence: a rehearsal of the

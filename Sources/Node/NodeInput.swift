@@ -21,6 +21,11 @@ package enum NodeInput: Sendable {
     case request(Request, token: UInt64, deadline: Instant, fence: UInt64 = .max)
     /// The answer comes in `NodeEffects.readIndexes`.
     case readIndex(linearizable: Bool, token: UInt64, deadline: Instant)
+    /// For another node, which reads here at this revision: answered in `NodeEffects.readIndexes` once it
+    /// is shown here.
+    case readAt(Revision, token: UInt64, deadline: Instant)
+    /// Answer to `NodeEffects.leaseReads`; nil: nobody could say.
+    case leaseKeys(number: UInt64, [Bytes]?)
     /// Nobody waits for this token any more.
     case cancel(token: UInt64)
 
@@ -73,6 +78,8 @@ package struct NodeEffects: Sendable {
 
     package var reads: [ReadRequest] = []
     package var changeReads: [ChangeRead] = []
+    /// Which keys are attached to a lease, as of this revision, in partitions that this node does not serve?
+    package var leaseReads: [(number: UInt64, lease: LeaseID, revision: Revision)] = []
     /// Read a snapshot of the group and send it to the node (`NodeInput.snapshotInstalled` there).
     package var snapshotsWanted: [(group: GroupID, by: NodeID)] = []
     /// History at and below this revision may be dropped from the store.
@@ -84,6 +91,9 @@ package struct NodeEffects: Sendable {
     /// What the host looks at after every turn: to ask the node copies all of it.
     package var epoch = Epoch.zero
     package var hasSequencer = false
+    package var servedVersion: UInt64 = 0
+    /// No rows come into the store, or go out of it, that do not count here.
+    package var servesAllPresent = true
     /// When to call `step(.wake)` at the latest.
     package var nextWake = Instant.never
 
@@ -101,6 +111,7 @@ package struct NodeEffects: Sendable {
         changesLost = nil
         reads.removeAll(keepingCapacity: true)
         changeReads.removeAll(keepingCapacity: true)
+        leaseReads.removeAll(keepingCapacity: true)
         snapshotsWanted.removeAll(keepingCapacity: true)
         floor = nil
         auth = nil
@@ -139,6 +150,8 @@ package enum NodeEvent: Equatable, Sendable {
     /// A request that a leader had carried out without telling was answered after all.
     case answerRebuilt(Revision)
     case snapshotInstalled(GroupID, Slot)
+    /// The region does without this node's replica.
+    case dropped(GroupID)
     case configured(GroupID, Configuration)
     /// The others go on without this node.
     case gone(GroupID)

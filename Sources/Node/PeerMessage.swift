@@ -10,11 +10,13 @@ package enum PeerMessage: Hashable, Sendable {
     case hears(Epoch)
     case group(PartitionID, GroupMessage)
     case region(RegionMessage)
+    /// The group has the voters and learners that this version of the list of members wants.
+    case follows(PartitionID, list: UInt64)
 
     var isSignOfLife: Bool {
         switch self {
         case .heartbeat, .hears: true
-        case .group, .region: false
+        case .group, .region, .follows: false
         }
     }
 }
@@ -45,6 +47,10 @@ package enum PeerFrame {
             case .region(let message):
                 writer.byte(2)
                 writer.regionMessage(message)
+            case .follows(let partition, let list):
+                writer.byte(4)
+                writer.id(partition)
+                writer.varint(list)
             }
         }
     }
@@ -71,6 +77,7 @@ package enum PeerFrame {
             case 1: messages.append(.group(try reader.id(), try reader.groupMessage()))
             case 2: messages.append(.region(try reader.regionMessage()))
             case 3: messages.append(.hears(try reader.ballot()))
+            case 4: messages.append(.follows(try reader.id(), list: try reader.varint()))
             case let tag: throw DecodingError("peer message \(tag)")
             }
         }

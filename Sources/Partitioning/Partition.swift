@@ -464,6 +464,9 @@ package struct Partition: Sendable {
         countsLeases = false
     }
 
+    /// Of what was here, or would have been, there is nothing but a mark in the store.
+    package mutating func isLost() { state.lostThrough = max(state.lostThrough, Slot(1)) }
+
     package mutating func flushRecords(into changes: inout [StoreChange]) {
         state.flushScalars(into: &changes)
     }

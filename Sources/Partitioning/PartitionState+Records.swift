@@ -11,6 +11,13 @@ extension PartitionState {
     package static let membersKey = Bytes("d")
     static let placeKey = Bytes("r")
     static let splitsKey = Bytes("x")
+    /// All that is left of a replica that was dropped; it goes with a snapshot's other records.
+    package static let droppedKey = Bytes("z")
+    package static func dropped(lostThrough: Slot) -> Bytes {
+        var writer = ByteWriter(capacity: 8)
+        writer.id(lostThrough)
+        return Bytes(writer.bytes)
+    }
 
     static func key(prepared revision: Revision) -> Bytes { numbered("p", UInt64(revision.rawValue)) }
     static func key(lease: LeaseID) -> Bytes { numbered("l", UInt64(bitPattern: lease.rawValue)) }
@@ -84,6 +91,7 @@ extension PartitionState {
                 guard let region = UInt16(exactly: number) else { throw DecodingError("region \(number)") }
                 restore(cursor: RegionID(region), try value.id())
             case UInt8(ascii: "c"): break
+            case UInt8(ascii: "z"): lostThrough = max(Slot(1), try value.id())
             case UInt8(ascii: "a"): try restoreAuth(&value)
             case UInt8(ascii: "u"): try restore(user: record.key[1..<record.key.count], &value)
             case UInt8(ascii: "o"): try restore(role: record.key[1..<record.key.count], &value)
@@ -91,6 +99,8 @@ extension PartitionState {
             }
         }
         restored()
+        // A mark beside a state would be a replica that has forgotten what it promised.
+        invariant(!isDropped || applied == .zero, "\(group) is dropped and applied through \(applied)")
     }
 }
 

@@ -50,6 +50,8 @@ package struct PartitionState: Sendable {
     package internal(set) var place: Place?
     /// The directory's: splits that have come about, and the one that is under way.
     package internal(set) var splits = Splits()
+    /// Of a replica that was dropped, and nothing else: through which slot its log is lost.
+    package internal(set) var lostThrough = Slot.zero
     /// Cut off by the entry applied last. Not part of the state.
     package internal(set) var newborn: [PartitionState] = []
     package private(set) var nextConflict: UInt64 = 0
@@ -87,6 +89,15 @@ package struct PartitionState: Sendable {
     }
 
     package init(group: GroupID) { self.group = group }
+
+    /// What a replica that was dropped leaves behind.
+    package init(group: GroupID, lostThrough: Slot) {
+        self.group = group
+        self.lostThrough = lostThrough
+    }
+
+    /// Nothing of it is here any more: the region has let go of this replica.
+    package var isDropped: Bool { lostThrough > .zero }
 
     /// Begins at `revision`, which everything here has been imported with (`ImportedState`).
     init(imported group: GroupID, revision: Revision, compacted: Revision, stamp: Stamp) {

@@ -10,6 +10,9 @@ public enum FeatureLevel {
     /// Not every member votes in every group: version 2 of the list of members, questions 9 and 10
     /// about it.
     public static let placement: UInt16 = 3
+    /// Rows may lie with some members only: version 3 of the list of members, question 4 about placement,
+    /// frames 19 between hosts.
+    public static let spread: UInt16 = 4
     /// Of this build.
-    public static let own: UInt16 = 3
+    public static let own: UInt16 = 4
 }

@@ -72,3 +72,49 @@ public struct HashRange: Hashable, Sendable {
     public static let all = HashRange(first: 0, last: .max)
     @inlinable public func contains(_ hash: UInt64) -> Bool { first <= hash && hash <= last }
 }
+
+/// Some of the hash space: ranges in order, without overlap, none next to another.
+public struct HashRanges: Hashable, Sendable {
+    public private(set) var ranges: [HashRange]
+
+    public init(_ unordered: [HashRange]) {
+        ranges = []
+        for range in unordered.sorted(by: { $0.first < $1.first }) {
+            if let last = ranges.last, last.last == .max || range.first <= last.last + 1 {
+                ranges[ranges.count - 1] = HashRange(first: last.first, last: max(last.last, range.last))
+            } else {
+                ranges.append(range)
+            }
+        }
+    }
+
+    public static let all = HashRanges([.all])
+    public var isAll: Bool { ranges.count == 1 && ranges[0] == .all }
+    public var isEmpty: Bool { ranges.isEmpty }
+
+    public func contains(_ hash: UInt64) -> Bool {
+        var low = 0, high = ranges.count
+        while low < high {
+            let middle = (low + high) / 2
+            if ranges[middle].last < hash { low = middle + 1 } else { high = middle }
+        }
+        return low < ranges.count && ranges[low].first <= hash
+    }
+
+    /// What of `range` is not among them.
+    public func missing(from range: HashRange) -> [HashRange] {
+        var left: [HashRange] = []
+        var next: UInt64? = range.first
+        for own in ranges where own.last >= range.first && own.first <= range.last {
+            guard let from = next else { break }
+            if own.first > from { left.append(HashRange(first: from, last: own.first - 1)) }
+            next = own.last == .max ? nil : max(from, own.last + 1)
+        }
+        if let from = next, from <= range.last { left.append(HashRange(first: from, last: range.last)) }
+        return left
+    }
+
+    public func contains(_ other: HashRanges) -> Bool {
+        other.ranges.allSatisfy { missing(from: $0).isEmpty }
+    }
+}

@@ -82,6 +82,9 @@ public enum StoreChange: Hashable, Sendable {
     case removeRecord(GroupID, key: Bytes)
     /// The group's log is applied through `slot`.
     case applied(GroupID, Slot)
+    /// The node has no replica of the group any more: its records go, and its rows, which are these hashes'.
+    /// What is left says through which slot its log is lost.
+    case drop(GroupID, HashRanges, lostThrough: Slot)
 }
 
 extension ByteWriter {

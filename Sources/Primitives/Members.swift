@@ -63,7 +63,7 @@ public struct RegionMembers: Hashable, Sendable {
         self.placement = placement
     }
 
-    /// Everybody talks to everybody, and holds everything. Before the region's builds know of placement
+    /// Everybody talks to everybody. Before the region's builds know of placement
     /// all of them vote, too.
     public var membersMax: Int { level >= FeatureLevel.placement ? 64 : Placement.replicasMax }
 
@@ -277,7 +277,7 @@ public enum MembersRequest: Hashable, Sendable {
     case place(PlacementChange)
 }
 
-// MARK: Encoding, version 1; version 2 where the region knows of placement
+// MARK: Encoding, version 1; version 2 where the region knows of placement, 3 where it can be spread
 
 extension ByteWriter {
     public mutating func strings(_ list: [String]) {
@@ -287,7 +287,8 @@ extension ByteWriter {
 
     public mutating func members(_ list: RegionMembers) {
         let isPlaced = list.level >= FeatureLevel.placement
-        byte(isPlaced ? 2 : 1)
+        let isSpreadable = list.level >= FeatureLevel.spread
+        byte(isSpreadable ? 3 : isPlaced ? 2 : 1)
         varint(list.version)
         varint(list.members.count)
         for member in list.members {
@@ -307,6 +308,7 @@ extension ByteWriter {
         for node in list.used { id(node) }
         fixed16(list.level)
         if isPlaced { placement(list.placement) }
+        if isSpreadable { bool(list.placement.isSpread) }
     }
 
     public mutating func asker(_ asker: RegionMembers.Asker) {
@@ -357,7 +359,7 @@ extension ByteWriter {
 
 extension RegionMembers {
     /// Of the encoding.
-    public static let versionMax: UInt8 = 2
+    public static let versionMax: UInt8 = 3
 }
 
 extension ByteReader {
@@ -385,12 +387,13 @@ extension ByteReader {
             member.isDrained = flags & 2 != 0
             member.isAway = flags & 4 != 0
             member.level = try fixed16()
-            if format == 2 { member.zone = try text() }
+            if format >= 2 { member.zone = try text() }
             list.members.append(member)
         }
         for _ in 0..<(try count()) { list.used.append(try id()) }
         list.level = try fixed16()
-        if format == 2 { list.placement = try placement() }
+        if format >= 2 { list.placement = try placement() }
+        if format >= 3 { list.placement.isSpread = try bool() }
         return list
     }
 

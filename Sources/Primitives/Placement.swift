@@ -1,6 +1,6 @@
-/// Which members vote in which group (docs/decisions/0015). All others of the region receive the
-/// group's log and hold its rows, so that every node serves every read; a write waits for a majority
-/// of the group's voters only.
+/// Which members vote in which group (docs/decisions/0015), and who holds its rows: all members, so that every
+/// node reads everything at home, or, in a region that is spread, only those who vote (0016). A write waits for
+/// a majority of the group's voters only.
 public struct Placement: Hashable, Sendable {
     /// What an operator, or whoever balances the region, wants of one partition.
     public struct Wish: Hashable, Sendable {
@@ -19,14 +19,20 @@ public struct Placement: Hashable, Sendable {
     public var replicas: Int
     /// In order of partitions.
     public var wishes: [Wish]
+    /// Rows lie only with those who vote in their partition: what a region holds, and what a write costs, no
+    /// longer depends on the number of its nodes.
+    public var isSpread: Bool
 
-    public init(replicas: Int = 0, wishes: [Wish] = []) {
+    public init(replicas: Int = 0, wishes: [Wish] = [], isSpread: Bool = false) {
         self.replicas = replicas
         self.wishes = wishes
+        self.isSpread = isSpread
     }
 
     /// Of a region whose operator has not chosen: up to so many members every one votes, as in etcd.
     public static let replicasStandard = 7
+    /// Of a region that is spread, without another word: one may be lost.
+    public static let replicasSpread = 3
     /// More voters than this cost more than they protect.
     public static let replicasMax = 9
 
@@ -51,6 +57,8 @@ public enum PlacementChange: Hashable, Sendable {
     /// These members shall vote in the partition, the first of them lead it. Empty: whoever does by
     /// the rule.
     case wish(PartitionID, members: [UInt64])
+    /// Only who votes in a partition holds its rows; or everybody does.
+    case spread(Bool)
     /// By whoever leads the directory: a member has not been heard of for long, or is again.
     case away(UInt64, Bool)
 }
@@ -68,6 +76,11 @@ extension RegionMembers {
         for id in placement.wish(for: partition) ?? [] where chosen.count < placement.voters {
             if let i = rest.firstIndex(where: { $0.id == id && $0.isWanted }) { choose(i) }
         }
+        if isSpread, partition != .directory {
+            for id in team(of: partition) where chosen.count < placement.voters {
+                if let i = rest.firstIndex(where: { $0.id == id && $0.isWanted }) { choose(i) }
+            }
+        }
         let wished = chosen.count
         while chosen.count < placement.voters {
             let next = rest.indices.min { a, b in
@@ -81,10 +94,46 @@ extension RegionMembers {
         return chosen.map(\.node)
     }
 
-    /// Everybody else that has started.
+    /// Rows lie only with who votes.
+    public var isSpread: Bool { level >= FeatureLevel.spread && placement.isSpread }
+
+    /// Who has a replica of the group, the voters first. Of the directory everybody.
+    public func holders(of partition: PartitionID) -> [NodeID] {
+        let voters = voters(of: partition)
+        if isSpread, partition != .directory { return voters }
+        return voters + nodes.filter { !voters.contains($0) }
+    }
+
     public func learners(of partition: PartitionID) -> [NodeID] {
         let voters = voters(of: partition)
-        return nodes.filter { !voters.contains($0) }
+        return holders(of: partition).filter { !voters.contains($0) }
+    }
+
+    /// The members of a spread region stand together in teams, and a partition lies with one of them: so few
+    /// sets of voters are there that two nodes which fail together rarely are a majority of one (protocol-rules.md
+    /// L5; Cidon et al., "Copysets", USENIX ATC 2013). Each team has members of as many zones as can be. Which one
+    /// a partition lies with changes for few of them when a team comes or goes (rendezvous hashing).
+    private func team(of partition: PartitionID) -> [UInt64] {
+        let all = members.filter { $0.isStarted && !$0.isLearner }
+        // The first of each zone, then the second of each, and so on: neighbours are of different zones.
+        var seen: [String: Int] = [:]
+        let ordered = all.map { member in
+            defer { seen[member.zone, default: 0] += 1 }
+            return (rank: seen[member.zone] ?? 0, member: member)
+        }.sorted {
+            ($0.rank, $0.member.zone, $0.member.node.seat.rawValue)
+                < ($1.rank, $1.member.zone, $1.member.node.seat.rawValue)
+        }.map(\.member.id)
+        let size = placement.voters
+        guard ordered.count > size else { return ordered }
+        var best: (weight: UInt64, team: Int) = (0, 0)
+        for team in 0..<(ordered.count + size - 1) / size {
+            var mix = SplitMix(seed: UInt64(partition.rawValue) << 32 | UInt64(team))
+            let weight = mix.next()
+            if weight >= best.weight { best = (weight, team) }
+        }
+        // The last team is filled up with the first members.
+        return (0..<size).map { ordered[(best.team * size + $0) % ordered.count] }
     }
 
     /// The leader that is wished for, if he may lead.
@@ -107,6 +156,14 @@ extension RegionMembers {
     ) throws(RequestError) {
         guard level >= FeatureLevel.placement else { throw .regionTooOld }
         switch change {
+        case .spread(let isSpread):
+            guard level >= FeatureLevel.spread else { throw .regionTooOld }
+            guard placement.isSpread != isSpread else { return }
+            // What nobody has said is said with it: all of up to seven nodes would hold everything anyway.
+            if placement.replicas == 0 {
+                placement.replicas = isSpread ? Placement.replicasSpread : Placement.replicasStandard
+            }
+            placement.isSpread = isSpread
         case .replicas(let count):
             guard (1...Placement.replicasMax).contains(count) else { throw .replicasOutside }
             guard placement.replicas != count else { return }
@@ -144,7 +201,7 @@ extension RegionMembers.Member {
     fileprivate var isWanted: Bool { !isAway && !isDrained }
 }
 
-// MARK: Encoding, version 2 of the list of members
+// MARK: Encoding, versions 2 and 3 of the list of members
 
 extension ByteWriter {
     mutating func placement(_ placement: Placement) {
@@ -174,6 +231,9 @@ extension ByteWriter {
             byte(3)
             fixed64(member)
             bool(isAway)
+        case .spread(let isSpread):
+            byte(4)
+            bool(isSpread)
         }
     }
 }
@@ -205,6 +265,7 @@ extension ByteReader {
         case 1: return .replicas(Int(clamping: try varint()))
         case 2: return .wish(try id(), members: try ids())
         case 3: return .away(try fixed64(), try bool())
+        case 4: return .spread(try bool())
         case let tag: throw DecodingError("placement \(tag)")
         }
     }

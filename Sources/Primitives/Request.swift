@@ -84,6 +84,8 @@ public enum RequestError: UInt8, Error, Hashable, Sendable, CaseIterable {
     case membersChanging
     /// So many voters a group cannot have, or one is named twice.
     case replicasOutside
+    /// Not an answer: what is to be read lies with other nodes, who are asked for it. Never sent.
+    case elsewhere = 112
 }
 
 /// A stretch `(from, through]` of one region's timeline.

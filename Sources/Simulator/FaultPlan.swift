@@ -52,6 +52,8 @@ struct FaultPlan {
         case busyDisk
         /// A busy node hands over one of the partitions that it leads.
         case balance
+        /// An operator says whether everybody holds everything.
+        case spread
 
         /// Happens at moments; the others hold for the whole run.
         var isMomentary: Bool {
@@ -59,7 +61,7 @@ struct FaultPlan {
             case .crash, .machineLoss, .powerLoss, .freeze, .partition, .oneWayPartition,
                 .connectionReset, .groupCut, .takeover, .duel, .restartedVoter, .lateAnswers,
                 .handOver, .linkCut, .clockJump, .regionCut, .wipe, .change, .split, .place,
-                .busyDisk, .balance:
+                .busyDisk, .balance, .spread:
                 true
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
                 .compaction:
@@ -72,7 +74,7 @@ struct FaultPlan {
             switch self {
             case .takeover, .handOver, .connectionReset, .balance: 0
             case .clockJump, .compaction, .regionCut: 0
-            case .restartedVoter, .lateAnswers, .change, .split, .place: 600
+            case .restartedVoter, .lateAnswers, .change, .split, .place, .spread: 600
             case .powerLoss: 800
             case .duel, .freeze: 1_200
             case .crash, .wipe, .partition, .oneWayPartition, .groupCut: 1_500
@@ -149,6 +151,11 @@ struct FaultPlan {
             let period = TimeSpan.milliseconds(100 + random.below(1_000)) * pace
             schedule([.balance], every: period, from: start, until: end, &random)
         }
+        if only == nil, random.chance(1, in: 4) { kinds.insert(.spread) }
+        if kinds.contains(.spread) {
+            let period = TimeSpan.milliseconds(200 + random.below(1_500)) * pace
+            schedule([.spread], every: period, from: start, until: end, &random)
+        }
         if let kept {
             let kept = Set(kept)
             schedule.removeAll { !kept.contains($0.number) }
@@ -170,7 +177,7 @@ struct FaultPlan {
     }
 
     /// Drawn after all others.
-    private static let late: [Kind] = [.place, .busyDisk, .balance]
+    private static let late: [Kind] = [.place, .busyDisk, .balance, .spread]
 
     private static let themes: [[Kind]] = [
         // Leaderships.

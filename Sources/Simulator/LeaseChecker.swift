@@ -131,7 +131,7 @@ struct ErrorChecker {
         case .keyNotFound:
             if case .request(.transaction(let t)) = operation.call { return Footprints.keeps(t) }
             return false
-        case .tooManyRequests, .requestTooLarge, .noSpace, .leaseTTLTooLarge: return false
+        case .tooManyRequests, .requestTooLarge, .noSpace, .leaseTTLTooLarge, .elsewhere: return false
         case .compacted:
             switch operation.call {
             case .read(let query): return query.revision > .zero && query.revision < compacted

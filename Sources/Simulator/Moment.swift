@@ -14,7 +14,7 @@ enum Moment: CaseIterable {
     /// Nil: no step of its own.
     init?(_ message: PeerMessage) {
         switch message {
-        case .heartbeat, .hears: return nil
+        case .heartbeat, .hears, .follows: return nil
         case .group(_, .promise): self = .promise
         case .group(_, .accept(let accept)) where !accept.entries.isEmpty: self = .accept
         case .group(_, .accepted): self = .accepted

@@ -38,6 +38,8 @@ final class SimulatedNode {
     var armedMoment: (moment: Moment, afterSending: Bool)?
     var wakeDue = Instant.never
     var stream: WatchStream?
+    /// Where the region is spread: the frontier to which its watchers are still to be brought.
+    var streamDue = Revision.zero
     var effects = NodeEffects()
 
     init(address: NodeAddress, clock: NodeClock) {
@@ -72,6 +74,7 @@ final class SimulatedNode {
             extend(GroupID(keyspace: keyspace, partition: partition), writer)
         case .putRecord, .removeRecord: break
         case .applied(let group, let slot): return (group, slot)
+        case .drop(let group, _, _): digests[group] = nil
         }
         return nil
     }
@@ -95,6 +98,7 @@ final class SimulatedNode {
         armed = nil
         armedMoment = nil
         wakeDue = .never
+        streamDue = .zero
         log.crash(random: &random)
         store = flushed
         digests = flushedDigests

@@ -1,3 +1,4 @@
+import Partitioning
 import Primitives
 
 /// A node's state store in memory, with the reads of the real one. It has no log: a crash takes it back
@@ -25,6 +26,16 @@ struct SimulatedStore {
         case .applied(let group, let slot):
             invariant(slot >= applied[group] ?? .zero, "\(group): applied \(slot) after \(applied)")
             applied[group] = slot
+        case .drop(let group, let hashes, let lostThrough):
+            for range in hashes.ranges { removeRows(in: range) }
+            records[group] = [PartitionState.droppedKey: PartitionState.dropped(lostThrough: lostThrough)]
+            applied[group] = nil
+        }
+    }
+
+    private mutating func removeRows(in hashes: HashRange) {
+        for key in keys where hashes.contains(KeyHash.hash(key)) {
+            for row in versions[key] ?? [] { remove(key, row.modRevision, row.sub) }
         }
     }
 
@@ -138,6 +149,8 @@ struct SimulatedStore {
         (records[group] ?? [:]).sorted { $0.key < $1.key }.map { (key: $0.key, value: $0.value) }
     }
 
+    func isDropped(_ group: GroupID) -> Bool { records[group]?[PartitionState.droppedKey] != nil }
+
     var groups: [GroupID] { Set(records.keys).union(applied.keys).sorted() }
 
     // MARK: Snapshots of a group
@@ -161,9 +174,7 @@ struct SimulatedStore {
     }
 
     mutating func install(_ snapshot: Snapshot) {
-        for key in keys where snapshot.hashes.contains(KeyHash.hash(key)) {
-            for row in versions[key] ?? [] { remove(key, row.modRevision, row.sub) }
-        }
+        removeRows(in: snapshot.hashes)
         for row in snapshot.rows { put(row) }
         records[snapshot.group] = snapshot.records
         applied[snapshot.group] = snapshot.applied

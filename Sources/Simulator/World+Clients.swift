@@ -47,12 +47,11 @@ extension World {
         else { return }
         let back = Revision(through.rawValue - Int64(random.below(30)))
         let after = max(back, node.store.floor, .zero)
-        guard after < through,
-            let page = try? node.store.changes(after: after, through: through, maxRows: .max)
+        guard after < through, let found = try? changes(after: after, through: through, on: address)
         else { return }
         let known = timeline.between(after, through)
-        if page.changes != known {
-            let missing = Set(known.map(\.revision)).symmetricDifference(page.changes.map(\.revision))
+        if found != known {
+            let missing = Set(known.map(\.revision)).symmetricDifference(found.map(\.revision))
             fail(
                 Violation(
                     "watches are gapless",

@@ -59,6 +59,9 @@ extension World {
         for (token, answer) in effects.readIndexes { serve(token, answer, at: address) }
         for read in effects.reads { schedule(read, at: address) }
         for read in effects.changeReads { answer(read, at: address) }
+        for (number, lease, revision) in effects.leaseReads {
+            answerLeaseKeys(number, lease, revision, tries: 0, at: address)
+        }
         for (group, by) in effects.snapshotsWanted { sendSnapshot(of: group, from: address, to: by) }
         if let floor = effects.floor { nodes[address]?.store.compact(floor: floor) }
         for event in effects.events { note(event, at: address) }
@@ -70,7 +73,8 @@ extension World {
         guard let node = nodes[address] else { return }
         for case .truncate(let group, let slot) in records {
             let flushed = node.flushed.applied[group] ?? .zero
-            if slot > flushed {
+            // Of a replica that the region does without nothing is needed any more.
+            if slot > flushed, !node.flushed.isDropped(group) {
                 fail(
                     Violation(
                         "no log is truncated above the flushed slot",
@@ -143,7 +147,10 @@ extension World {
         let historic = read.plan.historic.map { query in
             if let refusal = query.refusal { return ReadAnswer.Historic.failed(refusal) }
             do throws(RequestError) {
-                return ReadAnswer.Historic.result(try store.range(query, at: query.revision))
+                guard let found = try range(query, at: query.revision, on: address) else {
+                    return ReadAnswer.Historic.failed(.timedOut)
+                }
+                return ReadAnswer.Historic.result(found)
             } catch {
                 return ReadAnswer.Historic.failed(error)
             }
@@ -153,8 +160,22 @@ extension World {
             historic: historic)
     }
 
-    private func answer(_ read: ChangeRead, at address: NodeAddress) {
+    func answer(_ read: ChangeRead, at address: NodeAddress) {
         guard let node = nodes[address] else { return }
+        if isPartial(address) {
+            let found: [RevisionChanges]?
+            do throws(RequestError) {
+                found = try changes(after: read.after, through: read.through, on: address)
+                if found == nil { return askAgain(.changes(read), at: address) }
+            } catch {
+                found = nil
+            }
+            let input = NodeInput.changesRead(
+                read.region, after: read.after, changes: found, through: read.through)
+            queue.schedule(
+                .input(address, life: node.life, input), after: .microseconds(random.below(1_000)))
+            return
+        }
         var input = NodeInput.changesRead(
             read.region, after: read.after, changes: nil, through: read.through)
         if let page = try? node.store.changes(
@@ -206,7 +227,9 @@ extension World {
     func install(_ snapshot: SimulatedStore.Snapshot, at address: NodeAddress) {
         guard let node = nodes[address], node.isUp else { return }
         // A late one is of no use.
-        guard snapshot.applied > node.store.applied[snapshot.group] ?? .zero else { return }
+        guard snapshot.applied > node.store.applied[snapshot.group] ?? .zero,
+            node.core?.mayInstall(snapshot.group, snapshot.hashes, applied: snapshot.applied) == true
+        else { return }
         node.store.install(snapshot)
         node.store.compact(floor: snapshot.floor)
         node.digests[snapshot.group] = snapshot.digest
@@ -309,6 +332,13 @@ extension World {
 
     private func emit(_ effects: NodeEffects, at address: NodeAddress) {
         let region = address.region
+        let due = max(effects.changesThrough ?? .zero, effects.changesLost ?? .zero)
+        if let node = nodes[address], due > .zero,
+            isPartial(address) || node.streamDue > node.stream?.through ?? .zero
+        {
+            node.streamDue = max(node.streamDue, due)
+            return bringStream(address)
+        }
         if let lost = effects.changesLost {
             // Watchers catch up from the store; what they find there is checked like the rest.
             guard let node = nodes[address], var stream = node.stream else { return }
@@ -343,7 +373,7 @@ extension World {
         reached(through, region)
     }
 
-    private func learn(_ change: RevisionChanges, _ region: RegionID) {
+    func learn(_ change: RevisionChanges, _ region: RegionID) {
         check { () throws(Violation) in try timelines[region]?.add(change, at: queue.now) }
         for row in change.rows {
             if let known = latest[region]?[row.key], known.modRevision >= row.modRevision { continue }
@@ -351,12 +381,12 @@ extension World {
         }
     }
 
-    private func reached(_ revision: Revision, _ region: RegionID) {
+    func reached(_ revision: Revision, _ region: RegionID) {
         timelines[region]?.reached(revision)
         told[region] = max(told[region] ?? .zero, revision)
     }
 
-    private func check(_ body: () throws(Violation) -> Void) {
+    func check(_ body: () throws(Violation) -> Void) {
         do throws(Violation) { try body() } catch { fail(error) }
     }
 
@@ -373,12 +403,23 @@ extension World {
             if query.revision > .zero, query.revision < point.compactRevision {
                 return finish(token, .failed(.compacted), at: address)
             }
-            guard let store = nodes[address]?.store else { return }
             let at = query.revision > .zero ? query.revision : point.revision
             do throws(RequestError) {
-                let result = try store.range(query, at: at)
+                guard let result = try range(query, at: at, on: address) else {
+                    let isLate = queue.now >= operations[i].invokedAt.advanced(by: patience)
+                    return isLate
+                        ? finish(token, .failed(.timedOut), at: address)
+                        : askAgain(.serve(token: token, point), at: address)
+                }
                 finish(token, .range(result, revision: point.revision), at: address)
             } catch {
+                // Overtaken by a compaction while it waited for others: of the newest there is always an answer.
+                if error == .compacted, query.revision == .zero, isPartial(address), let node = nodes[address] {
+                    let deadline = node.clock.instant(at: operations[i].invokedAt.advanced(by: patience))
+                    return deliver(
+                        .readIndex(linearizable: !query.serializable, token: token, deadline: deadline),
+                        to: address)
+                }
                 finish(token, .failed(error), at: address)
             }
         }
@@ -407,7 +448,7 @@ extension World {
             leaveIfRemoved(address)
         case .gone, .membersChanged: leaveIfRemoved(address)
         case .consensus, .lostLeadership, .sequencerClosed, .suspected, .trusted,
-            .snapshotInstalled, .link, .ignored,
+            .snapshotInstalled, .dropped, .link, .ignored,
             .splitIntended, .divided, .splitPublished:
             break
         }

@@ -63,6 +63,7 @@ extension World {
         case .duel: duel(in: address.region, &luck)
         case .split: split(in: address.region, &luck)
         case .place: place(in: address.region, &luck)
+        case .spread: spread(in: address.region, &luck)
         case .handOver:
             let other = luck.chance(1, in: 2) ? luck.pick(addresses).node : nil
             deliver(.handOver(to: other == address.node ? nil : other), to: address)

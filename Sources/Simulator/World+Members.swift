@@ -19,6 +19,7 @@ extension World {
             core.members == list
                 && core.configurations.enumerated().allSatisfy { i, configuration in
                     let partition = PartitionID(UInt32(i))
+                    guard core.shallHold(partition) || i == 0 else { return core.hasDropped(partition) }
                     return Set(configuration.voters) == Set(list.voters(of: partition))
                         && Set(configuration.learners) == Set(list.learners(of: partition))
                 }
@@ -127,6 +128,21 @@ extension World {
             }
             change = .wish(partition, members: wanted)
         }
+        say("an operator asks \(at): \(change)")
+        deliver(
+            .request(
+                .members(.place(change)), token: Self.changes,
+                deadline: node.clock.reading(at: queue.now).instant.advanced(by: paced(2_000))), to: at)
+    }
+
+    /// Rows with those who vote only, or with everybody.
+    func spread(in region: RegionID, _ luck: inout SplitMix) {
+        let own = addresses.filter { $0.region == region && nodes[$0]?.core != nil }
+        guard !own.isEmpty else { return }
+        let at = luck.pick(own)
+        guard let node = nodes[at], let list = node.core?.members, list.voters.count >= 3 else { return }
+        let change = luck.chance(1, in: 3)
+            ? PlacementChange.replicas(luck.chance(2, in: 3) ? 3 : 5) : .spread(luck.chance(2, in: 3))
         say("an operator asks \(at): \(change)")
         deliver(
             .request(

@@ -169,10 +169,9 @@ extension World {
             }
             let expected = model.answer(RangeQuery(range: .everything)).visible
             for address in addresses where address.region == region {
-                guard let store = nodes[address]?.store else { continue }
-                let found = try? store.range(
-                    RangeQuery(range: .everything), at: timeline.through
-                ).visible
+                let found = try? range(
+                    RangeQuery(range: .everything), at: timeline.through, on: address
+                )?.visible
                 if found != expected {
                     fail(
                         Violation(

@@ -98,7 +98,7 @@ extension World {
             let count = maps[address.region]?.count ?? 0
             if core.pendingSplit == nil, core.holdsAllPartitions, core.map.count == count { return nil }
             return "\(address): \(core.map.count) of \(count) partitions, "
-                + "\(core.holdsAllPartitions ? "all" : "not all") here, "
+                + "\(core.lackedPartitions) not here, "
                 + "\(core.pendingSplit.map { "\($0)" } ?? "none") under way"
         }
     }

@@ -29,6 +29,7 @@ final class World {
         case ask(NodeAddress, RegionMembers.Asker)
         case admitted(NodeAddress, RegionMembers)
         case retire(NodeAddress)
+        case again(NodeAddress, life: UInt64, Again)
     }
 
     /// A later part of a fault.
@@ -238,6 +239,8 @@ final class World {
                         .advanced(by: paced(3_000)) ?? .never), to: address)
         case .admitted(let address, let list): admitted(list, at: address)
         case .retire(let address): retire(address)
+        case .again(let address, let life, let again):
+            if nodes[address]?.life == life, nodes[address]?.isUp == true { on(again, at: address) }
         }
     }
 

@@ -7,12 +7,12 @@ extension Store {
     /// end at the limit, or after so many bytes, and the count is of no use.
     package func range(
         _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID,
-        hashes: HashRange = .all, countsAll: Bool = true, maxBytes: Int = .max
+        hashes: HashFilter = .all, countsAll: Bool = true, maxBytes: Int = .max
     ) throws(RequestError) -> RangeResult {
         try checkFloor(revision, keyspace)
         let result = try reporting { () throws(StorageError) in
             if query.range.isSingle {
-                if hashes != .all && !hashes.contains(KeyHash.hash(query.range.key)) { return RangeResult() }
+                if !hashes.isAll && !hashes.contains(KeyHash.hash(query.range.key)) { return RangeResult() }
                 return query.answer(
                     fromAll: try visible(query.range.key, at: revision, in: keyspace).map { [$0] } ?? [])
             }
@@ -40,14 +40,14 @@ extension Store {
 
     /// The live rows of a range at a revision in key order; `visit` returns false to end.
     package func visit(
-        _ range: KeyRange, at revision: Revision, in keyspace: KeyspaceID,
+        _ range: KeyRange, at revision: Revision, in keyspace: KeyspaceID, hashes: HashFilter = .all,
         _ visit: (RowView) -> Bool
     ) throws(RequestError) {
         try checkFloor(revision, keyspace)
         try reporting { () throws(StorageError) in
             var isDamaged = false
             var unescaped: [UInt8] = []
-            try walk(range, at: revision, in: keyspace, hashes: .all) { version in
+            try walk(range, at: revision, in: keyspace, hashes: hashes) { version in
                 if version.isDeletion { return true }
                 guard let fields = StoreFormat.rowFields(version.value) else {
                     isDamaged = true
@@ -85,13 +85,13 @@ extension Store {
     /// In the store's order: rows until the limit, then only counting, which copies nothing; and not
     /// even that where the count is known.
     private func ordered(
-        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange,
+        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashFilter,
         countsAll: Bool, maxBytes: Int
     ) throws(StorageError) -> RangeResult {
         var result = RangeResult()
         var buffer = RowBuffer()
         let limit = query.limit > 0 ? Int(clamping: query.limit) : Int.max
-        let known = hashes == .all ? counts.count(query.range, at: revision, keyspace) : nil
+        let known = hashes.isAll ? counts.count(query.range, at: revision, keyspace) : nil
         if let known, query.countOnly {
             result.count = known
             return result
@@ -113,7 +113,7 @@ extension Store {
             return true
         }
         result.rows = try buffer.rows()
-        guard hashes == .all, countsAll else { return result }
+        guard hashes.isAll, countsAll else { return result }
         if let known {
             result.count = known
         } else if result.count > countedMin, query.countOnly || result.more {
@@ -187,7 +187,7 @@ extension Store {
     }
 
     private func sorted(
-        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange
+        _ query: RangeQuery, at revision: Revision, in keyspace: KeyspaceID, hashes: HashFilter
     ) throws(StorageError) -> RangeResult {
         var buffer = RowBuffer()
         let needsValue = !query.keysOnly || query.target == .value
@@ -210,7 +210,7 @@ extension Store {
     /// `after` is below the floor.
     package func changes(
         after: Revision, through: Revision, in keyspace: KeyspaceID, maxRows: Int,
-        maxBytes: Int = .max, hashes: HashRange = .all
+        maxBytes: Int = .max, hashes: HashFilter = .all
     ) throws(RequestError) -> ChangesPage {
         try checkFloor(after, keyspace)
         var page = ChangesPage(changes: [], through: through)
@@ -237,7 +237,7 @@ extension Store {
                     current = revision
                 }
                 let key = Bytes(UnsafeRawBufferPointer(rebasing: entry.dropFirst()))
-                if hashes == .all || hashes.contains(KeyHash.hash(key)) {
+                if hashes.isAll || hashes.contains(KeyHash.hash(key)) {
                     let row = try row(indexed: key, revision, keyspace)
                     bytes += row.key.count + row.value.count
                     rows.append(row)
@@ -269,27 +269,31 @@ extension Store {
 
     /// Of the history in `(compacted, revision]` and what is visible at `compacted`: equal on all nodes
     /// that hold it, however much of what lies below each has removed. Reads everything: see the
-    /// background version.
+    /// background version, which may be asked for a sum over the rows: those of parts sum to that of all.
     package func hash(
         at revision: Revision, compacted: Revision, in keyspace: KeyspaceID
     ) throws(RequestError) -> UInt32 {
         try checkFloor(compacted, keyspace)
         let snapshot = database.snapshot()
         return try reporting { () throws(StorageError) in
-            try Self.hash(snapshot, at: revision, compacted: compacted, in: keyspace)
+            try Self.hash(
+                snapshot, at: revision, compacted: compacted, in: keyspace, hashes: .all, isSummed: false)
         }
     }
 
     /// `completion` is called on another thread.
     package func hashInBackground(
-        at revision: Revision, compacted: Revision, in keyspace: KeyspaceID,
+        at revision: Revision, compacted: Revision, in keyspace: KeyspaceID, hashes: HashFilter = .all,
+        isSummed: Bool = false,
         _ completion: @escaping @Sendable (Result<UInt32, RequestError>) -> Void
     ) {
         if compacted < floor(of: keyspace) { return completion(.failure(.compacted)) }
         let snapshot = database.snapshot(), onFailure = self.onFailure
         let run: @Sendable () -> Void = {
             let hash = Result { () throws(StorageError) in
-                try Self.hash(snapshot, at: revision, compacted: compacted, in: keyspace)
+                try Self.hash(
+                    snapshot, at: revision, compacted: compacted, in: keyspace, hashes: hashes,
+                    isSummed: isSummed)
             }
             if case .failure(let error) = hash { onFailure(error) }
             completion(hash.mapError { _ in .stopped })
@@ -299,12 +303,13 @@ extension Store {
 
     private static func hash(
         _ snapshot: RocksDatabase.Snapshot, at revision: Revision, compacted: Revision,
-        in keyspace: KeyspaceID
+        in keyspace: KeyspaceID, hashes: HashFilter, isSummed: Bool
     ) throws(StorageError) -> UInt32 {
         let cursor = snapshot.cursor(until: StoreFormat.rowsEnd(keyspace))
         cursor.seek(StoreFormat.rowsStart(keyspace))
-        var crc: UInt32 = 0
-        var prefix: [UInt8] = []
+        var crc: UInt32 = 0, sum: UInt32 = 0
+        var prefix: [UInt8] = [], user: [UInt8] = []
+        var isMeant = true
         /// This key's version visible at `compacted` has been seen: the rest may be gone elsewhere.
         var isBelow = false
         while cursor.isValid {
@@ -313,18 +318,27 @@ extension Store {
             if prefix.count != prefixCount || !version.key.elementsEqual(prefixOf: prefix, count: prefixCount) {
                 prefix = Array(version.key[..<prefixCount])
                 isBelow = false
+                if !hashes.isAll {
+                    user.removeAll(keepingCapacity: true)
+                    StoreFormat.unescape(rowKey: version.key, into: &user)
+                    isMeant = hashes.contains(user.withUnsafeBytes { KeyHash.hash($0) })
+                }
             }
-            if version.revision <= revision && !isBelow {
+            if isMeant, version.revision <= revision && !isBelow {
                 isBelow = version.revision <= compacted
                 if !(isBelow && version.isDeletion) {
                     crc = CRC32C.checksum(version.key, seed: crc)
                     crc = CRC32C.checksum(version.value, seed: crc)
+                    if isSummed {
+                        sum &+= crc
+                        crc = 0
+                    }
                 }
             }
             cursor.next()
         }
         try cursor.check()
-        return crc
+        return isSummed ? sum : crc
     }
 
     // MARK: Sizes

@@ -24,6 +24,9 @@ extension Store {
         batch.delete(StoreFormat.appliedKey(group))
         let records = StoreFormat.recordPrefix(group)
         batch.deleteRange(records, StoreFormat.end(ofPrefix: records))
+        // What comes is not to be removed with what went.
+        if let hashes { keep(hashes, batch) }
+        if droppedGroups.remove(group) != nil { batch.delete(StoreFormat.droppedKey(group)) }
         try write(batch)
         imports.insert(group)
         setApplied(group, nil)

@@ -15,7 +15,7 @@ extension Store {
     /// In key order, the version of each key of the range that is visible at `revision`, deletions
     /// included. `visit` returns false to end the walk.
     func walk(
-        _ range: KeyRange, at revision: Revision, in keyspace: KeyspaceID, hashes: HashRange,
+        _ range: KeyRange, at revision: Revision, in keyspace: KeyspaceID, hashes: HashFilter,
         _ visit: (StoredVersion) -> Bool
     ) throws(StorageError) {
         if range.isEmpty { return }
@@ -35,7 +35,7 @@ extension Store {
             }
             prefix.removeAll(keepingCapacity: true)
             prefix.append(contentsOf: UnsafeRawBufferPointer(rebasing: key[..<prefixCount]))
-            if hashes != .all {
+            if !hashes.isAll {
                 user.removeAll(keepingCapacity: true)
                 StoreFormat.unescape(rowKey: key, into: &user)
                 if !hashes.contains(user.withUnsafeBytes { KeyHash.hash($0) }) {

@@ -31,6 +31,11 @@ package final class Store {
     var floors: [KeyspaceID: Revision]
     var passes: [KeyspaceID: CompactionPass] = [:]
     var imports: Set<GroupID>
+    /// Of groups that are not here any more, what is still to be removed.
+    var drops: [HashRange] = []
+    var dropPosition: [UInt8] = []
+    /// Groups that were dropped, and have not come back.
+    package internal(set) var droppedGroups: Set<GroupID> = []
     /// Versions that compactions have removed since the start.
     package internal(set) var compactedRows: UInt64 = 0
     /// Keys and values that were put since the store was opened.
@@ -81,6 +86,14 @@ package final class Store {
         try scan(StoreFormat.importPrefix) { key, _ in
             if key.count == 10 { imports.insert(StoreFormat.group(ofKey: key, at: 2)) }
         }
+        try scan(StoreFormat.droppedPrefix) { key, _ in
+            if key.count == 10 { droppedGroups.insert(StoreFormat.group(ofKey: key, at: 2)) }
+        }
+        try scan(StoreFormat.dropPrefix) { key, _ in
+            guard key.count == 18 else { return }
+            let first: UInt64 = StoreFormat.big(key, 2), last: UInt64 = StoreFormat.big(key, 10)
+            if first <= last { drops.append(HashRange(first: first, last: last)) }
+        }
     }
 
     package func close() {
@@ -109,6 +122,7 @@ package final class Store {
         if changes.isEmpty { return }
         batch.clear()
         var counted: Set<CountedChange> = []
+        var dropped: [(GroupID, HashRanges, lostThrough: Slot)] = []
         for change in changes {
             switch change {
             case .putRow(let keyspace, let row):
@@ -136,9 +150,11 @@ package final class Store {
                 batch.ordered.put(
                     StoreFormat.appliedKey(group), Bytes(StoreFormat.number(slot.rawValue)))
                 applied[group] = slot
+            case .drop(let group, let hashes, let lost): dropped.append((group, hashes, lost))
             }
         }
         try write(batch)
+        for (group, hashes, lost) in dropped { try drop(group, hashes, lostThrough: lost) }
         for change in counted { try count(change) }
     }
 
@@ -318,7 +334,7 @@ package final class Store {
         }
         for (i, range) in ranges.enumerated() {
             var buffer = RowBuffer()
-            try walk(range, at: Revision(.max), in: group.keyspace, hashes: hashes) { version in
+            try walk(range, at: Revision(.max), in: group.keyspace, hashes: HashFilter(hashes)) { version in
                 buffer.append(version, withValue: true)
                 return true
             }

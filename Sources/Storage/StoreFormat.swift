@@ -178,6 +178,14 @@ enum StoreFormat {
     static let versionKey = [metaTag, UInt8(ascii: "v")]
     static let floorPrefix = [metaTag, UInt8(ascii: "f")]
     static let importPrefix = [metaTag, UInt8(ascii: "i")]
+    static let dropPrefix = [metaTag, UInt8(ascii: "d")]
+    static let droppedPrefix = [metaTag, UInt8(ascii: "z")]
+    static func dropKey(_ hashes: HashRange) -> [UInt8] {
+        var out = dropPrefix
+        big(hashes.first, into: &out)
+        big(hashes.last, into: &out)
+        return out
+    }
     static func floorKey(_ keyspace: KeyspaceID) -> [UInt8] {
         var out = floorPrefix
         big(keyspace.rawValue, into: &out)
@@ -185,6 +193,12 @@ enum StoreFormat {
     }
     static func importKey(_ group: GroupID) -> [UInt8] {
         var out = importPrefix
+        big(group.keyspace.rawValue, into: &out)
+        big(group.partition.rawValue, into: &out)
+        return out
+    }
+    static func droppedKey(_ group: GroupID) -> [UInt8] {
+        var out = droppedPrefix
         big(group.keyspace.rawValue, into: &out)
         big(group.partition.rawValue, into: &out)
         return out

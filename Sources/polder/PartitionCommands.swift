@@ -9,7 +9,7 @@ struct PartitionCommand: ParsableCommand {
         commandName: "partition",
         abstract: "Lists, splits and moves the partitions of a region.",
         subcommands: [
-            ListCommand.self, SplitCommand.self, MoveCommand.self, ReplicasCommand.self,
+            ListCommand.self, SplitCommand.self, MoveCommand.self, ReplicasCommand.self, SpreadCommand.self,
         ])
 
     struct Split: Codable {
@@ -198,6 +198,31 @@ struct PartitionCommand: ParsableCommand {
             try PartitionCommand.order(
                 try client.resolve(), "/polder/partitions/replicas?count=\(count)")
             print("\(count) members vote in each partition, as far as there are so many")
+        }
+    }
+
+    struct SpreadCommand: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "spread",
+            abstract: "Says who holds the rows of each partition: only who votes in it, or every node.",
+            discussion: """
+                Spread, a region holds more than one of its nodes can, and a write costs the same however many
+                nodes there are; every node still serves every read, with what it lacks asked of others. Without it
+                every node reads everything at home. Rows move in the background, while clients are served.
+
+                  polder partition spread on --endpoints http://127.0.0.1:2379
+                """)
+        @Argument(help: "on or off.")
+        var choice: String
+        @OptionGroup var client: ClientOptions
+
+        func run() throws {
+            guard choice == "on" || choice == "off" else {
+                throw Outcome.badFlags("\(choice): expected on or off")
+            }
+            let isOn = choice == "on"
+            try PartitionCommand.order(try client.resolve(), "/polder/partitions/spread?on=\(isOn)")
+            print(isOn ? "rows lie with those who vote in their partition" : "every node holds all rows")
         }
     }
 }

@@ -114,11 +114,12 @@ import Testing
         let own: [RequestError] = [
             .cursorMismatch, .memberAlive, .buildTooOld, .partitionNotFound, .cutOutside,
             .splitUnderWay, .tooManyPartitions, .regionTooOld, .membersChanging, .replicasOutside,
+            .elsewhere,
         ]
         for error in RequestError.allCases where !own.contains(error) {
             #expect(error.failure == golden[error]?.failure, "\(error)")
         }
-        for error in RequestError.allCases {
+        for error in RequestError.allCases where error != .elsewhere {
             let client = Client()
             client.node.nextFailure = error
             let outcome = client.failure(.put, Etcdserverpb_PutRequest.with { $0.key = data("k") })

@@ -45,6 +45,74 @@ import Transport
         }
     }
 
+    @Test func `messages about rows held elsewhere survive the wire, cut ones are errors`() throws {
+        let row = Row(
+            key: "k", value: "value", createRevision: Revision(3), modRevision: Revision(9), version: 2,
+            lease: LeaseID(7), sub: 1,
+            origin: Origin(region: RegionID(1), revision: Revision(9), stamp: .zero))
+        let hashes = HashRanges([HashRange(first: 5, last: 9), HashRange(first: 20, last: .max)])
+        let range = KeyRange(key: "a", end: "z")
+        let messages: [RowsMessage] = [
+            .ask(number: 1, at: Revision(8), hashes, .rows(range, limit: 7, keysOnly: true)),
+            .ask(number: 2, at: Revision(8), .all, .count(range)),
+            .ask(number: 3, at: Revision(8), hashes, .changes(after: Revision(2), withPrevious: true)),
+            .ask(number: 4, at: Revision(8), hashes, .hash(compacted: Revision(1))),
+            .ask(number: 5, at: Revision(8), hashes, .leases),
+            .ask(number: .max, at: Revision(8), hashes, .keys(of: LeaseID(-1))),
+            .answer(number: 1, .rows([row, row], isWhole: false)), .answer(number: 2, .count(5)),
+            .answer(
+                number: 3,
+                .changes(
+                    [RevisionChanges(revision: Revision(9), rows: [row])], through: Revision(10),
+                    previous: [row])),
+            .answer(number: 4, .hash(77)), .answer(number: 5, .leases([LeaseID(1), LeaseID(-9)])),
+            .answer(number: 6, .keys(["a", "b"])), .answer(number: 7, .refused(.compacted)),
+        ]
+        for message in messages {
+            let whole = message.encoded()
+            var reader = ByteReader(whole)
+            #expect(try HostFrame.kind(&reader) == .rows)
+            #expect(try RowsMessage(&reader) == message)
+            for length in 0..<whole.count {
+                #expect(throws: DecodingError.self) {
+                    var reader = ByteReader(whole[0..<length])
+                    _ = try HostFrame.kind(&reader)
+                    _ = try RowsMessage(&reader)
+                }
+            }
+        }
+    }
+
+    @Test func `changes of several nodes are told in one order, and what they replaced is remembered`() {
+        func row(_ key: Bytes, _ revision: Int64, sub: UInt32 = 0) -> Row {
+            Row(
+                key: key, value: "v", createRevision: Revision(1), modRevision: Revision(revision), version: 2,
+                lease: LeaseID(0), sub: sub,
+                origin: Origin(region: RegionID(1), revision: Revision(revision), stamp: .zero))
+        }
+        let here = [
+            RevisionChanges(revision: Revision(5), rows: [row("b", 5, sub: 1)]),
+            RevisionChanges(revision: Revision(8), rows: [row("b", 8)]),
+        ]
+        let there = [
+            RevisionChanges(revision: Revision(4), rows: [row("a", 4)]),
+            RevisionChanges(revision: Revision(5), rows: [row("a", 5, sub: 0)]),
+        ]
+        let merged = JoinedChanges.merge([here, there], through: Revision(7))
+        #expect(merged.map(\.revision) == [Revision(4), Revision(5)])
+        #expect(merged[1].rows.map(\.key) == ["a", "b"])
+
+        var joined = JoinedChanges()
+        joined.pass(Revision(3))
+        let hasRoom = joined.add(here, through: Revision(8))
+        #expect(hasRoom)
+        joined.know([row("a", 4)], before: there)
+        #expect(joined.previous("a", at: Revision(4)) == .some(row("a", 4)))
+        #expect(joined.previous("a", at: Revision(3)) == nil)
+        joined.pass(Revision(5))
+        #expect(joined.own.map(\.revision) == [Revision(8)] && joined.due == Revision(8))
+    }
+
     @Test func `a damaged store is fetched from whom the node knew last, or else from the configuration's`() {
         var configuration = HostConfiguration()
         let here = PeerID(region: RegionID(1), node: NodeID(3)), there = PeerID(region: RegionID(2), node: NodeID(1))

@@ -45,7 +45,7 @@ private struct Lonely {
                 case .applied(let group, let slot): applied[group] = slot
                 case .putRecord(let group, let key, let value): records[group, default: [:]][key] = value
                 case .removeRecord(let group, let key): records[group]?[key] = nil
-                case .putRow, .removeRow: break
+                case .putRow, .removeRow, .drop: break
                 }
             }
             for record in effects.persist {

@@ -119,6 +119,7 @@ private struct Machine {
             disk.records[group, default: [:]][key] = value
         case .removeRecord(let group, let key): disk.records[group]?[key] = nil
         case .applied(let group, let slot): disk.applied[group] = slot
+        case .drop: break
         }
     }
 

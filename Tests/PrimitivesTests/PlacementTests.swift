@@ -142,3 +142,122 @@ import Testing
         #expect(try back.request() == .members(zoned))
     }
 }
+
+@Suite struct SpreadTests {
+    private func region(_ count: Int, zones: [String] = [], replicas: Int = 3) -> RegionMembers {
+        RegionMembers(
+            version: 1,
+            members: (1...count).map { i in
+                RegionMembers.Member(
+                    id: UInt64(i), node: NodeID(UInt16(i)), token: UInt64(i), name: "n\(i)",
+                    peerURLs: ["http://h\(i):1"], zone: zones.isEmpty ? "" : zones[(i - 1) % zones.count],
+                    level: FeatureLevel.spread)
+            }, used: (1...count).map { NodeID(UInt16($0)) }, level: FeatureLevel.spread,
+            placement: Placement(replicas: replicas, isSpread: true))
+    }
+    private func sets(_ list: RegionMembers, partitions: UInt32 = 64) -> [Set<NodeID>: Int] {
+        var found: [Set<NodeID>: Int] = [:]
+        for p in 1...partitions { found[Set(list.voters(of: PartitionID(p))), default: 0] += 1 }
+        return found
+    }
+
+    @Test func `partitions lie with few teams, about as many with each`() {
+        let found = sets(region(9))
+        #expect(found.count == 3)
+        #expect(found.keys.allSatisfy { $0.count == 3 })
+        #expect(found.values.allSatisfy { $0 > 10 })
+        #expect(Set(found.keys.flatMap { $0 }).count == 9)
+        // No two teams share a node.
+        #expect(found.keys.reduce(0) { $0 + $1.count } == 9)
+    }
+
+    @Test func `who votes holds the rows, and nobody else; the directory is everybody's`() {
+        let list = region(6)
+        for p in 1...8 as ClosedRange<UInt32> {
+            #expect(list.holders(of: PartitionID(p)) == list.voters(of: PartitionID(p)))
+            #expect(list.learners(of: PartitionID(p)).isEmpty)
+        }
+        #expect(list.holders(of: .directory).count == 6)
+    }
+
+    @Test func `the last team is filled up, and a region of one team holds everything`() {
+        #expect(sets(region(3)).count == 1)
+        let five = sets(region(5))
+        #expect(five.count == 2)
+        #expect(Set(five.keys.flatMap { $0 }).count == 5)
+    }
+
+    @Test func `a team has members of all zones`() {
+        let list = region(9, zones: ["a", "b", "c"])
+        for set in sets(list).keys {
+            #expect(Set(list.members.filter { set.contains($0.node) }.map(\.zone)).count == 3)
+        }
+    }
+
+    @Test func `another team takes a share of the partitions, and the rest stays`() {
+        let before = region(6), after = region(9)
+        let moved = (1...64 as ClosedRange<UInt32>).filter {
+            Set(before.voters(of: PartitionID($0))) != Set(after.voters(of: PartitionID($0)))
+        }
+        #expect((10...32).contains(moved.count))
+        for p in moved {
+            #expect(after.voters(of: PartitionID(p)).allSatisfy { $0.rawValue > 6 })
+        }
+    }
+
+    @Test func `who is away is replaced in its team alone`() throws {
+        var list = region(9)
+        let before = (1...64 as ClosedRange<UInt32>).map { Set(list.voters(of: PartitionID($0))) }
+        try list.place(.away(5, true), partitions: 64)
+        for (i, old) in before.enumerated() {
+            let new = Set(list.voters(of: PartitionID(UInt32(i + 1))))
+            #expect(new.count == 3 && !new.contains(NodeID(5)))
+            #expect(old.contains(NodeID(5)) ? new.isSuperset(of: old.subtracting([NodeID(5)])) : new == old)
+        }
+    }
+
+    @Test func `spreading says how many vote, if nobody has; before its level it is refused`() throws {
+        var list = region(6, replicas: 0)
+        list.placement.isSpread = false
+        try list.place(.spread(true), partitions: 8)
+        #expect(list.placement.replicas == 3 && list.isSpread && list.version == 2)
+        try list.place(.spread(true), partitions: 8)
+        #expect(list.version == 2)
+        list.level = FeatureLevel.placement
+        #expect(!list.isSpread)
+        #expect(throws: RequestError.regionTooOld) { try list.place(.spread(false), partitions: 8) }
+    }
+
+    @Test func `the list survives its encoding, at each level in its version`() throws {
+        for (level, version) in [(FeatureLevel.splits, 1), (FeatureLevel.placement, 2), (FeatureLevel.spread, 3)] {
+            var list = region(4)
+            list.level = level
+            var writer = ByteWriter()
+            writer.members(list)
+            #expect(writer.bytes.first == UInt8(version))
+            var reader = ByteReader(Bytes(writer.bytes))
+            let read = try reader.members()
+            #expect(read.placement.isSpread == (version == 3))
+            #expect(read.members.map(\.node) == list.members.map(\.node))
+        }
+    }
+}
+
+@Suite struct HashRangesTests {
+    @Test func `ranges are joined, found, and what is missing from them`() {
+        let some = HashRanges([
+            HashRange(first: 50, last: 99), HashRange(first: 0, last: 9), HashRange(first: 10, last: 19),
+            HashRange(first: 60, last: 120),
+        ])
+        #expect(some.ranges == [HashRange(first: 0, last: 19), HashRange(first: 50, last: 120)])
+        for (hash, isIn) in [(0, true), (19, true), (20, false), (49, false), (50, true), (120, true), (121, false)] {
+            #expect(some.contains(UInt64(hash)) == isIn)
+        }
+        #expect(some.missing(from: HashRange(first: 15, last: 60)) == [HashRange(first: 20, last: 49)])
+        #expect(some.missing(from: HashRange(first: 100, last: .max)) == [HashRange(first: 121, last: .max)])
+        #expect(some.missing(from: HashRange(first: 3, last: 5)).isEmpty)
+        #expect(HashRanges([HashRange(first: 7, last: .max), HashRange(first: 0, last: 6)]).isAll)
+        #expect(HashRanges([]).missing(from: .all) == [.all])
+        #expect(HashRanges.all.contains(some) && !some.contains(.all))
+    }
+}

@@ -18,7 +18,7 @@ struct Model {
             versions[key]?.removeAll { $0.modRevision == revision }
         case .putRecord(let group, let key, let value): records[group, default: [:]][key] = value
         case .removeRecord(let group, let key): records[group]?[key] = nil
-        case .applied: break
+        case .applied, .drop: break
         }
     }
 
@@ -241,7 +241,8 @@ extension Origin {
             return
         }
         #expect(
-            try store.range(query, at: at, in: ks, hashes: hashes) == history.model.answer(query, at: at, hashes),
+            try store.range(query, at: at, in: ks, hashes: HashFilter(hashes))
+                == history.model.answer(query, at: at, hashes),
             "\(query) at \(at)")
         try page(store, &history, at: at)
         var visited: [Row] = []

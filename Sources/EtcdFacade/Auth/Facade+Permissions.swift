@@ -153,7 +153,8 @@ extension Facade {
     }
 
     private func requireWriting(keysOf lease: LeaseID, _ grants: Grants) throws(CallFailure) {
-        for key in node.keys(of: lease) { try require(grants.mayWrite(KeyRange(key: key))) }
+        guard let keys = node.keys(of: lease) else { throw .elsewhere }
+        for key in keys { try require(grants.mayWrite(KeyRange(key: key))) }
     }
 
     func checkPermission(
@@ -166,7 +167,8 @@ extension Facade {
         case .leases(let leases, _):
             guard let grants = try grants(of: call), !grants.isRoot else { return }
             for lease in leases {
-                for key in node.keys(of: lease) { try require(grants.mayRead(KeyRange(key: key))) }
+                guard let keys = node.keys(of: lease) else { throw .elsewhere }
+                for key in keys { try require(grants.mayRead(KeyRange(key: key))) }
             }
         case .transaction, .leaseGranted, .leaseRevoked, .leaseKeptAlive, .compacted, .replicated,
             .auth, .members, .split, .failed:

@@ -64,7 +64,11 @@ extension Facade {
             if let told = follower.told, told == (found.key, found.modRevision) { return }
             tell(follower, of: found, at: revision)
         } catch {
-            fail(follower.call, error.failure)
+            guard error == .elsewhere else { return fail(follower.call, error.failure) }
+            node.whenFetched { [weak self] in
+                guard let self, calls.isOpen(follower.call) else { return }
+                look(follower, at: max(revision, follower.seen))
+            }
         }
     }
 

@@ -29,9 +29,9 @@ final class KeyCount {
     }
 
     private func proceed(_ facade: Facade) {
-        var looked = 0, bytes = 0, next: Bytes?
+        var looked = 0, bytes = 0, next: Bytes?, stop: Bytes?
         do throws(RequestError) {
-            try facade.node.visit(rest, at: revision) { row in
+            stop = try facade.node.visit(rest, at: revision) { row in
                 if looked == Self.pieceRows || bytes >= facade.limits.lookBytes {
                     next = Bytes(row.key)
                     return false
@@ -45,6 +45,12 @@ final class KeyCount {
             return end(facade)
         }
         counted += Int64(looked)
+        if let stop {
+            rest = KeyRange(key: stop, end: rest.end)
+            return facade.node.whenFetched { [weak facade] in
+                if let facade { self.proceed(facade) }
+            }
+        }
         guard let next else {
             count = counted
             return end(facade)

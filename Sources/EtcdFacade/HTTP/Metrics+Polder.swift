@@ -46,6 +46,10 @@ extension Facade {
         out.gauge(
             "polder_partitions", "Partitions of the region, as far as this node knows.",
             status.partitions.count)
+        out.counter(
+            "polder_reads_elsewhere_total",
+            "Questions to other nodes for what this one's replicas do not hold.",
+            status.questionsElsewhereTotal)
         out.gauge(
             "polder_partition_map_version", "Grows by one with every split.", status.mapVersion)
         out.gauge(

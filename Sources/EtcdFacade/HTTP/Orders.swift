@@ -11,6 +11,8 @@ extension Facade {
         case move = "/polder/partitions/move"
         /// `?count=N`: how many vote in a group.
         case replicas = "/polder/partitions/replicas"
+        /// `?on=true|false`: whether only who votes in a partition holds its rows.
+        case spread = "/polder/partitions/spread"
         /// `?id=HEX&drained=true|false`
         case drain = "/polder/members/drain"
 
@@ -61,6 +63,11 @@ extension Facade {
                 throw BadOrder(text: "count: expected a number from 1 to \(Placement.replicasMax)")
             }
             return .members(.place(.replicas(Int(count))))
+        case .spread:
+            guard let isSpread = target.value("on").flatMap(Bool.init) else {
+                throw BadOrder(text: "expected ?on=true or false")
+            }
+            return .members(.place(.spread(isSpread)))
         case .drain:
             guard let id = target.value("id").flatMap({ UInt64($0, radix: 16) }),
                 let isDrained = target.value("drained").flatMap(Bool.init)

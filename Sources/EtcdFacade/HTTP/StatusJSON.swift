@@ -45,6 +45,7 @@ extension Facade {
                 }
             }
             json.member("replicas", Int64(status.replicas))
+            json.member("spread", status.isSpread)
             json.name("split")
             if let split = status.pendingSplit {
                 json.object { $0.split(split) }

@@ -31,6 +31,12 @@ final class DelayedRead {
     fileprivate let index: ReadIndex
     fileprivate var reader: TransactionReader?
 
+    /// Whatever it is, it waits for other nodes (`Facade.suspend`).
+    init() {
+        transaction = Transaction(success: [])
+        index = ReadIndex(revision: .zero, compactRevision: .zero)
+    }
+
     fileprivate init(_ transaction: Transaction, _ index: ReadIndex) {
         self.transaction = transaction
         self.index = index
@@ -70,6 +76,10 @@ extension Facade {
                 guard let result = try step(read) else { return readOn(read, call) }
                 answer(call, encode(result, read.index))
             } catch {
+                // From its beginning: what it had read is at hand.
+                if error == .elsewhere {
+                    return node.whenFetched { [weak self] in self?.readOn(read, call) }
+                }
                 // A compaction came in between. Of the newest revision there is always an answer.
                 guard error == .compacted, !read.transaction.namesRevision else {
                     return fail(call, error.failure)

@@ -18,7 +18,8 @@ extension Facade {
             do throws(RequestError) {
                 answer(call, try read(query, index))
             } catch {
-                fail(call, error.failure)
+                guard error == .elsewhere else { return fail(call, error.failure) }
+                suspend(call) { self.serve(.range(query), .success(index), call) }
             }
             return
         }

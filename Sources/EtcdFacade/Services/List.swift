@@ -36,6 +36,8 @@ final class List {
     /// The last row within the limit.
     var lastKey: Bytes?
     var isClosed = false
+    /// While sorting, the row that could not be read yet.
+    var pendingKey: Bytes?
     /// In bytes that are read, of a row that is only looked at.
     static let lookCost = 32
 
@@ -56,6 +58,14 @@ final class List {
     deinit { allBytes.count -= bytes + heldBytes }
 }
 
+/// How a step of long work ends.
+enum StepOutcome {
+    case isDone
+    case hasMore
+    /// What comes next has been asked of other nodes (`NodeAccess.whenFetched`).
+    case waits
+}
+
 extension RangeQuery {
     /// All rows must be looked at, however few are wanted.
     var isSorted: Bool { hasFilter || target != .key || order == .descending }
@@ -72,40 +82,60 @@ extension Facade {
             call, query, at: try revision(of: query, index), index: index.revision,
             counting: listBytes)
         if eager.isOpen {
-            let isWhole = try read(list)
+            let outcome: StepOutcome
+            do throws(RequestError) {
+                outcome = try read(list)
+            } catch {
+                guard error == .elsewhere else { throw error }
+                outcome = .waits
+            }
             let looked = Int(list.seen + (list.counter?.looked ?? 0))
             spend(max(Self.rangeCost, list.bytes + list.heldBytes + looked * List.lookCost))
-            if isWhole { return answer(list) }
+            if case .isDone = outcome { return answer(list) }
+            guard var open = calls[call] else { return }
+            open.state = .list(list)
+            calls[call] = open
+            return proceed(list, after: outcome)
         }
         guard var open = calls[call] else { return }
         open.state = .list(list)
         calls[call] = open
-        readOn(list)
+        proceed(list, after: .hasMore)
     }
 
-    private func readOn(_ list: List) {
-        steps.later { [self] in
-            guard !list.isClosed else { return }
-            do throws(RequestError) {
-                if try read(list) { answer(list) } else { readOn(list) }
-            } catch {
-                fail(list, error)
-            }
+    private func proceed(_ list: List, after outcome: StepOutcome) {
+        switch outcome {
+        case .isDone: answer(list)
+        case .hasMore: steps.later { [self] in step(list) }
+        case .waits: node.whenFetched { [weak self] in self?.step(list) }
         }
     }
 
-    /// One piece. True: that was the last.
-    private func read(_ list: List) throws(RequestError) -> Bool {
+    private func step(_ list: List) {
+        guard !list.isClosed else { return }
+        guard let open = calls[list.call], node.now < open.deadline else {
+            return fail(list.call, RequestError.timedOut.failure)
+        }
+        do throws(RequestError) {
+            proceed(list, after: try read(list))
+        } catch {
+            if error == .elsewhere { return proceed(list, after: .waits) }
+            fail(list, error)
+        }
+    }
+
+    /// One piece.
+    private func read(_ list: List) throws(RequestError) -> StepOutcome {
         if list.isSorted { return try readSorted(list) }
         if list.counter != nil || list.query.countOnly { return try count(list) }
-        if list.rest.isEmpty { return true }
+        if list.rest.isEmpty { return .isDone }
         let rowsMax = list.rows + Int64(limits.listPartRows)
         let limit = list.query.limit > 0 ? list.query.limit : Int64.max
         let withValue = !list.query.keysOnly
         var part: [UInt8] = []
         part.reserveCapacity(list.parts.isEmpty ? 4096 : limits.listPartBytes + 4096)
         var next: Bytes?, looked = 0
-        try node.visit(list.rest, at: list.revision) { row in
+        let stop = try node.visit(list.rest, at: list.revision) { row in
             if list.rows == limit {
                 list.more = true
                 next = Bytes(row.key)
@@ -122,13 +152,14 @@ extension Facade {
             return true
         }
         try take(part, into: list)
-        guard let next else { return true }
+        guard let next = next ?? stop else { return .isDone }
         list.rest = KeyRange(key: next, end: list.rest.end)
-        return list.more ? try count(list) : false
+        if list.more { return try count(list) }
+        return stop == nil ? .hasMore : .waits
     }
 
-    /// How many keys there are beyond the limit. True: that is known.
-    private func count(_ list: List) throws(RequestError) -> Bool {
+    /// How many keys there are beyond the limit.
+    private func count(_ list: List) throws(RequestError) -> StepOutcome {
         var counter: RangeCounter
         if let begun = list.counter {
             counter = begun
@@ -137,11 +168,13 @@ extension Facade {
                 list.query.range, at: list.revision, after: list.rows, rest: list.rest, node)
         }
         defer { list.counter = counter }
-        guard try counter.step(node, rowsMax: limits.listPartRows, bytesMax: limits.lookBytes) else { return false }
+        guard try counter.step(node, rowsMax: limits.listPartRows, bytesMax: limits.lookBytes) else {
+            return .hasMore
+        }
         if let last = list.lastKey {
             node.turned(list.query.range, at: list.revision, rows: list.rows, last: last)
         }
-        return true
+        return .isDone
     }
 
     func take(_ part: [UInt8], into list: List) throws(RequestError) {

@@ -163,7 +163,14 @@ extension Facade {
         do throws(RequestError) {
             let index = try answered.get()
             // A deletion that this node has shown its watchers already wakes nobody any more.
-            let revision = max(index.revision, watches.emitted)
+            decide(contender, at: max(index.revision, watches.emitted))
+        } catch {
+            fail(contender.call, error.failure)
+        }
+    }
+
+    private func decide(_ contender: Contender, at revision: Revision) {
+        do throws(RequestError) {
             // Without its key a contender has no place in the queue, whoever else is there: its lease
             // has ended, and the next may hold what it waits for.
             let own = try node.row(contender.key, at: revision)
@@ -181,7 +188,12 @@ extension Facade {
                     encode(contender, headers.at(contender.hasWaited ? revision : contender.entered)))
             }
         } catch {
-            fail(contender.call, error.failure)
+            guard error == .elsewhere else { return fail(contender.call, error.failure) }
+            node.whenFetched { [weak self] in
+                guard let self, contender.step == .looking, calls.isOpen(contender.call) else { return }
+                // What has been shown meanwhile may be what it waits for.
+                decide(contender, at: max(revision, watches.emitted))
+            }
         }
     }
 

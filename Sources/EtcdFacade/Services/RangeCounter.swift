@@ -45,7 +45,7 @@ struct RangeCounter {
             return true
         }
         var rows = 0, bytes = 0, next: Bytes?
-        try node.visit(rest, at: revision) { row in
+        let stop = try node.visit(rest, at: revision) { row in
             if rows == rowsMax || bytes >= bytesMax {
                 next = Bytes(row.key)
                 return false
@@ -54,6 +54,7 @@ struct RangeCounter {
             bytes += row.value.count
             return true
         }
+        if stop != nil { throw .elsewhere }
         count += Int64(rows)
         looked += Int64(rows)
         if !isBegun, next != nil || count > Self.rememberedMin {

@@ -56,7 +56,7 @@ extension Facade {
         let stream = RangeStream(call: call, query: query, revision: at, index: index.revision)
         open.state = .rangeStream(stream)
         calls[call] = open
-        try advance(stream)
+        proceed(stream)
     }
 
     func resume(_ stream: RangeStream) {
@@ -70,7 +70,8 @@ extension Facade {
         do throws(RequestError) {
             try advance(stream)
         } catch {
-            fail(stream.call, error.failure)
+            guard error == .elsewhere else { return fail(stream.call, error.failure) }
+            node.whenFetched { [weak self] in self?.proceed(stream) }
         }
     }
 
@@ -98,18 +99,20 @@ extension Facade {
         query.limit = min(stream.partRows, stream.wanted ?? .max)
         var part = try node.part(query, at: stream.revision, maxBytes: limits.streamPartBytes)
         let rows = Int64(part.rows.count)
+        let next = part.rows.last.map { $0.key.successor }
+        let isLast = !part.more || stream.wanted == rows
+        var counter: RangeCounter?
+        if isLast, part.more, let next {
+            let left = KeyRange(key: next, end: stream.rest.range.end)
+            counter = try RangeCounter(left, at: stream.revision, node)
+        }
         stream.sent += rows
         stream.wanted = stream.wanted.map { $0 - rows }
-        let next = part.rows.last.map { $0.key.successor }
-        let isLast = !part.more || stream.wanted == 0
         part.count = 0
         if isLast {
             stream.lastPart = part
             stream.count = stream.sent
-            if part.more, let next {
-                let left = KeyRange(key: next, end: stream.rest.range.end)
-                stream.counter = try RangeCounter(left, at: stream.revision, node)
-            }
+            stream.counter = counter
             return try finish(stream)
         }
         part.more = false

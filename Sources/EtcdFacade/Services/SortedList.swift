@@ -197,21 +197,21 @@ extension RangeQuery {
 }
 
 extension Facade {
-    /// One piece. True: that was the last.
-    func readSorted(_ list: List) throws(RequestError) -> Bool {
-        guard let sorting = list.sorting else { return true }
+    /// One piece.
+    func readSorted(_ list: List) throws(RequestError) -> StepOutcome {
+        guard let sorting = list.sorting else { return .isDone }
         return sorting.isMerging ? try emit(list) : try gather(list)
     }
 
-    private func gather(_ list: List) throws(RequestError) -> Bool {
-        guard var sorting = list.sorting else { return true }
+    private func gather(_ list: List) throws(RequestError) -> StepOutcome {
+        guard var sorting = list.sorting else { return .isDone }
         // One owner, so that nothing is copied.
         list.sorting = nil
         let query = list.query
-        var looked = 0, bytes = 0, next: Bytes?
+        var looked = 0, bytes = 0, next: Bytes?, stop: Bytes?
         sorting.begin()
         if !list.rest.isEmpty {
-            try node.visit(list.rest, at: list.revision) { row in
+            stop = try node.visit(list.rest, at: list.revision) { row in
                 if looked == limits.listPartRows || bytes >= limits.lookBytes {
                     next = Bytes(row.key)
                     return false
@@ -225,6 +225,7 @@ extension Facade {
         list.seen += Int64(looked)
         sorting.end(limit: query.limit)
         list.heldBytes = sorting.bytes
+        next = next ?? stop
         if let next {
             list.rest = KeyRange(key: next, end: list.rest.end)
         } else {
@@ -233,29 +234,41 @@ extension Facade {
         }
         list.sorting = sorting
         guard output.hasRoom(for: listBytes.count) else { throw .tooManyRequests }
-        return next == nil ? try emit(list) : false
+        if stop != nil { return .waits }
+        return next == nil ? try emit(list) : .hasMore
     }
 
-    private func emit(_ list: List) throws(RequestError) -> Bool {
-        guard var sorting = list.sorting else { return true }
+    private func emit(_ list: List) throws(RequestError) -> StepOutcome {
+        guard var sorting = list.sorting else { return .isDone }
         list.sorting = nil
         let limit = list.query.limit > 0 ? list.query.limit : Int64.max
         // Each row is looked for on its own, which takes longer than to walk by it.
         let rowsMax = list.rows + Int64(max(1, limits.listPartRows / 8))
         var part: [UInt8] = []
-        var isLast = false
+        var isLast = false, waits = false
         while part.count < limits.listPartBytes, list.rows < rowsMax {
-            guard list.rows < limit, let key = sorting.nextKey() else {
+            guard list.rows < limit, let key = list.pendingKey ?? sorting.nextKey() else {
                 isLast = true
                 break
             }
-            guard let row = try node.row(key, at: list.revision) else { continue }
+            list.pendingKey = key
+            let found: Row?
+            do throws(RequestError) {
+                found = try node.row(key, at: list.revision)
+            } catch {
+                guard error == .elsewhere else { throw error }
+                waits = true
+                break
+            }
+            list.pendingKey = nil
+            guard let row = found else { continue }
             list.rows += 1
             ResponseCodec.appendRow(row, withValue: !list.query.keysOnly, to: &part)
         }
         if isLast { list.heldBytes = 0 } else { list.sorting = sorting }
         try take(part, into: list)
-        return isLast
+        if waits { return .waits }
+        return isLast ? .isDone : .hasMore
     }
 }
 

@@ -133,7 +133,7 @@ struct TransactionReader {
             part.rows = []
             let rowsMax = rows.count + budget.rows, bytesMax = budget.bytes, lookMax = budget.looked
             var looked = 0
-            try node.visit(part.rest, at: part.revision) { row in
+            let stop = try node.visit(part.rest, at: part.revision) { row in
                 isFull = rows.count == limit
                 if isFull || rows.count >= rowsMax || size >= bytesMax || looked >= lookMax {
                     next = Bytes(row.key)
@@ -145,6 +145,7 @@ struct TransactionReader {
                 rows.append(kept)
                 return true
             }
+            if stop != nil { throw .elsewhere }
             budget.rows -= rows.count - (rowsMax - budget.rows)
             budget.looked -= looked
             part.rows = rows

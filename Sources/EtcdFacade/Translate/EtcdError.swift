@@ -9,6 +9,10 @@ struct CallFailure: Error, Equatable {
     static let noMessage = CallFailure(
         status: .internal, text: "grpc: the call carried no request message")
 
+    /// What is needed lies with other nodes, and could not be had in time.
+    static let elsewhere = CallFailure(
+        status: .unavailable, text: "polder: what this needs is held by other nodes, who do not answer")
+
     /// For what the design has and this version has not.
     static func notYetSupported(_ what: String) -> CallFailure {
         CallFailure(status: .unimplemented, text: "polder: \(what) is not yet supported")
@@ -182,7 +186,7 @@ extension RequestError {
             .memberNotFound, .memberURLsInvalid, .peerURLExists, .memberNotLearner, .learnerNotReady,
             .tooManyLearners, .notEnoughStarted, .memberAlive, .buildTooOld,
             .partitionNotFound, .cutOutside, .splitUnderWay, .tooManyPartitions, .regionTooOld,
-            .membersChanging, .replicasOutside:
+            .membersChanging, .replicasOutside, .elsewhere:
             false
         }
     }
@@ -239,6 +243,7 @@ extension RequestError {
                 status: .invalidArgument,
                 text: "polder: expected 1 to \(Placement.replicasMax) replicas, as many members at most, "
                     + "each once")
+        case .elsewhere: .elsewhere
         case .regionTooOld:
             CallFailure(
                 status: .failedPrecondition,

@@ -74,10 +74,11 @@ extension WatchHub {
         if from <= emitted {
             let changes: [RevisionChanges]
             do throws(RequestError) {
-                changes = try node.changes(
+                (changes, through) = try node.changesPage(
                     after: from.previous, through: emitted, maxRows: catchUpRows,
                     maxBytes: limits.catchUpBytes)
             } catch {
+                if error == .elsewhere { goOnWhenFetched() }
                 guard error == .compacted else { return false }
                 cancelCompacted(watcher, compactRevision: node.compactRevision)
                 return true
@@ -86,6 +87,10 @@ extension WatchHub {
         }
         advance(from: from, through: through, watcher)
         return true
+    }
+
+    private func goOnWhenFetched() {
+        node.whenFetched { [weak self] in self?.scheduleCatchUp() }
     }
 
     /// A watch may start at the compact revision itself, and sees what that revision put and is still
@@ -104,6 +109,7 @@ extension WatchHub {
             }
             if !watcher.hits.isEmpty { send(to: watcher, &batch, revision: emitted) }
         } catch {
+            if error == .elsewhere { goOnWhenFetched() }
             guard error == .compacted else { return false }
             cancelCompacted(watcher, compactRevision: node.compactRevision)
             return true

@@ -34,6 +34,7 @@ extension HostConfiguration {
         }
         out.line("partitions: \(partitions)")
         if replicas > 0 { out.line("replicas: \(replicas)") }
+        if isSpread { out.line("spread: true") }
         if splits != Splits() {
             out.line(
                 "splits: {bytes: \(splits.bytes), writesPerSecond: \(splits.writesPerSecond), "

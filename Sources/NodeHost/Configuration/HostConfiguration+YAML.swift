@@ -10,6 +10,7 @@ extension HostConfiguration {
         try readPeers(&root)
         if let n = try root.integer("partitions", in: 1...4096) { partitions = n }
         if let n = try root.integer("replicas", in: 1...Placement.replicasMax) { replicas = n }
+        if let choice = try root.boolean("spread") { isSpread = choice }
         if let text = try root.parsed(
             "zone", expected: HostConfiguration.nameRule, HostConfiguration.name)
         {

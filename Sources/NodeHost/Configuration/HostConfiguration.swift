@@ -175,6 +175,8 @@ package struct HostConfiguration: Equatable, Sendable {
     package var partitions = 8
     /// How many nodes vote in a group, said once, when the region is new. 0: `Placement` says.
     package var replicas = 0
+    /// Rows lie only with who votes in their partition; said once, when the region is new.
+    package var isSpread = false
     /// Where this node may fail together with others. Empty: nobody has said.
     package var zone = ""
     package var splits = Splits()

@@ -30,17 +30,40 @@ extension Host: NodeAccess {
     }
 
     var authState: AuthState { node.authState }
-    func keys(of lease: LeaseID) -> [Bytes] { node.keys(of: lease) }
+    func keys(of lease: LeaseID) -> [Bytes]? {
+        guard isPartial else { return node.keys(of: lease) }
+        let now = Clocks.instant()
+        leaseKeysAt = leaseKeysAt.filter { $0.value.until > now }
+        let at = leaseKeysAt[lease]?.revision ?? node.revision
+        leaseKeysAt[lease] = (at, leaseKeysAt[lease]?.until ?? now.advanced(by: .seconds(2)))
+        guard let others = try? remoteKeys(of: lease, at: at) else { return nil }
+        return node.servedKeys(of: lease) + others
+    }
 
     /// True: the read index was for a list of leases, which has been answered.
     func answerLeaseList(_ answer: Result<ReadPoint, RequestError>, token: UInt64) -> Bool {
         guard !leaseLists.isEmpty, leaseLists.remove(token) != nil else { return false }
         switch answer {
-        case .success(let point):
-            facade?.onResponse(.leases(node.leases, revision: point.revision), token: token)
+        case .success(let point): listLeases(at: point.revision, token: token, until: now.advanced(by: .seconds(5)))
         case .failure(let error): facade?.onResponse(.failed(error), token: token)
         }
         return true
+    }
+
+    private func listLeases(at revision: Revision, token: UInt64, until deadline: Instant) {
+        guard isPartial else {
+            facade?.onResponse(.leases(node.leases, revision: revision), token: token)
+            return
+        }
+        do throws(RequestError) {
+            facade?.onResponse(.leases(try leasesAll(at: revision), revision: revision), token: token)
+        } catch {
+            guard error == .elsewhere, now < deadline else {
+                facade?.onResponse(.failed(error == .elsewhere ? .timedOut : error), token: token)
+                return
+            }
+            whenFetched { [weak self] in self?.listLeases(at: revision, token: token, until: deadline) }
+        }
     }
 
     func readIndex(linearizable: Bool, deadline: Instant, token: UInt64) {
@@ -64,47 +87,65 @@ extension Host: NodeAccess {
     // MARK: The store
 
     func range(_ query: RangeQuery, at revision: Revision) throws(RequestError) -> RangeResult {
-        try store.range(query, at: revision, in: .standard)
+        if isPartial { return try rangeAll(query, at: revision, countsAll: true) }
+        return try store.range(query, at: revision, in: .standard)
     }
 
     func part(
         _ query: RangeQuery, at revision: Revision, maxBytes: Int
     ) throws(RequestError) -> RangeResult {
-        try store.range(query, at: revision, in: .standard, countsAll: false, maxBytes: maxBytes)
+        if isPartial { return try rangeAll(query, at: revision, countsAll: false, maxBytes: maxBytes) }
+        return try store.range(query, at: revision, in: .standard, countsAll: false, maxBytes: maxBytes)
     }
 
+    /// Where the rows are others' too, those count for themselves: it is known as soon as they have.
     func knownCount(_ range: KeyRange, at revision: Revision) throws(RequestError) -> Int64? {
-        try store.knownCount(range, at: revision, in: .standard)
+        if isPartial { return try countAll(range, at: revision) }
+        return try store.knownCount(range, at: revision, in: .standard)
     }
 
     func willCount(_ range: KeyRange, at revision: Revision) throws(RequestError) {
-        try store.willCount(range, at: revision, in: .standard)
+        if !isPartial { try store.willCount(range, at: revision, in: .standard) }
     }
 
     func counted(_ range: KeyRange, at revision: Revision, count: Int64) {
-        store.counted(range, at: revision, in: .standard, count: count)
+        if !isPartial { store.counted(range, at: revision, in: .standard, count: count) }
     }
 
     func turned(_ range: KeyRange, at revision: Revision, rows: Int64, last: Bytes) {
-        store.turned(range, at: revision, in: .standard, rows: rows, last: last)
+        if !isPartial { store.turned(range, at: revision, in: .standard, rows: rows, last: last) }
     }
 
     func visit(
         _ range: KeyRange, at revision: Revision, _ visit: (RowView) -> Bool
-    ) throws(RequestError) {
+    ) throws(RequestError) -> Bytes? {
+        if isPartial {
+            return try visitAll(range, at: revision, limit: .max, keysOnly: false, visit)
+        }
         try store.visit(range, at: revision, in: .standard, visit)
+        return nil
     }
 
     func row(_ key: Bytes, at revision: Revision) throws(RequestError) -> Row? {
-        try store.row(key, at: revision, in: .standard)
+        if isPartial { return try rowAnywhere(key, at: revision) }
+        return try store.row(key, at: revision, in: .standard)
     }
 
     func changes(
         after: Revision, through: Revision, maxRows: Int, maxBytes: Int
     ) throws(RequestError) -> [RevisionChanges] {
-        try store.changes(
-            after: after, through: through, in: .standard, maxRows: maxRows, maxBytes: maxBytes
-        ).changes
+        try changesPage(after: after, through: through, maxRows: maxRows, maxBytes: maxBytes).changes
+    }
+
+    func changesPage(
+        after: Revision, through: Revision, maxRows: Int, maxBytes: Int
+    ) throws(RequestError) -> (changes: [RevisionChanges], through: Revision) {
+        if isPartial {
+            return try changesAll(after: after, through: through, maxRows: maxRows, maxBytes: maxBytes)
+        }
+        let page = try store.changes(
+            after: after, through: through, in: .standard, maxRows: maxRows, maxBytes: maxBytes)
+        return (page.changes, page.through)
     }
 
     func conflicts(limit: Int) -> [ConflictReport] {
@@ -145,6 +186,8 @@ extension Host: NodeAccess {
         }
         status.directoryVoters = node.directoryVoters
         status.replicas = members.placement.voters
+        status.isSpread = members.isSpread
+        status.questionsElsewhereTotal = elsewhere.questionsTotal
         status.pendingSplit = node.pendingSplit
         status.mapVersion = node.map.version
         status.splitsTotal = figures.splits
@@ -359,6 +402,7 @@ extension HostConfiguration {
             partitions: partitions, boot: boot, limits: limits)
         configuration.isFounder = isFounder
         configuration.replicas = replicas
+        configuration.isSpread = isSpread
         configuration.featureLevel = featureLevel
         if isFounder {
             configuration.founding = RegionMembers(

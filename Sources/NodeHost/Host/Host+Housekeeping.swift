@@ -53,6 +53,26 @@ extension Host {
         lookAtCertificates()
         publish()
         lookForSplits()
+        if store.isDropping, !isDropping {
+            isDropping = true
+            dropSome()
+        }
+        if isPartial { elsewhere.expire(at: now) }
+    }
+
+    /// The rows of replicas that the region does without, a little at a time.
+    private func dropSome() {
+        guard !isStopped, !end.hasFailed else { return }
+        do throws(StorageError) {
+            if try store.dropStep(budget: 500, in: .standard) {
+                isDropping = false
+                return lookAtStoreRows()
+            }
+        } catch {
+            end.fail(HostFailure(error))
+            return
+        }
+        loop.scheduleTask(in: .milliseconds(2)) { self.dropSome() }
     }
 
     /// A compaction that has failed for good (it met damage) stops the store: found here even if nobody
@@ -197,6 +217,9 @@ extension Host {
         case .snapshotInstalled(let group, let slot):
             logger.notice(
                 "snapshot installed", metadata: ["group": "\(group)", "applied": "\(slot)"])
+        case .dropped(let group):
+            logger.notice("a replica is let go of", metadata: ["group": "\(group)"])
+            lookAtStoreRows()
         case .configured(let group, let configuration):
             logger.info(
                 "configuration",

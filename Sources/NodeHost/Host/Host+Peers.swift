@@ -46,6 +46,11 @@ extension Host {
         courier.onDisconnected(peer)
         copier.onDisconnected(peer)
         if peer.region == configuration.regionID {
+            for other in members.nodes where other.seat == peer.node {
+                elsewhere.onDisconnected(other, at: Clocks.instant())
+            }
+        }
+        if peer.region == configuration.regionID {
             alarms.forget(memberID(of: peer.node))
         }
         if peer.region == configuration.regionID {
@@ -103,6 +108,10 @@ extension Host {
                 end.fail(HostFailure(error))
             }
             transport.flush()
+        case .rows:
+            guard isOurRegion else { throw DecodingError("another region's rows") }
+            let bytes = reader.remaining
+            onRows(try RowsMessage(&reader), from: peer, bytes: bytes)
         case .disk:
             guard isOurRegion else { throw DecodingError("another region's disk") }
             try onDisk(&reader, from: peer)
@@ -182,6 +191,11 @@ extension Host {
     }
 
     func onSnapshotInstalled(_ group: GroupID) {
+        // Its rows are in the store, and do not count yet.
+        if isPartial {
+            isStoreClean = false
+            servesAllPresent = false
+        }
         do throws(StorageError) {
             enqueue(.snapshotInstalled(group, records: try store.records(of: group)))
         } catch {

@@ -14,6 +14,7 @@ extension Host {
 
     /// Of the local replicas, at the frontier that they show: works on a node that is cut off, too.
     func openSnapshot() throws(SnapshotFailure) -> any SnapshotSource {
+        guard !isPartial else { throw .isPart }
         guard snapshotsOpen < Self.snapshotsMax else { throw .tooMany }
         let revision = node.revision
         // What was compacted is gone for clients, whether or not the store has got there.
@@ -49,13 +50,37 @@ extension Host {
     ) {
         guard hashesRunning < Self.hashesMax else { return done(.failure(.tooManyRequests)) }
         hashesRunning += 1
-        let relay = HashAnswer(done)
-        store.hashInBackground(at: revision, compacted: node.compactedThrough, in: .standard) {
-            result in
+        let relay = HashAnswer(done), compacted = node.compactedThrough
+        let isSummed = members.isSpread || isPartial
+        store.hashInBackground(
+            at: revision, compacted: compacted, in: .standard, hashes: ownRows, isSummed: isSummed
+        ) { result in
             self.loop.execute {
-                self.hashesRunning -= 1
-                relay.done(result)
+                guard case .success(let own) = result, self.isPartial else {
+                    self.hashesRunning -= 1
+                    return relay.done(result)
+                }
+                self.addHashes(
+                    of: revision, compacted, to: own, until: self.now.advanced(by: .seconds(30)), relay)
             }
+        }
+    }
+
+    /// Of what lies elsewhere: the parts' sums are the sum of all.
+    private func addHashes(
+        of revision: Revision, _ compacted: Revision, to own: UInt32, until deadline: Instant,
+        _ relay: HashAnswer
+    ) {
+        do throws(RequestError) {
+            let others = try remoteHashes(at: revision, compacted: compacted)
+            hashesRunning -= 1
+            relay.done(.success(own &+ others))
+        } catch {
+            guard error == .elsewhere, now < deadline, !isStopped else {
+                hashesRunning -= 1
+                return relay.done(.failure(error == .elsewhere ? .timedOut : error))
+            }
+            whenFetched { self.addHashes(of: revision, compacted, to: own, until: deadline, relay) }
         }
     }
 

@@ -95,6 +95,7 @@ extension Host {
             }
             node.finishTurn(at: clock, into: &effects)
             epochRound = effects.epoch.round
+            noticeServed()
             hasSequencer = effects.hasSequencer
             figures.turns += 1
             figures.inputs += UInt64(taken.count)
@@ -161,12 +162,14 @@ extension Host {
         for (token, response) in effects.responses where !takeOwnAnswer(response, token: token) {
             facade?.onResponse(response, token: token)
         }
-        for (token, answer) in effects.readIndexes where !answerLeaseList(answer, token: token) {
+        for (token, answer) in effects.readIndexes
+        where !answerLeaseList(answer, token: token) && !takeLent(answer, token: token) {
             let index = answer.map {
                 ReadIndex(revision: $0.revision, compactRevision: $0.compactRevision)
             }
             facade?.onReadIndex(index, token: token)
         }
+        if joinChanges() { return }
         if let lost = effects.changesLost { facade?.onChangesLost(through: lost) }
         if let through = effects.changesThrough {
             facade?.onChanges(effects.changes, through: through)
@@ -174,7 +177,14 @@ extension Host {
     }
 
     private func readStore() throws(StorageError) {
+        for (number, lease, revision) in effects.leaseReads {
+            readLeaseKeys(number, lease, revision, until: Clocks.instant().advanced(by: .seconds(3)))
+        }
         for request in effects.reads {
+            if isPartial, !request.plan.historic.isEmpty {
+                readHistory(request, until: Clocks.instant().advanced(by: .seconds(3)))
+                continue
+            }
             let found = try store.newest(
                 keys: request.plan.keys, ranges: request.plan.ranges, of: request.group,
                 hashes: request.range)
@@ -188,6 +198,10 @@ extension Host {
                     ReadAnswer(applied: found.applied, rows: found.rows, historic: historic)))
         }
         for read in effects.changeReads {
+            if isPartial {
+                readChanges(read)
+                continue
+            }
             do throws(RequestError) {
                 let page = try store.changes(
                     after: read.after, through: read.through, in: .standard, maxRows: read.maxRows)
@@ -200,6 +214,62 @@ extension Host {
                     .changesRead(
                         read.region, after: read.after, changes: nil, through: read.after))
             }
+        }
+    }
+
+    /// What a transaction reads of the past may lie with others.
+    private func readHistory(_ request: ReadRequest, until deadline: Instant) {
+        var historic: [ReadAnswer.Historic] = []
+        for query in request.plan.historic {
+            if let refusal = query.refusal {
+                historic.append(.failed(refusal))
+                continue
+            }
+            do throws(RequestError) {
+                historic.append(.result(try rangeAll(query, at: query.revision, countsAll: true)))
+            } catch {
+                if error == .elsewhere, Clocks.instant() < deadline {
+                    return whenFetched { [weak self] in self?.readHistory(request, until: deadline) }
+                }
+                historic.append(.failed(error == .elsewhere ? .timedOut : error))
+            }
+        }
+        do throws(RequestError) {
+            let found = try reading(request)
+            enqueue(
+                .read(
+                    token: request.token,
+                    ReadAnswer(applied: found.applied, rows: found.rows, historic: historic)))
+        } catch {
+            return
+        }
+    }
+
+    private func reading(_ request: ReadRequest) throws(RequestError) -> Store.Newest {
+        do throws(StorageError) {
+            return try store.newest(
+                keys: request.plan.keys, ranges: request.plan.ranges, of: request.group,
+                hashes: request.range)
+        } catch {
+            end.fail(HostFailure(error))
+            throw .stopped
+        }
+    }
+
+    /// A link's sender asks again if there is no answer in time.
+    private func readChanges(_ read: ChangeRead) {
+        do throws(RequestError) {
+            let page = try changesAll(
+                after: read.after, through: read.through, maxRows: read.maxRows, maxBytes: .max)
+            enqueue(.changesRead(read.region, after: read.after, changes: page.changes, through: page.through))
+        } catch {
+            if error == .elsewhere {
+                return whenFetched { [weak self] in
+                    guard let self, !isStopped else { return }
+                    readChanges(read)
+                }
+            }
+            enqueue(.changesRead(read.region, after: read.after, changes: nil, through: read.after))
         }
     }
 

@@ -116,6 +116,18 @@ final class Host: @unchecked Sendable {
     var figures = HostFigures()
     /// What the other nodes of the cluster say that they run.
     var versions: [PeerID: String] = [:]
+    // Where the region is spread: see Elsewhere/.
+    let elsewhere: Elsewhere
+    var joined = JoinedChanges()
+    var servedHere: HashRanges?
+    var servedVersion: UInt64 = 0
+    var servesAllPresent = true
+    var isStoreClean = true
+    var isElsewhereArmed = false
+    var isDropping = false
+    var lending: [UInt64: Lent] = [:]
+    /// At which revision a lease's keys were asked for, so that the answer is found again.
+    var leaseKeysAt: [LeaseID: (revision: Revision, until: Instant)] = [:]
     // Members: see Host+Members.
     let identity: NodeIdentity
     var hostCalls: [UInt64: (Response) -> Void] = [:]
@@ -166,9 +178,9 @@ final class Host: @unchecked Sendable {
                     metadata: ["group": "\(group)"])
             }
             // A store that lacks what the log was cut for is not the one that belongs here.
-            if let group = StoreDamage.missing(
-                opened.groups.mapValues(\.truncatedThrough), in: store.appliedSlots())
-            {
+            var cut = opened.groups.mapValues(\.truncatedThrough)
+            for group in store.droppedGroups { cut[group] = nil }
+            if let group = StoreDamage.missing(cut, in: store.appliedSlots()) {
                 throw .corrupt("the log of group \(group) was cut for more than the store holds")
             }
             restored = try Host.restore(store, logs: opened.groups, partitions: configuration.partitions)
@@ -221,10 +233,18 @@ final class Host: @unchecked Sendable {
         let transport = transport
         courier = SnapshotCourier(
             store: store, directory: directory.path, logger: logger, hashes: { peers.host?.hashes(of: $0) },
-            hasSplits: { peers.host?.node.map.newestChild ?? .directory != .directory },
+            hasSplits: {
+                guard let node = peers.host?.node else { return false }
+                return node.map.newestChild != .directory || node.members.isSpread
+            },
+            isWanted: { peers.host?.node.mayInstall($0, $1, applied: $2) ?? true },
             send: { _ = transport.send($1, to: $0) },
             install: { peers.host?.onSnapshotInstalled($0) })
 
+        let regionID = configuration.regionID
+        elsewhere = Elsewhere(first: boot >> 1) { node, message in
+            _ = transport.send(message.encoded(), to: PeerID(region: regionID, node: node.seat))
+        }
         copier = StoreCopier(store: store, logger: logger) { _ = transport.send($1, to: $0) }
 
         peers.host = self
@@ -247,6 +267,11 @@ final class Host: @unchecked Sendable {
             configuration.access, isDebugging: [.trace, .debug].contains(configuration.logLevel))
         facade.onSlowCall = { [logger] in Host.note($0, logger) }
         self.facade = facade
+        servedHere = node.served
+        servedVersion = node.servedVersion
+        servesAllPresent = node.servesAllPresent
+        isStoreClean = !store.isDropping && servesAllPresent
+        joined.pass(node.revision)
         server.handler = ClientDoor(host: self, facade: facade)
         metricsServer.handler = MetricsDoor(server: metricsServer, facade: facade)
         restoreAlarms()
@@ -295,7 +320,9 @@ final class Host: @unchecked Sendable {
         let founding = (0...partitions).map {
             GroupID(keyspace: .standard, partition: PartitionID(UInt32($0)))
         }
-        for group in Set(founding).union(store.appliedSlots().keys).sorted() {
+        // Of one that was dropped there is a mark.
+        let known = Set(founding).union(store.appliedSlots().keys).union(store.droppedGroups)
+        for group in known.sorted() {
             records[group] = try store.records(of: group)
         }
         return RestoredNode(logs: logs, records: records)

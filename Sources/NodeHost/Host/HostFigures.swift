@@ -35,7 +35,7 @@ struct HostFigures {
         case .splitPublished: splits += 1
         case .becameLeader, .sequencerOpened: leaderChangedAt = Clocks.instant()
         case .lostLeadership, .sequencerClosed, .suspected, .trusted, .answerRebuilt,
-            .snapshotInstalled, .configured, .gone, .membersChanged, .link, .consensus, .ignored,
+            .snapshotInstalled, .dropped, .configured, .gone, .membersChanged, .link, .consensus, .ignored,
             .splitIntended, .divided:
             break
         }

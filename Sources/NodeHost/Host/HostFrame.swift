@@ -18,6 +18,8 @@ enum HostFrame {
         case storeCopy = 17
         /// How long the syncs of a node's log took in the last second.
         case disk = 18
+        /// Rows of replicas that the asker does not have.
+        case rows = 19
         /// Where the members of regions are.
         case neighbours = 20
         /// How much of a CPU a node's loop has used in the last second.

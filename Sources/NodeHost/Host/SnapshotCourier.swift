@@ -47,6 +47,7 @@ final class SnapshotCourier {
     private let install: (GroupID) -> Void
     private let hashes: (GroupID) -> HashRange?
     private let hasSplits: () -> Bool
+    private let isWanted: (GroupID, HashRange, Slot) -> Bool
     private var sending: [PeerID: Sending] = [:]
     /// Asked for while another goes to the same peer.
     private var waiting: [PeerID: [GroupID]] = [:]
@@ -56,14 +57,15 @@ final class SnapshotCourier {
 
     init(
         store: Store, directory: String, logger: Logger, hashes: @escaping (GroupID) -> HashRange?,
-        hasSplits: @escaping () -> Bool, send: @escaping (PeerID, Bytes) -> Void,
-        install: @escaping (GroupID) -> Void
+        hasSplits: @escaping () -> Bool, isWanted: @escaping (GroupID, HashRange, Slot) -> Bool,
+        send: @escaping (PeerID, Bytes) -> Void, install: @escaping (GroupID) -> Void
     ) {
         self.store = store
         self.directory = directory
         self.logger = logger
         self.hashes = hashes
         self.hasSplits = hasSplits
+        self.isWanted = isWanted
         self.send = send
         self.install = install
     }
@@ -153,7 +155,7 @@ final class SnapshotCourier {
             return
         }
         guard store.appliedSlot(of: group) < applied, let hashes = offered ?? hashes(group),
-            mayInstall(group, hashes), let staged = stage(group, hashes)
+            mayInstall(group, hashes, applied), let staged = stage(group, hashes)
         else {
             send(peer, SnapshotMessage.refused(group, number: number).encoded())
             return
@@ -181,8 +183,8 @@ final class SnapshotCourier {
     }
 
     /// A partition never grows; one that is not here yet was made by a split.
-    private func mayInstall(_ group: GroupID, _ offered: HashRange) -> Bool {
-        guard group.keyspace == .standard,
+    private func mayInstall(_ group: GroupID, _ offered: HashRange, _ applied: Slot) -> Bool {
+        guard group.keyspace == .standard, isWanted(group, offered, applied),
             Int(group.partition.rawValue) <= PartitionMap.partitionsMax
         else { return false }
         guard let held = hashes(group), store.appliedSlot(of: group) > .zero else { return true }
@@ -219,9 +221,9 @@ final class SnapshotCourier {
         else { return }
         receiving[group] = nil
         // It may have caught up by other ways.
-        guard store.appliedSlot(of: group) < current.applied, mayInstall(group, current.hashes) else {
-            return current.staged.discard()
-        }
+        guard store.appliedSlot(of: group) < current.applied,
+            mayInstall(group, current.hashes, current.applied)
+        else { return current.staged.discard() }
         let applied = try current.staged.install(into: store)
         counted[peer, default: Figures()].received.durations.note(
             nanoseconds: now.since(current.beganAt).nanoseconds)

@@ -117,7 +117,7 @@ final class FakeNode: NodeAccess {
         return LeaseID(nextLease)
     }
 
-    func keys(of lease: LeaseID) -> [Bytes] {
+    func keys(of lease: LeaseID) -> [Bytes]? {
         live(.everything, at: revision).filter { $0.lease == lease }.map(\.key)
     }
     func setAlarm(_ alarm: Alarm, isRaised: Bool) -> Bool {

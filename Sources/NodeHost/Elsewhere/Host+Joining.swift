@@ -1,0 +1,92 @@
+import EtcdAPI
+import EtcdFacade
+import Node
+import Primitives
+import Storage
+import Transport
+
+/// What watchers are told on a node that serves a part of the region.
+extension Host {
+    /// True: the facade is told later, of everybody's changes.
+    func joinChanges() -> Bool {
+        guard isPartial || joined.due > joined.emitted else {
+            if let through = effects.changesThrough ?? effects.changesLost { joined.pass(through) }
+            joined.servedVersion = servedVersion
+            return false
+        }
+        if joined.servedVersion != servedVersion {
+            joined.servedVersion = servedVersion
+            let through = max(joined.due, effects.changesThrough ?? effects.changesLost ?? .zero)
+            joined.isUnderWay = false
+            joined.lose(through: through)
+            facade?.onChangesLost(through: through)
+            return true
+        }
+        if let lost = effects.changesLost {
+            joined.lose(through: lost)
+            facade?.onChangesLost(through: lost)
+        }
+        guard let through = effects.changesThrough else { return true }
+        if !joined.add(effects.changes, through: through) {
+            joined.lose(through: through)
+            facade?.onChangesLost(through: through)
+        }
+        proceedJoining()
+        return true
+    }
+
+    private func proceedJoining() {
+        guard !joined.isUnderWay, joined.due > joined.emitted, let facade else { return }
+        let due = joined.due
+        guard facade.needsChanges else {
+            joined.pass(due)
+            return facade.onChanges([], through: due)
+        }
+        joined.isUnderWay = true
+        ask(through: due, servedVersion)
+    }
+
+    private func ask(through due: Revision, _ version: UInt64) {
+        guard joined.servedVersion == version, joined.isUnderWay, joined.due >= due, joined.emitted < due else {
+            return
+        }
+        elsewhere.beginRead()
+        let after = joined.emitted
+        var parts = [joined.own], reached = due, isMissing = false
+        do throws(RequestError) {
+            let now = Clocks.instant()
+            for remote in try remotes() {
+                if let (changes, theirs, previous) = try elsewhere.changes(
+                    after: after, through: due, remote.hashes, of: remote.node, at: now)
+                {
+                    parts.append(changes)
+                    reached = min(reached, theirs)
+                    joined.know(previous, before: changes)
+                } else {
+                    isMissing = true
+                }
+            }
+        } catch {
+            guard error == .elsewhere || error == .tooManyRequests else {
+                // Compacted: who still needs it is told so.
+                joined.isUnderWay = false
+                joined.lose(through: due)
+                facade?.onChangesLost(through: due)
+                return
+            }
+            isMissing = true
+        }
+        if isMissing {
+            return whenFetched { [weak self] in
+                guard let self, !isStopped else { return }
+                ask(through: due, version)
+            }
+        }
+        joined.isUnderWay = false
+        let merged = JoinedChanges.merge(parts, through: reached)
+        joined.pass(reached)
+        facade?.onChanges(merged, through: reached)
+        server.flush()
+        proceedJoining()
+    }
+}
