@@ -1,8 +1,8 @@
 #!/bin/sh
 # Real clients against real clusters: Tests/e2e/run.sh [POLDER] [--only WORD]
 # Then, unless --only says otherwise, members that come and go (members.py), an upgrade (upgrade.py),
-# partitions that are split (splits.py) and moved (moves.py), a region that changes all of its nodes beside
-# another one (replaced.py), the essential share of
+# partitions that are split (splits.py) and moved (moves.py), a region that is spread (spread.py), one that changes
+# all of its nodes beside another one (replaced.py), the essential share of
 # Tests/conformance beside real etcd, and a while of the kube-apiserver's model, if there are an etcd and
 # Python's grpcio.
 set -eu
@@ -21,7 +21,7 @@ done
 here=$(dirname "$0")
 failed=0
 case "${*:-}" in
-*conformance* | *members* | *upgrade* | *splits* | *moves* | *replaced*) ;;
+*conformance* | *members* | *upgrade* | *splits* | *moves* | *replaced* | *spread*) ;;
 *) python3 "$here/e2e.py" --polder "$polder" "$@" || failed=1 ;;
 esac
 case "${*:-}" in
@@ -38,6 +38,9 @@ case "${*:-}" in
 esac
 case "${*:-}" in
 "" | *replaced*) python3 "$here/replaced.py" "$polder" || failed=1 ;;
+esac
+case "${*:-}" in
+"" | *spread*) python3 "$here/spread.py" "$polder" || failed=1 ;;
 esac
 case "${*:-}" in
 "" | *conformance*) ;;

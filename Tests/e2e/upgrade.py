@@ -8,7 +8,7 @@ from cluster import eventually, run
 from script import check, failures
 
 arguments = script.arguments(23900, lambda parser: parser.add_argument("--old"))
-OLD, OWN, NEXT = 2, 3, 4
+OLD, OWN, NEXT = 3, 4, 5
 
 
 class Node:
@@ -55,8 +55,8 @@ class Node:
     def serves(self):
         return self.ctl("get", "x").ok
 
-    def move(self):
-        return run([arguments.polder, "partition", "move", "1", "--to", "n2", "--endpoints", self.url], timeout=60)
+    def spread(self):
+        return run([arguments.polder, "partition", "spread", "on", "--endpoints", self.url], timeout=60)
 
     def level(self):
         try:
@@ -96,8 +96,8 @@ try:
         node.start(OWN)
         check(f"n{node.number} serves as the newer build", eventually(node.serves), node.said())
     check("mixed builds keep to what all know", [n.level() for n in nodes] == [OLD] * 3)
-    early = nodes[0].move()
-    check("until then nothing is moved", not early.ok and "feature level is too low" in early.err, early)
+    early = nodes[0].spread()
+    check("until then nothing is spread", not early.ok and "feature level is too low" in early.err, early)
     nodes[0].stop()
     nodes[0].start(OLD)
     check("until then a node may go back", eventually(nodes[0].serves), nodes[0].said())
@@ -107,7 +107,7 @@ try:
         check(f"n{node.number} serves as the newer build", eventually(node.serves), node.said())
     check("when all have it the region uses it",
           eventually(lambda: [n.level() for n in nodes] == [OWN] * 3), [n.level() for n in nodes])
-    check("a partition can be moved", eventually(lambda: nodes[0].move().ok), nodes[0].said())
+    check("the region can be spread", eventually(lambda: nodes[0].spread().ok), nodes[0].said())
     nodes[1].stop()
     nodes[1].start(OLD)
     check("the old build ends", nodes[1].ends() == 3, nodes[1].said())
