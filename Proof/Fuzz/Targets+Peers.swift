@@ -29,6 +29,7 @@ extension FuzzTarget {
             RegionID(1): .init(version: 3, nodes: [NodeID(1): there, NodeID(4): there]),
             RegionID(2): .init(version: 300, nodes: [NodeID(2): there]),
         ])
+        let rows = rowsMessages.map { $0.encoded() }
         var samples: [[UInt8]] = []
         for compress in [false, true] {
             var all = ByteBuffer()
@@ -37,6 +38,7 @@ extension FuzzTarget {
             all.writeFrame(.question, Bytes(question.bytes), compress: false, checksum: true)
             for message in messages { all.writeFrame(.data, message.encoded(), compress: compress, checksum: true) }
             all.writeFrame(.data, neighbours, compress: compress, checksum: true)
+            for message in rows { all.writeFrame(.data, message, compress: compress, checksum: true) }
             all.writeFrame(.data, Bytes([UInt8](repeating: 7, count: 3000)), compress: compress, checksum: true)
             samples.append(Array(all.readableBytesView))
         }
@@ -79,6 +81,7 @@ extension FuzzTarget {
         case .data:
             guard frame.payload.count > 2, frame.payload[1] == 1 else { return }
             if frame.payload[0] == 20 { return try neighbours(frame.payload[2..<frame.payload.count]) }
+            if frame.payload[0] == 19 { return try rows(frame.payload[2..<frame.payload.count]) }
             guard frame.payload[0] == 3 else { return }
             var reader = ByteReader(frame.payload[2..<frame.payload.count])
             guard let message = try? SnapshotMessage(&reader) else { return }
@@ -96,6 +99,36 @@ extension FuzzTarget {
             }
         case .refusal, .ping, .pong: break
         }
+    }
+
+    /// What nodes of a region that is spread ask one another.
+    private static var rowsMessages: [RowsMessage] {
+        let range = KeyRange(key: "a", end: "b")
+        let hashes = HashRanges([HashRange(first: 5, last: 9), HashRange(first: 100, last: .max)])
+        let row = Row(
+            key: "k", value: "v", createRevision: Revision(2), modRevision: Revision(4), version: 2,
+            lease: LeaseID(7), sub: 1,
+            origin: Origin(region: RegionID(1), revision: Revision(4), stamp: .zero))
+        let questions: [RowsQuestion] = [
+            .rows(range, limit: 10, keysOnly: true), .count(range),
+            .changes(after: Revision(3), withPrevious: true), .hash(compacted: Revision(1)), .leases,
+            .keys(of: LeaseID(-7)),
+        ]
+        let answers: [RowsAnswer] = [
+            .rows([row, row], isWhole: false), .count(3),
+            .changes([RevisionChanges(revision: Revision(4), rows: [row])], through: Revision(9), previous: [row]),
+            .hash(77), .leases([LeaseID(1), LeaseID(-1)]), .keys(["x", "y"]), .refused(.elsewhere),
+        ]
+        return questions.map { .ask(number: 300, at: Revision(9), hashes, $0) }
+            + answers.map { .answer(number: 300, $0) }
+    }
+
+    private static func rows(_ body: Bytes) throws {
+        var reader = ByteReader(body)
+        guard let message = try? RowsMessage(&reader) else { return }
+        let encoded = message.encoded()
+        var again = ByteReader(encoded[2..<encoded.count])
+        guard try RowsMessage(&again) == message else { throw Finding("\(message) became another") }
     }
 
     /// What was heard is passed on, and kept in a file.
