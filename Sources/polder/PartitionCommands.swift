@@ -50,6 +50,8 @@ struct PartitionCommand: ParsableCommand {
             abstract: "Lists them, in the order of the hashes that they hold.",
             discussion: """
                 VOTERS decide on writes, the first preferred as the leader; the other members receive them.
+                In a region that is spread only VOTERS hold the rows. Of a partition that is not
+                at the answering node it says who shall, and as APPLIED nothing.
                 WRITES counts what the answering node has applied since it started.
 
                   polder partition list --endpoints http://127.0.0.1:2379
