@@ -51,7 +51,8 @@ package struct LinkSender: Sendable {
     private var readingAfter: Revision?
     /// Read and not yet looked at, of `(position, unsentThrough]`. Where regions write by turns every
     /// revision is a batch of its own, so one answer may hold many windows.
-    private var unsent: ArraySlice<RevisionChanges> = []
+    private var unsent: [RevisionChanges] = []
+    private var nextUnsent = 0
     private var unsentThrough: Revision?
     private var inFlight: [Flight] = []
     private var vector = SeenVector()
@@ -154,6 +155,7 @@ package struct LinkSender: Sendable {
         bytesInFlight = 0
         readingAfter = nil
         unsent = []
+        nextUnsent = 0
         unsentThrough = nil
         resendDue = .never
     }
@@ -186,7 +188,8 @@ package struct LinkSender: Sendable {
         guard isReady, after == readingAfter, after == position else { return }
         readingAfter = nil
         invariant(through >= after, "\(through) after \(after)")
-        unsent = changes[...]
+        unsent = changes
+        nextUnsent = 0
         unsentThrough = through
     }
 
@@ -194,7 +197,8 @@ package struct LinkSender: Sendable {
     private mutating func shipOn(at now: ClockReading, into effects: inout [Effect]) {
         guard let through = unsentThrough, isWindowOpen else { return }
         var batch = Assembly()
-        while let change = unsent.first {
+        while nextUnsent < unsent.count {
+            let change = unsent[nextUnsent]
             invariant(change.revision > position && change.revision <= through, "\(change.revision)")
             // Other regions' rows are the sign that their stream was applied here, at this revision.
             for row in change.rows where row.origin.region != region {
@@ -211,12 +215,14 @@ package struct LinkSender: Sendable {
                 ship(&batch, at: now, into: &effects)
                 guard isWindowOpen else { return }
             }
-            unsent.removeFirst()
+            nextUnsent += 1
             position = change.revision
             if !own.isEmpty { batch.add(own, bytes: bytes, through: change.revision) }
         }
         ship(&batch, at: now, into: &effects)
         position = through
+        unsent = []
+        nextUnsent = 0
         unsentThrough = nil
         if position.rawValue - sent.rawValue >= limits.emptyStretch {
             batch.through = position
