@@ -31,14 +31,18 @@ package final class WriteAheadLog: Sendable {
         /// false: the spare segment could not be made, the disk is full; what is left of the current
         /// segment is the reserve: stop taking writes. true: it could again.
         package var onReserve: @Sendable (Bool) -> Void
+        /// Called once, before anything else.
+        package var onStart: @Sendable () -> Void
         package init(
             onDurable: @escaping @Sendable (Ticket) -> Void,
             onFailure: @escaping @Sendable (StorageError) -> Void,
-            onReserve: @escaping @Sendable (Bool) -> Void = { _ in }
+            onReserve: @escaping @Sendable (Bool) -> Void = { _ in },
+            onStart: @escaping @Sendable () -> Void = {}
         ) {
             self.onDurable = onDurable
             self.onFailure = onFailure
             self.onReserve = onReserve
+            self.onStart = onStart
         }
     }
 
@@ -165,6 +169,7 @@ extension WriteAheadLog {
         }
 
         func run() {
+            handlers.onStart()
             var hadReserve = true
             while true {
                 if writer.hasReserve != hadReserve {

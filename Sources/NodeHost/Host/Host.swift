@@ -533,6 +533,7 @@ final class LoopRelay: @unchecked Sendable {
             onFailure: { error in self.end.fail(HostFailure(error)) },
             onReserve: { hasSpace in
                 self.loop.execute { self.host?.onReserve(hasSpace: hasSpace) }
-            })
+            },
+            onStart: { HostProcess.askForShortSlices() })
     }
 }

@@ -16,6 +16,11 @@ package enum HostProcess {
         package let message: String
     }
 
+    /// For the threads that requests wait for. A sync is a sleep, and who has slept stands behind whoever uses the
+    /// processor at that moment, for milliseconds, unless the kernel knows that it would be short
+    /// (docs/performance.md, "The kernel's scheduler").
+    static func askForShortSlices() { polder_ask_for_short_slices(500_000) }
+
     static var processorChecksum: CRC32C.Step? { polder_crc32c() }
 
     /// Returns when the node has stopped, or cannot go on.
@@ -55,6 +60,8 @@ package enum HostProcess {
                 try Host(whole, identity: identity, loop: loop, ticks: ticks, logger: logger, end: end)
             }.wait()
             started = host
+            // After `Host`, which starts the store's threads: those have time.
+            loop.execute { askForShortSlices() }
             try loop.flatSubmit { host.start() }.wait()
             try onStarted(whole)
         } catch {
