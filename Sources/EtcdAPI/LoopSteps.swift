@@ -19,15 +19,28 @@ package final class LoopTicks: NIOEventLoopMetricsDelegate, @unchecked Sendable 
 package final class LoopSteps {
     /// Work at a stretch. What others wait for it, at most, but for the length of one step.
     private static let stretch = TimeAmount.microseconds(200)
-    /// Long enough to be in the future when the loop looks what else there is to do.
+    /// The same while there are others (`isHurried`).
+    private static let stretchHurried = TimeAmount.microseconds(50)
+    /// How long somebody who asks for little is remembered.
+    private static let presence = TimeAmount.milliseconds(10)
+    /// Long enough to be in the future when the loop looks what else there is to do. That the loop sleeps for a
+    /// moment lets clients go on that share its processor: the kernel takes it from nobody who uses it without
+    /// a pause before its next tick, in 4 ms.
     private static let pause = TimeAmount.microseconds(10)
 
     private let loop: any EventLoop
     private let ticks: LoopTicks?
-    private var queue: CircularBuffer<() -> Void> = []
+    private var queue: CircularBuffer<(owner: Int, step: () -> Void)> = []
     private var isScheduled = false
     /// The tick that had its stretch.
     private var lastTick = UInt64.max
+    private var end = NIODeadline.uptimeNanoseconds(0)
+    /// The connection that asked last, of those that take little of the loop's time; and the one before it that
+    /// was another.
+    @exclusivity(unchecked) private var guest: (owner: Int, at: NIODeadline)?
+    @exclusivity(unchecked) private var guestBefore: (owner: Int, at: NIODeadline)?
+    /// The clock as it was read last.
+    @exclusivity(unchecked) private var seen = NIODeadline.uptimeNanoseconds(0)
 
     /// Without `ticks` (a loop that is not ours) pauses have to do.
     package init(loop: any EventLoop, ticks: LoopTicks? = nil) {
@@ -35,9 +48,9 @@ package final class LoopSteps {
         self.ticks = ticks
     }
 
-    /// Runs `step` soon, after those that came before.
-    package func later(_ step: @escaping () -> Void) {
-        queue.append(step)
+    /// Runs `step` soon, after those that came before. `owner` is the connection that it is for, if it is for one.
+    package func later(for owner: Int = -1, _ step: @escaping () -> Void) {
+        queue.append((owner, step))
         guard !isScheduled else { return }
         isScheduled = true
         if hasHadItsStretch {
@@ -45,6 +58,25 @@ package final class LoopSteps {
         } else {
             loop.assumeIsolated().execute { self.run() }
         }
+    }
+
+    /// The stretch that is under way is over: a step that can stop here does.
+    package var isOver: Bool { loop.now >= end }
+
+    /// A connection has asked for something that takes little of the loop's time.
+    package func noteGuest(_ owner: Int, at now: NIODeadline) {
+        if let guest, guest.owner != owner { guestBefore = guest }
+        guest = (owner, now)
+        seen = now
+    }
+
+    /// There are such connections beside this one: stretches and steps for it are to be short. Without others short
+    /// ones would only cost more.
+    package func isHurried(for owner: Int) -> Bool {
+        guard let guest else { return false }
+        if guest.owner != owner { return seen - guest.at <= Self.presence }
+        guard let guestBefore else { return false }
+        return seen - guestBefore.at <= Self.presence
     }
 
     private var hasHadItsStretch: Bool { ticks.map { $0.count == lastTick } ?? false }
@@ -57,10 +89,13 @@ package final class LoopSteps {
 
     private func run() {
         if let ticks { lastTick = ticks.count }
-        let end = loop.now + Self.stretch
-        while let step = queue.popFirst() {
+        let start = loop.now
+        seen = start
+        end = start + Self.stretch
+        while let (owner, step) = queue.popFirst() {
+            if isHurried(for: owner) { end = min(end, start + Self.stretchHurried) }
             step()
-            if loop.now >= end { break }
+            if isOver { break }
         }
         if queue.isEmpty { isScheduled = false } else { wait() }
     }

@@ -21,6 +21,8 @@ protocol CallOutput: AnyObject {
     func relievePressure()
     func finish(_ call: CallReference, _ status: GRPCStatus, message: String)
     func bufferedBytes(of call: CallReference) -> Int
+    /// Whose call it is, for those who take turns (`LoopSteps`).
+    func owner(of call: CallReference) -> Int
 }
 
 extension RPCServer: CallOutput {}
@@ -30,6 +32,7 @@ extension CallOutput {
     func hasRoom(forSmall bytes: Int, to call: CallReference) -> Bool { true }
     var isPressed: Bool { false }
     func relievePressure() {}
+    func owner(of call: CallReference) -> Int { -1 }
     func share(_ bytes: Bytes) -> SharedBytes { SharedBytes(bytes, counting: UnreadBytes()) }
     func send(_ head: [UInt8], _ rest: SharedBytes, to call: CallReference) {
         sendFramed(head + rest.bytes.array, to: call)

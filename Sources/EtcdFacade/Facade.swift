@@ -76,6 +76,10 @@ package final class Facade {
     /// Begins to look after time (progress notifications, streams without a leader). On the loop.
     package func start() { scheduleTick() }
 
+    /// Single keys that were read at once, since somebody set it to zero: others than readers of long lists,
+    /// to whom it is all the same when the loop comes round to them.
+    @exclusivity(unchecked) package var keysRead = 0
+
     /// Calls that wait for the node.
     package var waiting: Int { pending.count }
 

@@ -49,6 +49,8 @@ package struct FacadeLimits: Sendable {
     package var listPartBytes = 256 << 10
     /// The same of values that are walked by: the store reads them all the same.
     package var lookBytes = 2 << 20
+    /// Parts of that are a piece while there are others, who wait for it.
+    package var hurriedPart = 3
     /// Of one message of a range that is streamed.
     package var streamPartBytes = 256 << 10
     /// Kept for `prev_kv`.
@@ -57,10 +59,25 @@ package struct FacadeLimits: Sendable {
     package var keepAlivesMax = 10_000
     package init() {}
 
+    /// One piece of long work.
+    func piece(isHurried: Bool) -> PieceSize {
+        let part = isHurried ? hurriedPart : 1
+        return PieceSize(
+            rows: max(1, listPartRows / part), bytes: max(1, listPartBytes / part),
+            looked: max(1, lookBytes / part))
+    }
+
     /// etcd's --election-timeout: what else follows from it there.
     package mutating func setElectionTimeout(_ span: TimeSpan) {
         requestTimeout = .seconds(5) + span * 2
         leaseSecondsMin = Int64((span.nanoseconds * 3 / 2 + 999_999_999) / 1_000_000_000)
         leaderlessMax = span * 3
     }
+}
+
+/// What a step of long work may read: rows, bytes of what is kept, and of what is walked by.
+struct PieceSize {
+    var rows: Int
+    var bytes: Int
+    var looked: Int
 }

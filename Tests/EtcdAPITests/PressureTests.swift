@@ -224,6 +224,29 @@ import Testing
         loop.run()
     }
 
+    @Test func `work of nothing counts together, in however many reads it comes`() throws {
+        let (server, _, loop) = server()
+        let channel = try connect(server, loop)
+        let reads = Reads()
+        try channel.pipeline.syncOperations.addHandler(reads, position: .first)
+        func giveUpFour(from first: UInt32) throws -> Bool {
+            try channel.writeInbound(ByteBuffer(bytes: Self.givenUp(first..<(first + 4))))
+            let before = reads.count
+            channel.read()
+            return reads.count > before
+        }
+        // A little now and then is everybody's right.
+        for i in UInt32(0)..<20 {
+            #expect(try giveUpFour(from: 4 * i))
+            loop.advanceTime(by: .milliseconds(5))
+        }
+        var isRead = true
+        for i in UInt32(20)..<25 { isRead = try giveUpFour(from: 4 * i) }
+        #expect(!isRead)
+        channel.close(promise: nil)
+        loop.run()
+    }
+
     /// What one read brought behind much work of nothing is not done at once either, but none of it is lost.
     @Test func `what comes behind work of nothing waits with it`() throws {
         let (server, handler, loop) = server()
@@ -467,6 +490,50 @@ import Testing
         #expect(wire.server.openConnections == 0)
         #expect(wire.server.unread.count == 0)
         #expect(wire.server.counters.slowReadersDropped == 1)
+    }
+
+    @Test func `who uses an eighth of the loop's time has used much, who uses less has not`() {
+        let start = NIODeadline.uptimeNanoseconds(1_000_000_000)
+        var greedy = LoopUse(), modest = LoopUse()
+        for i in Int64(0)..<1000 {
+            let now = start + .milliseconds(i)
+            greedy.add(.microseconds(150), at: now)
+            modest.add(.microseconds(100), at: now)
+            let isMuch = modest.isMuch(at: now)
+            #expect(!isMuch)
+        }
+        let end = start + .milliseconds(999)
+        let atOnce = greedy.isMuch(at: end), later = greedy.isMuch(at: end + .seconds(1))
+        #expect(atOnce)
+        #expect(!later)
+        modest.fill(at: end)
+        let stillMuch = modest.isMuch(at: end + .milliseconds(300))
+        let muchNoMore = !modest.isMuch(at: end + .milliseconds(400))
+        #expect(stillMuch)
+        #expect(muchNoMore)
+    }
+
+    @Test func `long work hurries while others are about, and for a moment afterwards`() {
+        let loop = EmbeddedEventLoop()
+        let steps = LoopSteps(loop: loop)
+        #expect(!steps.isHurried(for: 1))
+        steps.noteGuest(1, at: loop.now)
+        #expect(!steps.isHurried(for: 1))
+        #expect(steps.isHurried(for: 2))
+        steps.noteGuest(3, at: loop.now)
+        #expect(steps.isHurried(for: 1))
+        #expect(steps.isHurried(for: 3))
+        loop.advanceTime(by: .milliseconds(8))
+        steps.noteGuest(3, at: loop.now)
+        loop.advanceTime(by: .milliseconds(8))
+        steps.later {}
+        loop.run()
+        #expect(steps.isHurried(for: 1))
+        #expect(!steps.isHurried(for: 3))
+        loop.advanceTime(by: .milliseconds(8))
+        steps.later {}
+        loop.run()
+        #expect(!steps.isHurried(for: 1))
     }
 
     /// `execute` alone would go on for as long as there are steps: NIO runs tasks until there are none.

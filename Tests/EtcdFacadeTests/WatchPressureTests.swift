@@ -248,7 +248,7 @@ import Testing
         client.watch(other, "k")
         try client.put("k")
         client.facade.onCancelled(call)
-        #expect((3000...3400).contains(client.facade.watches.watchersCount))
+        #expect((3000...3490).contains(client.facade.watches.watchersCount))
         try client.put("k")
         client.loop.run()
         #expect(client.facade.watches.watchersCount == 1)

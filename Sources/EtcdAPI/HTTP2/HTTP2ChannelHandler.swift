@@ -48,6 +48,41 @@ package final class HTTP2Scratch {
     }
 }
 
+/// How much of the loop's time a connection has used lately. It runs out by an eighth of the time that passes: who
+/// takes less than that has never used much, but for the first moment.
+struct LoopUse {
+    private static let muchNanoseconds: Int64 = 1_000_000
+    private static let most: Int64 = 50_000_000
+    private var nanoseconds: Int64 = 0
+    private var at = NIODeadline.uptimeNanoseconds(0)
+
+    /// As it was when something was added last.
+    var isMuch: Bool { nanoseconds > Self.muchNanoseconds }
+
+    mutating func isMuch(at now: NIODeadline) -> Bool {
+        runOut(now)
+        return isMuch
+    }
+
+    mutating func add(_ span: TimeAmount, at now: NIODeadline) {
+        runOut(now)
+        nanoseconds = min(Self.most, nanoseconds + span.nanoseconds)
+    }
+
+    /// For half a second it will have used much.
+    mutating func fill(at now: NIODeadline) {
+        runOut(now)
+        nanoseconds = Self.most
+    }
+
+    private mutating func runOut(_ now: NIODeadline) {
+        let passed = (now - at).nanoseconds
+        guard passed > 0 else { return }
+        nanoseconds = max(0, nanoseconds - passed / 8)
+        at = now
+    }
+}
+
 /// An `HTTP2Session` in a NIO channel: one flush for everything that a wake of the socket caused, and
 /// none while the socket has more than its high-water mark to send.
 package final class HTTP2ChannelHandler: ChannelDuplexHandler {
@@ -63,6 +98,8 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     private var context: ChannelHandlerContext?
     /// The second GOAWAY has been sent (the user's note).
     package var isLeaving = false
+    /// The user's number for this connection among all of its server, by which `LoopSteps` knows it.
+    package var owner = -1
     private var isReading = false
     private var isFlushing = false
     private var isClosing = false
@@ -75,6 +112,12 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     private var pieceBytes = 4 << 10
     /// The peer has made much work of nothing, and is not read from for a while.
     private var isPaused = false
+    private var use = LoopUse()
+    /// Of the reading that is under way.
+    private var feedTime = TimeAmount.zero
+    /// What the peer made of nothing and was not paused for, as of when it made some last.
+    private var nuisance = 0
+    private var nuisanceAt = NIODeadline.uptimeNanoseconds(0)
     /// Handed to the socket so far.
     package private(set) var takenBytes: UInt64 = 0
     /// Handed over and not taken by it, as counted last (it is counted in `unread` too).
@@ -98,21 +141,31 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     private static let firstBytes = 17 << 10
     /// What one flush hands over, before the loop serves others, and while memory is short.
     private static let flushBytes = 110 << 10
+    private static let flushBytesHurried = 64 << 10
     private static let flushBytesPressed = 32 << 10
+    /// Many small answers: they take longer than their bytes say.
+    private static let flushFrames = 1024
+    private static let flushFramesHurried = 96
     /// So much, and so often, may be handed over before it is counted what became of it.
     private static let uncountedBytes = 32 << 10
     private static let uncountedWrites = 64
     /// What one read may take of the loop's time before others are served, and what a piece of it should take.
     private static let feedStretch = TimeAmount.microseconds(200)
-    private static let pieceLong = TimeAmount.microseconds(100)
-    private static let pieceShort = TimeAmount.microseconds(30)
+    private static let feedStretchHurried = TimeAmount.microseconds(50)
+    private static let pieceLong = TimeAmount.microseconds(60)
+    private static let pieceShort = TimeAmount.microseconds(20)
     private static let pieceBytesMin = 1 << 10
+    /// What one read brings without being worth a look at the clock.
+    private static let bytesAtEase = 512
     private static let pieceBytesMax = 32 << 10
-    /// Of what comes with one read, so much is nobody's concern (`HTTP2Session.nuisance`).
+    /// So much is nobody's concern (`HTTP2Session.nuisance`), once, and again when this time has passed.
     private static let nuisanceMax = 64
-    /// For each above that, and at most: a flood costs its sender more than it costs others. Times the
-    /// connections that do so: a hundred of them must not cost a hundred times as much.
+    private static let nuisancePeriod = TimeAmount.milliseconds(10)
+    /// For each above that, or for the time that it took, whichever is more, and at most: a flood costs its
+    /// sender more than it costs others. Times the connections that do so: a hundred of them must not cost a
+    /// hundred times as much.
     private static let pausePerNuisance = TimeAmount.microseconds(20)
+    private static let pausePerTime: Int64 = 15
     private static let pauseMax = TimeAmount.milliseconds(100)
     private static let pausesMax = 50
 
@@ -180,6 +233,14 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
             isReading = true
             lastRead = context.eventLoop.now
         }
+        if session.role == .server, let steps = scratch.steps {
+            // Who has used much of the loop's time lately is fed when it is its turn, if there are others.
+            if use.isMuch, use.isMuch(at: lastRead) {
+                if steps.isHurried(for: owner) { return }
+            } else {
+                steps.noteGuest(owner, at: lastRead)
+            }
+        }
         if !isFeedScheduled, !isPaused { feed(context, since: lastRead) }
     }
 
@@ -188,6 +249,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     /// waits.
     private func feed(_ context: ChannelHandlerContext, since start: NIODeadline) {
         var began = start
+        let stretch = isHurried ? Self.feedStretchHurried : Self.feedStretch
         while unfed.readableBytes > 0, !closesAfterFlush {
             let isPiecewise = session.role == .server
             let count = isPiecewise ? min(pieceBytes, unfed.readableBytes) : unfed.readableBytes
@@ -196,15 +258,19 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
             }
             if !isFine { closesAfterFlush = true }
             unfed.moveReaderIndex(forwardBy: count)
-            guard isPiecewise, unfed.readableBytes > 0 || count >= pieceBytes else { break }
+            guard isPiecewise, count > Self.bytesAtEase || unfed.readableBytes > 0 else { break }
             let now = context.eventLoop.now
-            adaptPiece(to: now - began)
+            if unfed.readableBytes > 0 || count >= pieceBytes { adaptPiece(to: now - began) }
             began = now
-            if session.nuisance > Self.nuisanceMax || now - start >= Self.feedStretch { break }
+            if session.nuisance + nuisance > Self.nuisanceMax || now - start >= stretch { break }
         }
+        feedTime = began - start
+        if began > start { use.add(feedTime, at: began) }
         if unfed.readableBytes == 0 || closesAfterFlush || isClosing { unfed = ByteBuffer() }
         leaveUser()
     }
+
+    private var isHurried: Bool { scratch.steps?.isHurried(for: owner) ?? false }
 
     private func adaptPiece(to span: TimeAmount) {
         if span > Self.pieceLong {
@@ -224,11 +290,19 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         isReading = false
         let isLater = user?.onReadEnd() ?? false
         if !isLater || isClosing || closesAfterFlush || !session.wantsToRead { flush() }
-        let nuisance = session.takeNuisance()
-        if session.role == .server, nuisance > Self.nuisanceMax {
-            pause(context, nuisance - Self.nuisanceMax)
-        }
+        if session.nuisance > 0 { count(session.takeNuisance(), context) }
         feedLater()
+    }
+
+    private func count(_ fresh: Int, _ context: ChannelHandlerContext) {
+        guard session.role == .server else { return }
+        let passed = (context.eventLoop.now - nuisanceAt).nanoseconds
+        let forgiven = min(passed, 1 << 40) * Int64(Self.nuisanceMax) / Self.nuisancePeriod.nanoseconds
+        nuisance = max(0, nuisance - Int(forgiven)) + fresh
+        nuisanceAt = context.eventLoop.now
+        guard nuisance > Self.nuisanceMax else { return }
+        pause(context, nuisance - Self.nuisanceMax)
+        nuisance = Self.nuisanceMax
     }
 
     /// The rest of what was read, when it is its turn.
@@ -244,7 +318,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
             self.readAgain()
         }
         if let steps = scratch.steps {
-            steps.later(step)
+            steps.later(for: owner, step)
         } else {
             context.eventLoop.assumeIsolated().execute(step)
         }
@@ -254,7 +328,13 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         guard !isPaused, !isClosing else { return }
         isPaused = true
         scratch.pausedConnections += 1
-        let span = min(Self.pauseMax, .nanoseconds(Int64(nuisance) * Self.pausePerNuisance.nanoseconds))
+        use.fill(at: lastRead)
+        let span = min(
+            Self.pauseMax,
+            .nanoseconds(
+                max(
+                    Int64(nuisance) * Self.pausePerNuisance.nanoseconds,
+                    feedTime.nanoseconds * Self.pausePerTime)))
         let others = Int64(min(scratch.pausedConnections, Self.pausesMax))
         context.eventLoop.assumeIsolated().scheduleTask(in: .nanoseconds(span.nanoseconds * others)) {
             self.isPaused = false
@@ -310,19 +390,22 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
         guard let context, !isReading, !isFlushing, !isClosing else { return }
         isFlushing = true
         var buffer = scratch.take()
-        let limit = unread.isPressed ? min(limit, Self.flushBytesPressed) : limit
+        let isHurried = isHurried
+        var limit = isHurried ? min(limit, Self.flushBytesHurried) : limit
+        if unread.isPressed { limit = min(limit, Self.flushBytesPressed) }
         let chunk = min(limit, unread.isPressed ? Self.writeBytesPressed : Self.writeBytes)
         var hasMore = true, written = 0
-        while hasMore, written < limit, !isClogged, context.channel.isWritable {
+        var frames = isHurried ? Self.flushFramesHurried : Self.flushFrames
+        while hasMore, frames > 0, written < limit, !isClogged, context.channel.isWritable {
             // With what control frames there are, and the last frame above the limit.
             buffer.clear(minimumCapacity: min(chunk + (18 << 10), max(4096, session.bufferedBytes)))
-            if !session.drain(into: &buffer, limit: chunk) { isClosing = true }
+            if !session.drain(into: &buffer, limit: chunk, frames: &frames) { isClosing = true }
             if buffer.readableBytes > 0 {
                 takenBytes &+= UInt64(buffer.readableBytes)
                 written += buffer.readableBytes
                 context.write(wrapOutboundOut(buffer), promise: nil)
             }
-            hasMore = !isClosing && buffer.readableBytes >= chunk
+            hasMore = !isClosing && (buffer.readableBytes >= chunk || frames <= 0)
         }
         if written > 0 { context.flush() }
         scratch.put(buffer)
@@ -345,7 +428,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
             self.flush(atMost: Self.flushBytes)
         }
         if let steps = scratch.steps {
-            steps.later(step)
+            steps.later(for: owner, step)
         } else {
             context.eventLoop.assumeIsolated().execute(step)
         }

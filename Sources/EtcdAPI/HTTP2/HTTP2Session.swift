@@ -34,6 +34,8 @@ package final class HTTP2Session {
     /// Frames that made work and asked for nothing: pings, settings, resets, empty data, windows by the
     /// byte, large headers. Some are part of every honest client's day.
     @exclusivity(unchecked) package private(set) var nuisance = 0
+    /// So many small windows may come for the frames that went out: the streams' and the connection's.
+    @exclusivity(unchecked) private var windowsOwed = 0
     /// Of the header block that is arriving, also when nobody takes it any more.
     @exclusivity(unchecked) private var blockBytes = 0
 
@@ -124,22 +126,29 @@ package final class HTTP2Session {
     /// Appends what there is to send to `buffer`, until it holds `limit` bytes (a frame more, at most).
     /// Whoever stops early (the socket is full) calls again later: nothing is lost by waiting.
     package func drain(into buffer: inout ByteBuffer, limit: Int) -> Bool {
+        var frames = Int.max
+        return drain(into: &buffer, limit: limit, frames: &frames)
+    }
+
+    /// The same, `frames` at most; what is left of them is told.
+    func drain(into buffer: inout ByteBuffer, limit: Int, frames: inout Int) -> Bool {
         guard !isClosed else { return false }
         isInside = true
         swap(&output, &buffer)
         outputLimit = limit
         var fine = true
         repeat {
-            while output.readableBytes < limit {
+            while output.readableBytes < limit, frames > 0 {
                 var bytes: UnsafePointer<UInt8>?
                 let count = nghttp2_session_mem_send(session, &bytes)
                 guard count > 0 else {
                     fine = count == 0
                     break
                 }
+                frames -= 1
                 output.writeBytes(UnsafeRawBufferPointer(start: bytes, count: count))
             }
-        } while fine && output.readableBytes < limit && tellWritable()
+        } while fine && output.readableBytes < limit && frames > 0 && tellWritable()
         swap(&output, &buffer)
         leave()
         return fine
@@ -339,7 +348,9 @@ package final class HTTP2Session {
 
         func dig() {
             steps.later { [self] in
-                pieces.removeLast(min(1000, pieces.count))
+                repeat {
+                    pieces.removeLast(min(100, pieces.count))
+                } while !pieces.isEmpty && !steps.isOver
                 if !pieces.isEmpty { dig() }
             }
         }
@@ -604,7 +615,8 @@ extension HTTP2Session {
             delegate.onEnd(stream.pointee.id, stream.pointee.context)
         case NGHTTP2_PING.rawValue:
             if header.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) == 0 {
-                nuisance += 1
+                // While answers flow it measures them: grpc-go does so once a round trip.
+                if !hasSentFrames { nuisance += 1 }
                 delegate.onPing()
             } else {
                 let payload = withUnsafeBytes(of: frame.pointee.ping.opaque_data) {
@@ -616,7 +628,9 @@ extension HTTP2Session {
             delegate.onGoAway(
                 lastStream: frame.pointee.goaway.last_stream_id, code: frame.pointee.goaway.error_code)
         case NGHTTP2_WINDOW_UPDATE.rawValue:
-            if frame.pointee.window_update.window_size_increment < 256 { nuisance += 1 }
+            guard frame.pointee.window_update.window_size_increment < 256 else { return 0 }
+            // What a client gives back of a small answer is small.
+            if windowsOwed > 0 { windowsOwed -= 1 } else { nuisance += 1 }
         // With what the call cost that is given up.
         case NGHTTP2_RST_STREAM.rawValue: nuisance += 4
         default: nuisance += 1
@@ -662,6 +676,7 @@ extension HTTP2Session {
         // DATA is 0, HEADERS 1.
         guard frame.pointee.hd.type <= UInt8(NGHTTP2_HEADERS.rawValue) else { return 0 }
         hasSentFrames = true
+        windowsOwed = min(windowsOwed + 2, 10_000)
         guard frame.pointee.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0,
             let stream = stream(frame.pointee.hd.stream_id), !stream.pointee.hasPeerEnded
         else { return 0 }
@@ -774,7 +789,7 @@ extension HTTP2Session {
             // Its memory goes now; its place now and then, since the array would move each time.
             stream.pointee.pieces[first] = Piece(bytes: .empty, prefixBytes: 0)
             stream.pointee.first = first + 1
-            if stream.pointee.first >= 64 {
+            if stream.pointee.first >= 64, stream.pointee.first * 2 >= stream.pointee.pieces.count {
                 stream.pointee.pieces.removeFirst(stream.pointee.first)
                 stream.pointee.first = 0
             }

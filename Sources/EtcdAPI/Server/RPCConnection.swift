@@ -41,6 +41,7 @@ final class RPCConnection: HTTP2ConnectionDelegate {
     func onConnected(_ handler: HTTP2ChannelHandler) {
         channel = handler
         slot = server.add(self)
+        handler.owner = slot
         watchOver(after: server.limits.keepAliveInterval)
         if server.isShuttingDown { onShutdown() }
     }

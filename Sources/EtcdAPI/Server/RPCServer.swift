@@ -179,6 +179,11 @@ package final class RPCServer: @unchecked Sendable {
         return connections[at]?.unreadBytes ?? 0
     }
 
+    /// The connection of a call, as `LoopSteps` knows it.
+    package func owner(of call: CallReference) -> Int {
+        resolve(call).map { calls[$0].connection } ?? -1
+    }
+
     package func isOpen(_ call: CallReference) -> Bool { resolve(call) != nil }
 
     /// Writes now what the calls since the last read have left to write. Not necessary (it happens at

@@ -30,9 +30,10 @@ final class KeyCount {
 
     private func proceed(_ facade: Facade) {
         var looked = 0, bytes = 0, next: Bytes?, stop: Bytes?
+        let piece = facade.limits.piece(isHurried: facade.steps.isHurried(for: -1))
         do throws(RequestError) {
             stop = try facade.node.visit(rest, at: revision) { row in
-                if looked == Self.pieceRows || bytes >= facade.limits.lookBytes {
+                if looked == Self.pieceRows || bytes >= piece.looked {
                     next = Bytes(row.key)
                     return false
                 }

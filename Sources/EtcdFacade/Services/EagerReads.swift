@@ -7,7 +7,7 @@ import Primitives
 /// made (CVE-2023-44487) has nothing done for them.
 struct EagerReads {
     private let limit: Int
-    private var left: Int
+    private(set) var left: Int
 
     init(bytes: Int) {
         limit = bytes
@@ -58,7 +58,7 @@ extension Facade {
         _ call: CallReference, _ transaction: Transaction, _ index: ReadIndex
     ) throws(RequestError) {
         let read = DelayedRead(transaction, index)
-        if eager.isOpen, transaction.readsKeysOnly, let result = try step(read) {
+        if eager.isOpen, transaction.readsKeysOnly, let result = try step(read, call) {
             let message = encode(result, index)
             spend(max(message.count, Self.transactionCost))
             return answer(call, message)
@@ -70,10 +70,10 @@ extension Facade {
     }
 
     private func readOn(_ read: DelayedRead, _ call: CallReference) {
-        steps.later { [self] in
+        steps.later(for: output.owner(of: call)) { [self] in
             guard !read.isClosed else { return }
             do throws(RequestError) {
-                guard let result = try step(read) else { return readOn(read, call) }
+                guard let result = try step(read, call) else { return readOn(read, call) }
                 answer(call, encode(result, read.index))
             } catch {
                 // From its beginning: what it had read is at hand.
@@ -91,7 +91,7 @@ extension Facade {
         }
     }
 
-    private func step(_ read: DelayedRead) throws(RequestError) -> TransactionResult? {
+    private func step(_ read: DelayedRead, _ call: CallReference) throws(RequestError) -> TransactionResult? {
         var reader: TransactionReader
         if let begun = read.reader {
             reader = begun
@@ -101,7 +101,7 @@ extension Facade {
         }
         // One owner, so that nothing is copied.
         read.reader = nil
-        let result = try reader.step(limits)
+        let result = try reader.step(piece(for: call))
         if result == nil { read.reader = reader }
         return result
     }

@@ -7,6 +7,7 @@ extension Facade {
         metrics.ranges += 1
         // The most frequent call of all: nothing is made of it that would only be taken apart again.
         if query.range.isSingle, let index = node.readIndexNow(linearizable: !query.serializable) {
+            keysRead &+= 1
             if authState.isEnabled {
                 // With permissions that are as new as the index, as in `serve`.
                 do throws(CallFailure) {

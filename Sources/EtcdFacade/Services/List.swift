@@ -74,6 +74,8 @@ extension RangeQuery {
 extension Facade {
     /// What a range counts as, at least, of what is read at once: to walk is more than to copy.
     private static let rangeCost = 4 << 10
+    /// A list that begins at once is read at once so far: what is small is whole then.
+    private static let eagerListBytes = 16 << 10
 
     func beginList(
         _ call: CallReference, _ query: RangeQuery, _ index: ReadIndex
@@ -82,9 +84,11 @@ extension Facade {
             call, query, at: try revision(of: query, index), index: index.revision,
             counting: listBytes)
         if eager.isOpen {
+            var size = piece(for: call)
+            size.bytes = min(size.bytes, max(Self.eagerListBytes, eager.left))
             let outcome: StepOutcome
             do throws(RequestError) {
-                outcome = try read(list)
+                outcome = try read(list, size)
             } catch {
                 guard error == .elsewhere else { throw error }
                 outcome = .waits
@@ -106,7 +110,7 @@ extension Facade {
     private func proceed(_ list: List, after outcome: StepOutcome) {
         switch outcome {
         case .isDone: answer(list)
-        case .hasMore: steps.later { [self] in step(list) }
+        case .hasMore: steps.later(for: output.owner(of: list.call)) { [self] in step(list) }
         case .waits: node.whenFetched { [weak self] in self?.step(list) }
         }
     }
@@ -117,23 +121,28 @@ extension Facade {
             return fail(list.call, RequestError.timedOut.failure)
         }
         do throws(RequestError) {
-            proceed(list, after: try read(list))
+            proceed(list, after: try read(list, piece(for: list.call)))
         } catch {
             if error == .elsewhere { return proceed(list, after: .waits) }
             fail(list, error)
         }
     }
 
+    /// The size of the next one.
+    func piece(for call: CallReference) -> PieceSize {
+        limits.piece(isHurried: steps.isHurried(for: output.owner(of: call)))
+    }
+
     /// One piece.
-    private func read(_ list: List) throws(RequestError) -> StepOutcome {
-        if list.isSorted { return try readSorted(list) }
-        if list.counter != nil || list.query.countOnly { return try count(list) }
+    private func read(_ list: List, _ piece: PieceSize) throws(RequestError) -> StepOutcome {
+        if list.isSorted { return try readSorted(list, piece) }
+        if list.counter != nil || list.query.countOnly { return try count(list, piece) }
         if list.rest.isEmpty { return .isDone }
-        let rowsMax = list.rows + Int64(limits.listPartRows)
+        let rowsMax = list.rows + Int64(piece.rows)
         let limit = list.query.limit > 0 ? list.query.limit : Int64.max
         let withValue = !list.query.keysOnly
         var part: [UInt8] = []
-        part.reserveCapacity(list.parts.isEmpty ? 4096 : limits.listPartBytes + 4096)
+        part.reserveCapacity(list.parts.isEmpty ? 4096 : piece.bytes + 4096)
         var next: Bytes?, looked = 0
         let stop = try node.visit(list.rest, at: list.revision) { row in
             if list.rows == limit {
@@ -141,7 +150,7 @@ extension Facade {
                 next = Bytes(row.key)
                 return false
             }
-            if part.count >= limits.listPartBytes || list.rows == rowsMax || looked >= limits.lookBytes {
+            if part.count >= piece.bytes || list.rows == rowsMax || looked >= piece.looked {
                 next = Bytes(row.key)
                 return false
             }
@@ -154,12 +163,12 @@ extension Facade {
         try take(part, into: list)
         guard let next = next ?? stop else { return .isDone }
         list.rest = KeyRange(key: next, end: list.rest.end)
-        if list.more { return try count(list) }
+        if list.more { return try count(list, piece) }
         return stop == nil ? .hasMore : .waits
     }
 
     /// How many keys there are beyond the limit.
-    private func count(_ list: List) throws(RequestError) -> StepOutcome {
+    private func count(_ list: List, _ piece: PieceSize) throws(RequestError) -> StepOutcome {
         var counter: RangeCounter
         if let begun = list.counter {
             counter = begun
@@ -168,7 +177,7 @@ extension Facade {
                 list.query.range, at: list.revision, after: list.rows, rest: list.rest, node)
         }
         defer { list.counter = counter }
-        guard try counter.step(node, rowsMax: limits.listPartRows, bytesMax: limits.lookBytes) else {
+        guard try counter.step(node, rowsMax: piece.rows, bytesMax: piece.looked) else {
             return .hasMore
         }
         if let last = list.lastKey {

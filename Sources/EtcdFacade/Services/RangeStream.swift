@@ -56,6 +56,8 @@ extension Facade {
         let stream = RangeStream(call: call, query: query, revision: at, index: index.revision)
         open.state = .rangeStream(stream)
         calls[call] = open
+        guard eager.isOpen else { return steps.later(for: output.owner(of: call)) { [self] in proceed(stream) } }
+        spend(limits.streamPartBytes)
         proceed(stream)
     }
 
@@ -80,8 +82,9 @@ extension Facade {
         var last = stream.lastPart
         last.count = stream.count
         if stream.counter != nil {
+            let piece = self.piece(for: stream.call)
             guard try stream.counter?.step(
-                node, rowsMax: limits.listPartRows, bytesMax: limits.lookBytes) == true else {
+                node, rowsMax: piece.rows, bytesMax: piece.looked) == true else {
                 return steps.later { [self] in proceed(stream) }
             }
             last.count += stream.counter?.count ?? 0
@@ -97,7 +100,9 @@ extension Facade {
         if stream.counter != nil { return try finish(stream) }
         var query = stream.rest
         query.limit = min(stream.partRows, stream.wanted ?? .max)
-        var part = try node.part(query, at: stream.revision, maxBytes: limits.streamPartBytes)
+        let owner = output.owner(of: stream.call)
+        let bytes = limits.streamPartBytes / (steps.isHurried(for: owner) ? limits.hurriedPart : 1)
+        var part = try node.part(query, at: stream.revision, maxBytes: max(1, bytes))
         let rows = Int64(part.rows.count)
         let next = part.rows.last.map { $0.key.successor }
         let isLast = !part.more || stream.wanted == rows

@@ -198,12 +198,12 @@ extension RangeQuery {
 
 extension Facade {
     /// One piece.
-    func readSorted(_ list: List) throws(RequestError) -> StepOutcome {
+    func readSorted(_ list: List, _ piece: PieceSize) throws(RequestError) -> StepOutcome {
         guard let sorting = list.sorting else { return .isDone }
-        return sorting.isMerging ? try emit(list) : try gather(list)
+        return sorting.isMerging ? try emit(list, piece) : try gather(list, piece)
     }
 
-    private func gather(_ list: List) throws(RequestError) -> StepOutcome {
+    private func gather(_ list: List, _ piece: PieceSize) throws(RequestError) -> StepOutcome {
         guard var sorting = list.sorting else { return .isDone }
         // One owner, so that nothing is copied.
         list.sorting = nil
@@ -212,7 +212,7 @@ extension Facade {
         sorting.begin()
         if !list.rest.isEmpty {
             stop = try node.visit(list.rest, at: list.revision) { row in
-                if looked == limits.listPartRows || bytes >= limits.lookBytes {
+                if looked == piece.rows || bytes >= piece.looked {
                     next = Bytes(row.key)
                     return false
                 }
@@ -235,18 +235,18 @@ extension Facade {
         list.sorting = sorting
         guard output.hasRoom(for: listBytes.count) else { throw .tooManyRequests }
         if stop != nil { return .waits }
-        return next == nil ? try emit(list) : .hasMore
+        return next == nil ? try emit(list, piece) : .hasMore
     }
 
-    private func emit(_ list: List) throws(RequestError) -> StepOutcome {
+    private func emit(_ list: List, _ piece: PieceSize) throws(RequestError) -> StepOutcome {
         guard var sorting = list.sorting else { return .isDone }
         list.sorting = nil
         let limit = list.query.limit > 0 ? list.query.limit : Int64.max
         // Each row is looked for on its own, which takes longer than to walk by it.
-        let rowsMax = list.rows + Int64(max(1, limits.listPartRows / 8))
+        let rowsMax = list.rows + Int64(max(1, piece.rows / 8))
         var part: [UInt8] = []
         var isLast = false, waits = false
-        while part.count < limits.listPartBytes, list.rows < rowsMax {
+        while part.count < piece.bytes, list.rows < rowsMax {
             guard list.rows < limit, let key = list.pendingKey ?? sorting.nextKey() else {
                 isLast = true
                 break

@@ -36,10 +36,10 @@ struct TransactionReader {
         var looked: Int
         var isSpent: Bool { rows <= 0 || bytes <= 0 || looked <= 0 }
 
-        init(_ limits: FacadeLimits) {
-            rows = limits.listPartRows
-            bytes = limits.listPartBytes
-            looked = limits.lookBytes
+        init(_ piece: PieceSize) {
+            rows = piece.rows
+            bytes = piece.bytes
+            looked = piece.looked
         }
     }
 
@@ -53,8 +53,8 @@ struct TransactionReader {
     }
 
     /// Nil: there is more to read.
-    mutating func step(_ limits: FacadeLimits) throws(RequestError) -> TransactionResult? {
-        var budget = Budget(limits)
+    mutating func step(_ piece: PieceSize) throws(RequestError) -> TransactionResult? {
+        var budget = Budget(piece)
         while let level = levels.last {
             guard level.next < level.operations.count else {
                 levels.removeLast()

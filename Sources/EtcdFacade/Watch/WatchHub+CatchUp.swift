@@ -33,7 +33,7 @@ extension WatchHub {
     private func catchUp() {
         // Nowhere to put it: the next tick tries again.
         guard output.hasRoom(for: limits.catchUpBytes) else { return }
-        guard let watcher = nextInTurn() else { return }
+        guard let watcher = nextInTurn() else { return scheduleCatchUp() }
         let isToBeContinued = step(for: watcher)
         if watcher.place == .catchingUp {
             queue.append(watcher)
@@ -45,8 +45,14 @@ extension WatchHub {
         if isToBeContinued { scheduleCatchUp() }
     }
 
+    private static let goneAtOnce = 100
+
+    /// Nil, with more of them in the queue: so many of it had gone that others are to have their turn.
     private func nextInTurn() -> Watcher? {
+        var gone = 0
         while queueHead < queue.count {
+            gone += 1
+            guard gone <= Self.goneAtOnce else { return nil }
             let watcher = queue[queueHead]
             queueHead += 1
             if queueHead > 1024, queueHead * 2 > queue.count {

@@ -65,20 +65,29 @@ final class WatchHub {
         guard !stream.isClosed else { return }
         stream.isClosed = true
         streamsCount -= 1
-        let all = Array(stream.watchers.values)
-        stream.watchers = [:]
-        letGo(of: all, from: 0, stream)
+        if !letSomeGo(of: stream) { letGoLater(of: stream) }
     }
 
-    /// A stream may have had a million of them. What is sent to the rest meanwhile goes nowhere.
-    private func letGo(of watchers: [Watcher], from start: Int, _ stream: WatchStream) {
-        let end = min(start + Self.letGoAtOnce, watchers.count)
-        for watcher in watchers[start..<end] { move(watcher, to: .gone) }
-        guard end < watchers.count else { return }
+    /// A stream may have had a million of them, and nothing may hold them all until the last: to free them takes
+    /// half a second. What is sent to the rest meanwhile goes nowhere.
+    private func letGoLater(of stream: WatchStream) {
         // The stream too: its watchers count on it.
-        steps.later { [self, stream] in letGo(of: watchers, from: end, stream) }
+        steps.later { [self, stream] in
+            repeat {
+                if letSomeGo(of: stream) { return }
+            } while !steps.isOver
+            letGoLater(of: stream)
+        }
     }
-    private static let letGoAtOnce = 200
+
+    /// True: those were the last.
+    private func letSomeGo(of stream: WatchStream) -> Bool {
+        for id in Array(stream.watchers.keys.prefix(Self.letGoAtOnce)) {
+            if let watcher = stream.watchers.removeValue(forKey: id) { move(watcher, to: .gone) }
+        }
+        return stream.watchers.isEmpty
+    }
+    private static let letGoAtOnce = 32
 
     func onCommand(_ command: WatchCommand, on stream: WatchStream) {
         switch command {

@@ -72,7 +72,6 @@ extension Host: NodeAccess {
 
     /// Between turns the core's state is whole, and so is the store's.
     func readIndexNow(linearizable: Bool) -> ReadIndex? {
-        readsBesides &+= 1
         guard !isInTurn, let point = node.readPoint(linearizable: linearizable, at: Clocks.instant())
         else { return nil }
         return ReadIndex(revision: point.revision, compactRevision: point.compactRevision)

@@ -142,10 +142,11 @@ extension Host {
 
     /// A put that comes alone to a node without peers waits for the disk and nothing else: then this loop
     /// waits itself, which saves it two wakes (docs/performance.md, "a lone put"). With anybody else about
-    /// the log's thread does it, and the loop serves him.
+    /// the log's thread does it, and the loop serves him; readers of lists can wait.
     private func writeLog() throws(StorageError) {
-        let isLone = dialled.isEmpty && readsBesides <= 1 && inputs.isEmpty && facade?.waiting == 1
-        readsBesides = 0
+        let isLone =
+            dialled.isEmpty && inputs.isEmpty && facade.map { $0.keysRead <= 1 && $0.waiting == 1 } ?? false
+        facade?.keysRead = 0
         if isLone, try log.appendNow(effects.persist, ticket: effects.ticket) {
             durableTaken = effects.ticket.rawValue
             inputs.append(.durable(effects.ticket))

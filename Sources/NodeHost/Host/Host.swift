@@ -56,9 +56,6 @@ final class Host: @unchecked Sendable {
     /// What the core has been told of it.
     var durableTaken: UInt64 = 0
 
-    /// Reads that were served since the log was written to last.
-    var readsBesides = 0
-
     /// This turn's messages, by the peer's number, and the order in which peers came up.
     var outgoing: [[PeerMessage]] = []
     var outgoingOrder: [NodeID] = []
