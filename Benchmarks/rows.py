@@ -13,7 +13,7 @@ except ImportError:
     grpcio = None
 
 import load
-from servers import Syncs, cpu_seconds, field, get, messages, put, revision, rss_mb, txn_update, written_bytes
+from servers import Syncs, cpu_seconds, field, get, messages, put, revision, rss_mb, spread_polder, txn_update, written_bytes
 
 VALUE = os.urandom(128).hex().encode()  # 256 B that compress by a half, as polder-load's.
 
@@ -331,9 +331,12 @@ def run_idle(bench):
 def run_growth(bench):
     first = {}
 
-    def one(series, label, nodes, *more, in_flight=256):
+    def one(series, label, nodes, *more, in_flight=256, replicas=0):
         with bench.servers(nodes, *more, etcd=False) as servers:
             for s in servers:
+                if replicas:
+                    with open(os.path.join(s.folder, "log-spread"), "w") as log:
+                        spread_polder(bench.options.polder, s, replicas, log)
                 load.fill(s, "grow/", 2000, 256, 64)
 
             def work(server, bench):
@@ -358,8 +361,9 @@ def run_growth(bench):
         one("partitions", f"put 256 B, 256 in flight, {partitions} partitions", 3,
             "--partitions", str(partitions))
     for nodes in (3, 6, 9):
-        # As much for each node.
-        one("nodes", f"put 256 B, {85 * nodes} in flight", nodes, in_flight=85 * nodes)
+        # As much for each node. With three replicas a partition everybody has everything on three.
+        one("nodes", f"put 256 B, {85 * nodes} in flight, three replicas", nodes, "--partitions", "64",
+            in_flight=85 * nodes, replicas=3)
 
 
 def run_memory(bench):

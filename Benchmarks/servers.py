@@ -114,6 +114,24 @@ def wait_for(what, seconds, log):
     sys.exit(f"bench: not ready after {seconds} s; see {log}")
 
 
+def spread_polder(binary, server, replicas, log):
+    """So many replicas a partition, and no rows elsewhere; waits until it is so."""
+    at = ["--endpoints", f"http://127.0.0.1:{server.ports[0]}"]
+
+    def order(*words):
+        return subprocess.run([binary, "partition", *words, *at], stdout=log, stderr=log, timeout=60).returncode == 0
+
+    def is_there():
+        listed = subprocess.run([binary, "partition", "list", *at, "-o", "json"], capture_output=True, timeout=60)
+        if listed.returncode != 0:
+            return False
+        return all(len(p["replicas"]) == replicas for p in json.loads(listed.stdout)["partitions"])
+
+    wait_for(lambda: order("replicas", str(replicas)), 60, log.name)
+    wait_for(lambda: order("spread", "on"), 60, log.name)
+    wait_for(is_there, 120, log.name)
+
+
 def start_polder(binary, nodes, folder, *more, tls=None):
     server = Server("polder", nodes, folder)
     base = free_base(nodes)
