@@ -10,10 +10,10 @@ The control is what an attack costs that is not the server's doing: processes th
 the attackers did, at the same niceness, while nobody attacks. The server and the measuring client run before others
 on a shared machine (nice -10, which needs root), attackers and control behind all others (nice 19, if
 `--attackers-priority` says nothing else); all of them go before other sessions, if the kernel groups processes by
-sessions (autogroup). The measuring client says that it needs little at a time (`short_slices`). With `--etcd`
+sessions (autogroup). With `--etcd`
 a real etcd is attacked the same way, and its figures are printed below Polder's.
 """
-import argparse, ctypes, multiprocessing, os, platform, shutil, signal, subprocess, struct, sys, tempfile, threading, time
+import argparse, multiprocessing, os, shutil, signal, subprocess, sys, tempfile, threading, time
 import urllib.request
 
 import attacks
@@ -103,16 +103,6 @@ def prioritise(to):
         pass
 
 
-def short_slices():
-    """A client that has slept waits until whoever uses the processor has had its slice, some milliseconds, however
-    nice that is, unless it says that its own is short (Linux 6.12). What it waits for there is no server's doing."""
-    number = {"x86_64": 314, "aarch64": 274}.get(platform.machine())
-    if number and os.sched_getscheduler(0) == os.SCHED_OTHER:
-        nice = os.getpriority(os.PRIO_PROCESS, 0)
-        attributes = struct.pack("<IIQiIQQQ", 48, os.SCHED_OTHER, 0, nice, 0, 100_000, 0, 0)
-        ctypes.CDLL(None).syscall(number, 0, attributes, 0)
-
-
 def before_other_sessions(nice):
     """What was there before; None: the kernel does not group by sessions, or we may not."""
     try:
@@ -128,7 +118,6 @@ def before_other_sessions(nice):
 def measure(address, seconds, priority, out):
     """Gets and puts by turns on one connection; their times, and the calls that failed."""
     prioritise(priority)
-    short_slices()
     times, failed, connection = {"get": [], "put": []}, [], None
     start = time.time()
     end, i = start + seconds, 0
