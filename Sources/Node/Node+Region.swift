@@ -36,19 +36,8 @@ extension Node {
                 }
                 spares.proposals.recycle(consume proposals)
             }
-            if !region.changes.isEmpty {
-                if effects.store.isEmpty {
-                    swap(&effects.store, &region.changes)
-                } else {
-                    effects.store.append(contentsOf: region.changes)
-                    region.changes.removeAll(keepingCapacity: true)
-                }
-            }
-            if !region.newborns.isEmpty {
-                let newborns = region.newborns
-                region.newborns.removeAll()
-                for newborn in newborns { adopt(newborn, into: &effects) }
-            }
+            takeChanges(into: &effects)
+            adoptNewborns(into: &effects)
             if !region.reads.isEmpty {
                 if region.reads.count == 1 {
                     // Moved: a copy counts four references.
@@ -236,8 +225,33 @@ extension Node {
         }
     }
 
+    private mutating func takeChanges(into effects: inout NodeEffects) {
+        if region.changes.isEmpty { return }
+        if effects.store.isEmpty {
+            swap(&effects.store, &region.changes)
+        } else {
+            effects.store.append(contentsOf: region.changes)
+            region.changes.removeAll(keepingCapacity: true)
+        }
+    }
+
+    /// What their parents have written comes before.
+    private mutating func adoptNewborns(into effects: inout NodeEffects) {
+        if region.newborns.isEmpty { return }
+        let newborns = region.newborns
+        region.newborns.removeAll()
+        for newborn in newborns { adopt(newborn, into: &effects) }
+    }
+
     /// Everything at or below the local frontier is applied here: it can be read and watched.
     mutating func advanceLocalFrontier(into effects: inout NodeEffects) {
+        // Where the region is spread nobody waits for a child before it is adopted, and its parent, that has
+        // just applied the split, does not hold the frontier any more: what the child is to bring would be
+        // missing (S12).
+        if isPartial, !region.newborns.isEmpty {
+            takeChanges(into: &effects)
+            adoptNewborns(into: &effects)
+        }
         // What the partitions have applied counts as applied from now on: it must be in the merge first.
         for applied in region.applied { merge.add(applied) }
         region.applied.removeAll(keepingCapacity: true)
