@@ -58,22 +58,7 @@ extension Store {
         let batch = WriteBatch()
         let cursor = database.cursor(until: StoreFormat.rowsEnd(keyspace), fillsCache: false)
         cursor.seek(dropPosition)
-        var rest = budget
-        var key: [UInt8] = []
-        while cursor.isValid && rest > 0 {
-            rest -= 1
-            key.removeAll(keepingCapacity: true)
-            StoreFormat.unescape(rowKey: cursor.key, into: &key)
-            if hashes.contains(key.withUnsafeBytes { KeyHash.hash($0) }) {
-                batch.delete(Array(cursor.key))
-                if let fields = StoreFormat.rowFields(cursor.value) {
-                    let revision = StoreFormat.revision(ofRowKey: cursor.key)
-                    batch.delete(StoreFormat.indexKey(keyspace, revision, fields.sub))
-                }
-            }
-            cursor.next()
-        }
-        try cursor.check()
+        try cursor.deleteRows(of: keyspace, budget: budget, from: batch) { hashes.contains($0) }
         let isDone = !cursor.isValid
         if isDone {
             for range in drops { batch.delete(StoreFormat.dropKey(range)) }
@@ -97,6 +82,31 @@ extension Store {
         drops = before.flatMap { HashRanges([hashes]).missing(from: $0) }
         for range in before { batch.delete(StoreFormat.dropKey(range)) }
         for range in drops { batch.put(StoreFormat.dropKey(range), []) }
+    }
+}
+
+extension Cursor {
+    /// Rows, from here on, whose key's hash is among those, with their places in the index of revisions.
+    /// Looks at `budget` rows at most.
+    func deleteRows(
+        of keyspace: KeyspaceID, budget: Int, from batch: WriteBatch, where isToGo: (UInt64) -> Bool
+    ) throws(StorageError) {
+        var rest = budget
+        var unescaped: [UInt8] = []
+        while isValid && rest > 0 {
+            rest -= 1
+            unescaped.removeAll(keepingCapacity: true)
+            StoreFormat.unescape(rowKey: key, into: &unescaped)
+            if isToGo(unescaped.withUnsafeBytes { KeyHash.hash($0) }) {
+                batch.delete(Array(key))
+                if let fields = StoreFormat.rowFields(value) {
+                    let revision = StoreFormat.revision(ofRowKey: key)
+                    batch.delete(StoreFormat.indexKey(keyspace, revision, fields.sub))
+                }
+            }
+            next()
+        }
+        try check()
     }
 }
 

@@ -159,22 +159,7 @@ package final class SnapshotImport {
         let cursor = store.database.cursor(
             until: StoreFormat.rowsEnd(group.keyspace), fillsCache: false)
         cursor.seek(position)
-        var rest = budget
-        var key: [UInt8] = []
-        while cursor.isValid && rest > 0 {
-            rest -= 1
-            key.removeAll(keepingCapacity: true)
-            StoreFormat.unescape(rowKey: cursor.key, into: &key)
-            if hashes.contains(key.withUnsafeBytes { KeyHash.hash($0) }) {
-                batch.delete(Array(cursor.key))
-                if let fields = StoreFormat.rowFields(cursor.value) {
-                    let revision = StoreFormat.revision(ofRowKey: cursor.key)
-                    batch.delete(StoreFormat.indexKey(group.keyspace, revision, fields.sub))
-                }
-            }
-            cursor.next()
-        }
-        try cursor.check()
+        try cursor.deleteRows(of: group.keyspace, budget: budget, from: batch) { hashes.contains($0) }
         isCleared = !cursor.isValid
         if !isCleared { position = Array(cursor.key) }
         try write(batch)

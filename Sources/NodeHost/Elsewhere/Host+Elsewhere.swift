@@ -270,7 +270,14 @@ extension Host {
         guard after < through else { return ([], through) }
         let own = try store.changes(
             after: after, through: through, in: .standard, maxRows: maxRows, maxBytes: maxBytes, hashes: ownRows)
-        var parts = [own.changes], reached = own.through, isMissing = false
+        return try join(own.changes, through: own.through, after: after, asked: through)
+    }
+
+    /// What is served here, through `ownReached`, with what the others have told of the same revisions.
+    func join(
+        _ own: [RevisionChanges], through ownReached: Revision, after: Revision, asked through: Revision
+    ) throws(RequestError) -> (changes: [RevisionChanges], through: Revision) {
+        var parts = [own], reached = ownReached, isMissing = false
         let now = Clocks.instant()
         for remote in try remotes() {
             if let (changes, theirs, previous) = try elsewhere.changes(

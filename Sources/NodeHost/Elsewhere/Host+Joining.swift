@@ -51,41 +51,24 @@ extension Host {
             return
         }
         elsewhere.beginRead()
-        let after = joined.emitted
-        var parts = [joined.own], reached = due, isMissing = false
         do throws(RequestError) {
-            let now = Clocks.instant()
-            for remote in try remotes() {
-                if let (changes, theirs, previous) = try elsewhere.changes(
-                    after: after, through: due, remote.hashes, of: remote.node, at: now)
-                {
-                    parts.append(changes)
-                    reached = min(reached, theirs)
-                    joined.know(previous, before: changes)
-                } else {
-                    isMissing = true
+            let found = try join(joined.own, through: due, after: joined.emitted, asked: due)
+            joined.isUnderWay = false
+            joined.pass(found.through)
+            facade?.onChanges(found.changes, through: found.through)
+        } catch {
+            if error == .elsewhere || error == .tooManyRequests {
+                return whenFetched { [weak self] in
+                    guard let self, !isStopped else { return }
+                    ask(through: due, version)
                 }
             }
-        } catch {
-            guard error == .elsewhere || error == .tooManyRequests else {
-                // Compacted: who still needs it is told so.
-                joined.isUnderWay = false
-                joined.lose(through: due)
-                facade?.onChangesLost(through: due)
-                return
-            }
-            isMissing = true
+            // Compacted: who still needs it is told so.
+            joined.isUnderWay = false
+            joined.lose(through: due)
+            facade?.onChangesLost(through: due)
+            return
         }
-        if isMissing {
-            return whenFetched { [weak self] in
-                guard let self, !isStopped else { return }
-                ask(through: due, version)
-            }
-        }
-        joined.isUnderWay = false
-        let merged = JoinedChanges.merge(parts, through: reached)
-        joined.pass(reached)
-        facade?.onChanges(merged, through: reached)
         server.flush()
         proceedJoining()
     }

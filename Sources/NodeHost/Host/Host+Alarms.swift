@@ -50,11 +50,7 @@ extension Host {
     }
 
     func tellAlarms() {
-        let frame = alarms.frame
-        for peer in dialled.keys.sorted() where peer.region == configuration.regionID {
-            transport.send(frame, to: peer)
-        }
-        transport.flush()
+        tellRegion(alarms.frame)
     }
 
     func noticeAlarms() {

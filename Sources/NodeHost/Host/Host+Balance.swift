@@ -41,11 +41,7 @@ extension Host {
     private func tellLoad(_ load: UInt64) {
         var writer = HostFrame.begin(.load)
         writer.varint(load)
-        let frame = Bytes(writer.bytes)
-        for peer in dialled.keys.sorted() where peer.region == configuration.regionID {
-            transport.send(frame, to: peer)
-        }
-        transport.flush()
+        tellRegion(Bytes(writer.bytes))
     }
 
     func onLoad(_ reader: inout ByteReader, from peer: PeerID) throws(DecodingError) {

@@ -35,11 +35,7 @@ extension Host {
     private func tellDisk(_ microseconds: UInt64) {
         var writer = HostFrame.begin(.disk)
         writer.varint(microseconds)
-        let frame = Bytes(writer.bytes)
-        for peer in dialled.keys.sorted() where peer.region == configuration.regionID {
-            transport.send(frame, to: peer)
-        }
-        transport.flush()
+        tellRegion(Bytes(writer.bytes))
     }
 
     func onDisk(_ reader: inout ByteReader, from peer: PeerID) throws(DecodingError) {

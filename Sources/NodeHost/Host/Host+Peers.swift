@@ -182,6 +182,14 @@ extension Host {
         }
     }
 
+    /// To every node of this region, at once.
+    func tellRegion(_ frame: Bytes) {
+        for peer in dialled.keys.sorted() where peer.region == configuration.regionID {
+            transport.send(frame, to: peer)
+        }
+        transport.flush()
+    }
+
     // MARK: Snapshots
 
     /// Where a group's rows lie, as far as its log is applied; the directory has none. Nil: not here.
