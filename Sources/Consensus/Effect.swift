@@ -23,6 +23,10 @@ package enum Input: Equatable, Sendable {
     case truncate(through: Slot)
     /// A snapshot has replaced the applied state, durably.
     case installed(AppliedPosition, Configuration)
+    /// The snapshot that was sent to this peer could not be taken yet: not in a snapshot's period, but soon.
+    case snapshotRefused(by: NodeID)
+    /// A replica that was open without a state has been given its first: nothing of it is flushed.
+    case founded(AppliedPosition, Configuration)
 }
 
 package typealias Effects = [Effect]

@@ -47,6 +47,10 @@ extension Group {
             answer = .hearsLeader
         } else if theirs < keptAfter || theirs.rawValue + limits.behindMax < decided.rawValue {
             answer = .candidateBehind
+            // It will not be elected by us; who else, if nobody leads?
+            if role == .follower, votes, !isGone, !hearsLeader(besides: candidate, at: now) {
+                electAt = min(electAt, electionTime(after: .zero, at: now))
+            }
         } else {
             answer = hearsLeader(besides: candidate, at: now) ? .hearsLeader : .agreed
         }
@@ -162,6 +166,8 @@ extension Group {
         // What it no longer has may be what we need: no conclusion from its silence.
         guard promise.keptAfter <= candidacy.after else {
             leaderLost = true
+            // Whoever has that shall lead, and has just promised to hear nobody of before.
+            effects.append(.send(to: peers[peer].node, .campaign(promised)))
             return stepBack(for: promise.decided, at: now, into: &effects)
         }
         for found in promise.accepted where found.slot > promise.after && found.ballot < promised {

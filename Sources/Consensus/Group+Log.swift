@@ -94,8 +94,8 @@ extension Group {
     }
 
     mutating func onInstalled(
-        _ installed: AppliedPosition, _ configuration: Configuration, at now: Instant,
-        into effects: inout Effects
+        _ installed: AppliedPosition, _ configuration: Configuration, isFlushed: Bool = true,
+        at now: Instant, into effects: inout Effects
     ) {
         guard installed.slot > decided else { return }
         // It was asked for before the election: whoever sent it knows more to be chosen than this leader.
@@ -111,9 +111,11 @@ extension Group {
         position = installed
         acceptedThrough = max(acceptedThrough, installed.slot)
         durableThrough = max(durableThrough, installed.slot)
-        flushedThrough = installed.slot
-        truncatedThrough = installed.slot
-        persist(.truncate(id, installed.slot), into: &effects)
+        if isFlushed {
+            flushedThrough = installed.slot
+            truncatedThrough = installed.slot
+            persist(.truncate(id, installed.slot), into: &effects)
+        }
         ackDue = true
         adopt(configuration, at: now, into: &effects)
         if noticed.ballot == promised {

@@ -89,7 +89,10 @@ extension Group {
         guard !peers[i].promised, promise.after == peers[i].progress else { return }
         // It knows more to be chosen than we: whoever has that shall lead.
         guard promise.keptAfter <= peers[i].progress else {
-            if !leadership.isSettled { standDown(at: now, into: &effects) }
+            if !leadership.isSettled {
+                standDown(at: now, into: &effects)
+                effects.append(.send(to: peers[i].node, .campaign(promised)))
+            }
             return
         }
         if leadership.beginSlot == nil, promise.leaseBallot != promised,
@@ -182,7 +185,10 @@ extension Group {
     mutating func adopt(
         _ next: Configuration, at now: Instant, into effects: inout Effects
     ) {
-        guard next.number > configuration.number else { return }
+        // Of a group that nobody has changed since it was founded the number is that of a replica without a
+        // log: a snapshot tells it who votes all the same.
+        guard next.number > configuration.number || configuration.voters.isEmpty && !next.voters.isEmpty
+        else { return }
         let before = peers
         let gone = before.filter { !next.contains($0.node) }
         if role == .leading {

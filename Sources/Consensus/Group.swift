@@ -274,6 +274,13 @@ package struct Group: Sendable {
         case .truncate(let through): onTruncate(through: through, at: now, into: &effects)
         case .installed(let position, let configuration):
             onInstalled(position, configuration, at: now, into: &effects)
+        case .snapshotRefused(let peer):
+            if role == .leading, let i = peers.firstIndex(where: { $0.node == peer }) {
+                peers[i].snapshotAt = min(peers[i].snapshotAt, now.advanced(by: limits.probePeriod * 4))
+                peers[i].probe = true
+            }
+        case .founded(let position, let configuration):
+            onInstalled(position, configuration, isFlushed: false, at: now, into: &effects)
         }
         // Any input may be late: what its time has come for is done now.
         if nextWake <= now { onWake(at: now, into: &effects) }

@@ -84,8 +84,11 @@ extension Node {
                 decidedInDirectory(slot, entry, skipped: skipped, into: &effects)
             } else {
                 partitionDirty[i - 1] = true
-                let before = region.applied.count
+                let before = region.applied.count, changed = region.changes.count
                 partitions[i - 1].decided(slot, entry, skipped: skipped, at: now, into: &region)
+                if !overlaid.isEmpty, let taken = overlaid[i - 1] {
+                    leaveAlone(taken, in: &region.changes, from: changed)
+                }
                 // Whoever shows these rows has them from where they are served.
                 if !isServed[i - 1] { region.applied.removeSubrange(before...) }
             }
@@ -315,6 +318,13 @@ extension Node {
             }
             if !isPresent[i - 1] { open(i, into: &effects) }
             partitions[i - 1].install(state, into: &region)
+            childrenWanted.remove(group.partition)
+            noticeOverlaid()
+            if overlaid.values.contains(where: { $0.missing(from: range) != [range] }) {
+                // What its parent wrote in this turn would come to lie over what the snapshot has brought.
+                leaveAlone(HashRanges([range]), in: &region.changes)
+                leaveAlone(HashRanges([range]), in: &effects.store)
+            }
             if let origin = state.place?.origin { learn(origin.split) }
             merge.lose(through: state.highestRevision)
             if isPartial { noticeServed() }

@@ -74,11 +74,14 @@ extension Node {
 
     private func wantsReplica(_ i: Int) -> Bool {
         let id = partitions[i].id
+        if childrenWanted.contains(id) { return true }
         guard map.range(of: id) != nil, shallHold(id) else { return false }
         // A child of what is here is made from it, unless that was cut in two before it came here.
         if let split = map.splits.first(where: { $0.child == id }) {
             let parent = index(split.parent)
-            if isPresent[parent] { return partitions[parent].state.newest >= id }
+            // A parent without a state is to get a snapshot, and is not given it before its children are here.
+            let hasState = partitions[parent].state.applied > .zero || configuration.isFounder
+            if isPresent[parent], hasState { return partitions[parent].state.newest >= id }
         }
         // Without a word about who holds what nothing is opened but what was here before.
         return directory.members.isSpread || partitions[i].state.isDropped
@@ -121,6 +124,10 @@ extension Node {
             // Gone and wanted again: its group takes it back as it is, or lets it begin anew.
             guard groups[i].isGone || !shallHold(groups[i].id.partition) else { continue }
             if let through = groups[i].releasedThrough {
+                guard mayLeave(i - 1) else {
+                    membershipAt = min(membershipAt, now.advanced(by: .seconds(1)))
+                    continue
+                }
                 drop(i, lostThrough: through, into: &effects)
             } else {
                 // Its leader says when nothing depends on this copy of the log any more.
@@ -150,7 +157,9 @@ extension Node {
         partitionWake[p] = .never
         partitionDirty[p] = false
         isServed[p] = false
+        childrenWanted.remove(id.partition)
         noticeServed()
+        noticeOverlaid()
         dropRows(of: id, in: range, into: &effects)
         effects.events.append(.dropped(id))
     }
@@ -181,8 +190,10 @@ extension Node {
     }
 
     /// What of these hashes no other replica here holds: one that lags behind a split still counts its child's.
-    func unheld(_ range: HashRange, besides own: Int) -> HashRanges {
-        let others = partitions.indices.filter { $0 != own && isPresent[$0] && partitions[$0].state.applied > .zero }
+    func unheld(_ range: HashRange, besides own: Int, or behind: Set<PartitionID> = []) -> HashRanges {
+        let others = partitions.indices.filter {
+            $0 != own && isPresent[$0] && partitions[$0].state.applied > .zero && !behind.contains(partitions[$0].id)
+        }
         return HashRanges(HashRanges(others.map { partitions[$0].range }).missing(from: range))
     }
 
@@ -198,16 +209,6 @@ extension Node {
     func isLostAgain(_ group: GroupID, _ range: HashRange, _ effects: NodeEffects) -> Bool {
         effects.store.contains { if case .drop(group, _, _) = $0 { true } else { false } }
             || droppedNow.contains { $0.missing(from: range) != [range] }
-    }
-
-    /// Whether a snapshot of the group may replace what is stored of these hashes: it is to be here, takes
-    /// nothing from a child that came before, and is not of before an earlier replica's end.
-    package func mayInstall(_ group: GroupID, _ hashes: HashRange, applied: Slot) -> Bool {
-        guard group.partition != .directory else { return true }
-        let own = index(group.partition)
-        guard shallHold(group.partition) || own < partitions.count && isPresent[own] else { return false }
-        if own < partitions.count, applied < partitions[own].state.lostThrough { return false }
-        return unheld(hashes, besides: own).ranges == [hashes]
     }
 
     /// The store has flushed that the group is gone; before, a restart must find it as it was.

@@ -247,6 +247,7 @@ extension Node {
             }
         }
         dropUnwanted(into: &effects)
+        if !childrenWanted.isEmpty { openWanted(into: &effects) }
         serveMembers(into: &effects)
     }
 

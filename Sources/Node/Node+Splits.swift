@@ -90,7 +90,10 @@ extension Node {
         effects.events.append(.divided(split, newborn.state.applied))
         // It may have come before, as a snapshot: then it is ahead of what its parent has to give.
         if isPartial { noticeServed() }
-        guard !isPresent[i - 1] else { return learn(split) }
+        guard !isPresent[i - 1] || isEmpty(i - 1) else {
+            noticeOverlaid()
+            return learn(split)
+        }
         // It was here, and was let go of: what it accepted then is forgotten, so it is nobody's voter. What its
         // parent had of it, from before the split, goes.
         if partitions[i - 1].state.isDropped {
@@ -105,24 +108,30 @@ extension Node {
         let founding =
             configuration.isFounder ? Configuration(voters: configuration.nodes) : .unknown
         let id = newborn.state.group
-        groups[i] = Group(
-            id: id, node: node,
-            configuration: newborn.state.configuration.flatMap { try? Configuration(decoding: $0) }
-                ?? founding,
-            // What it has promised and accepted before a restart that took it back to before the split.
-            restored: absentLogs.removeValue(forKey: id) ?? RestoredLog(),
-            applied: AppliedPosition(slot: newborn.state.applied, term: .zero, number: 0),
-            isFlushed: false, lease: nil, limits: configuration.limits.consensus,
-            electAfter: isCandidate ? .zero : configuration.limits.consensus.electionPeriod, at: now)
+        let voters = newborn.state.configuration.flatMap { try? Configuration(decoding: $0) } ?? founding
+        let position = AppliedPosition(slot: newborn.state.applied, term: .zero, number: 0)
+        let wasOpen = isPresent[i - 1]
+        if !wasOpen {
+            groups[i] = Group(
+                id: id, node: node, configuration: voters,
+                // What it has promised and accepted before a restart that took it back to before the split.
+                restored: absentLogs.removeValue(forKey: id) ?? RestoredLog(), applied: position,
+                isFlushed: false, lease: nil, limits: configuration.limits.consensus,
+                electAfter: isCandidate ? .zero : configuration.limits.consensus.electionPeriod, at: now)
+        }
         partitions[i - 1] = Partition(
             newborn, node: node, map: map, limits: configuration.limits.partition)
         isPresent[i - 1] = true
+        childrenWanted.remove(split.child)
+        noticeOverlaid()
+        if wasOpen { stepGroup(i, .founded(position, voters), into: &effects) }
         isServed[i - 1] = isServed[parent - 1]
         if isPartial { noticeServed() }
         groupWakeIsOld[i] = true
         partitionDirty[i - 1] = true
         if !isWhole { noticeGaps() }
         learn(split)
+        noticeOverlaid()
         if alone != nil {
             // With the voters of before: they are lost, too.
             groups[i].standAlone(at: now)

@@ -62,6 +62,10 @@ package struct Node: Sendable {
     var isWhole = true
     /// What the log holds of those, until they are here.
     var absentLogs: [GroupID: RestoredLog]
+    /// To be opened though their parents are here: see Node+Children.
+    var childrenWanted: Set<PartitionID> = []
+    /// By partition's index, the hashes that children have who came before it has passed their splits.
+    var overlaid: [Int: HashRanges] = [:]
     /// By child, those that the map has no place for yet.
     var knownSplits: [PartitionID: PartitionSplit] = [:]
     var splitRequests: Deque<SplitRequest> = []
@@ -335,6 +339,7 @@ package struct Node: Sendable {
         openOrphans(into: &ignored)
         openWanted(into: &ignored)
         noticeGaps()
+        noticeOverlaid()
     }
 
     /// Of the directory and all partitions that the store knows, without gaps.
@@ -435,6 +440,10 @@ package struct Node: Sendable {
             }
         case .snapshotInstalled(let group, let records):
             onSnapshot(group, records, into: &effects)
+        case .snapshotRefused(let group, let seat):
+            for peer in incarnations(of: seat) {
+                stepGroup(Int(group.partition.rawValue), .snapshotRefused(by: peer), into: &effects)
+            }
         case .campaign(let partition):
             stepGroup(Int(partition.rawValue), .campaign, into: &effects)
         case .handOver(let to): onHandOver(to: to)

@@ -33,6 +33,8 @@ package enum NodeInput: Sendable {
     case flushed([(GroupID, Slot)])
     /// A snapshot of the group was installed in the store; its records are these.
     case snapshotInstalled(GroupID, records: [(key: Bytes, value: Bytes)])
+    /// A snapshot that this node has sent was not taken there (`Node.mayInstall`).
+    case snapshotRefused(GroupID, by: NodeID)
 
     /// Everything that this node leads goes to another node, without a gap: to this one, or to the
     /// first that is fit for it. For a stop, or because an operator wants it.

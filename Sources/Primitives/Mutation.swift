@@ -88,6 +88,8 @@ public enum Mutation: String, CaseIterable, Sendable {
     // Nodes.
     /// S12: a frontier is shown without the partitions that are not known here yet.
     case unknownTailsIgnored
+    /// Snapshots and releases take a parent's log from which a child may still have to be made.
+    case childrenLostWithParents
     /// S13 e: a read shares a question that is already under way.
     case sharedQuestion
     /// S16: two lives of a node use the same names.

@@ -93,6 +93,17 @@ public struct PartitionMap: Equatable, Sendable {
         return true
     }
 
+    /// Before anything was cut off from it. Nil: this map ends before it.
+    public func rangeAtBirth(of partition: PartitionID) -> HashRange? {
+        var map = founding
+        if let range = map.range(of: partition) { return range }
+        for split in splits {
+            map.apply(split)
+            if split.child == partition { return map.range(of: partition) }
+        }
+        return nil
+    }
+
     /// The partition that this one was cut off from.
     public func parent(of partition: PartitionID) -> PartitionID? {
         splits.first { $0.child == partition }?.parent

@@ -42,6 +42,7 @@ struct Packet {
         case peer([PeerMessage], from: NodeID, to: NodeID)
         case link(LinkMessage)
         case snapshot(SimulatedStore.Snapshot)
+        case snapshotRefused(GroupID)
     }
     let from: NodeAddress
     let to: NodeAddress

@@ -17,6 +17,8 @@ final class SimulatedNode {
     var flushed = SimulatedStore()
     /// Of all row changes of each group so far, in order: equal on all replicas at the same slot.
     var digests: [GroupID: UInt64] = [:]
+    /// Of these the digest here says nothing.
+    var undigested: Set<GroupID> = []
     var flushedDigests: [GroupID: UInt64] = [:]
 
     private(set) var isUp = false
@@ -120,6 +122,7 @@ final class SimulatedNode {
         flushed = SimulatedStore()
         digests = [:]
         flushedDigests = [:]
+        undigested = []
         identity = Identity(token: token, node: .none, peers: [], isFounder: false)
     }
 

@@ -109,6 +109,9 @@ extension World {
             let (group, slot) = nodes[address]?.apply(change, map: regionMap)
         else { return }
         let key = DigestKey(region: address.region, group: group, slot: slot)
+        // What a child that came before has written is not in its chain: not until a snapshot brings it.
+        if nodes[address]?.core?.isOverlaid(group.partition) == true { nodes[address]?.undigested.insert(group) }
+        if nodes[address]?.undigested.contains(group) == true { return }
         let value = nodes[address]?.digests[group] ?? 0
         if let known = digests[key] {
             if known.value != value {
@@ -224,15 +227,16 @@ extension World {
         transmit(.snapshot(snapshot), from: address, to: to)
     }
 
-    func install(_ snapshot: SimulatedStore.Snapshot, at address: NodeAddress) {
+    func install(_ snapshot: SimulatedStore.Snapshot, at address: NodeAddress, from sender: NodeAddress) {
         guard let node = nodes[address], node.isUp else { return }
         // A late one is of no use.
         guard snapshot.applied > node.store.applied[snapshot.group] ?? .zero,
             node.core?.mayInstall(snapshot.group, snapshot.hashes, applied: snapshot.applied) == true
-        else { return }
+        else { return transmit(.snapshotRefused(snapshot.group), from: address, to: sender) }
         node.store.install(snapshot)
         node.store.compact(floor: snapshot.floor)
         node.digests[snapshot.group] = snapshot.digest
+        node.undigested.remove(snapshot.group)
         // The host flushes before it says so.
         node.flushed = node.store
         node.flushedDigests = node.digests

@@ -278,7 +278,9 @@ final class World {
             for message in messages { deliver(.message(from: from, message), to: packet.to) }
         case .link(let message):
             deliver(.linkMessage(packet.from.region, packet.from.node, message), to: packet.to)
-        case .snapshot(let snapshot): install(snapshot, at: packet.to)
+        case .snapshot(let snapshot): install(snapshot, at: packet.to, from: packet.from)
+        case .snapshotRefused(let group):
+            deliver(.snapshotRefused(group, by: packet.from.node), to: packet.to)
         }
     }
 

@@ -245,6 +245,20 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
         #expect(bench.decided == ["8:2.3/4"])
     }
 
+    @Test func `who gets a snapshot of a group that nobody has changed is its voter from then on`() {
+        var bench = Bench(voters: [])
+        bench.hear(2, accept(b1, first: 8, [entry(b1, 4)], decided: 7))
+        bench.step(.installed(
+                AppliedPosition(slot: Slot(7), term: b1, number: 3),
+                Configuration(voters: [node(1), node(2), node(3)])))
+        bench.step(.suspect(node(2)))
+        bench.step(.wake, at: ms(100_000))
+        #expect(
+            bench.effects.contains {
+                if case .send(_, .askVote) = $0 { true } else { false }
+            })
+    }
+
     @Test func `a leader that gets a snapshot it asked for before its election stands down`() {
         var bench = Bench()
         bench.step(.campaign)

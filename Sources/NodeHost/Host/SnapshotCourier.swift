@@ -45,6 +45,7 @@ final class SnapshotCourier {
     private let logger: Logger
     private let send: (PeerID, Bytes) -> Void
     private let install: (GroupID) -> Void
+    private let refused: (GroupID, PeerID) -> Void
     private let hashes: (GroupID) -> HashRange?
     private let hasSplits: () -> Bool
     private let isWanted: (GroupID, HashRange, Slot) -> Bool
@@ -58,7 +59,8 @@ final class SnapshotCourier {
     init(
         store: Store, directory: String, logger: Logger, hashes: @escaping (GroupID) -> HashRange?,
         hasSplits: @escaping () -> Bool, isWanted: @escaping (GroupID, HashRange, Slot) -> Bool,
-        send: @escaping (PeerID, Bytes) -> Void, install: @escaping (GroupID) -> Void
+        send: @escaping (PeerID, Bytes) -> Void, install: @escaping (GroupID) -> Void,
+        refused: @escaping (GroupID, PeerID) -> Void
     ) {
         self.store = store
         self.directory = directory
@@ -68,6 +70,7 @@ final class SnapshotCourier {
         self.isWanted = isWanted
         self.send = send
         self.install = install
+        self.refused = refused
     }
 
     var isBusy: Bool { !sending.isEmpty || !receiving.isEmpty }
@@ -252,6 +255,7 @@ final class SnapshotCourier {
             try onNext(group, number, next: next, from: peer, at: now)
         case .refused(let group, let number):
             if let current = sending[peer], current.group == group, current.number == number {
+                refused(group, peer)
                 try finishSending(to: peer, at: now)
             }
         }
