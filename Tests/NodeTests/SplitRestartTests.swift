@@ -245,6 +245,50 @@ private struct Machine {
         #expect(node.revision == timeline.frontier)
     }
 
+    /// Otherwise the last log from which a child could be made may go (docs/decisions/0021).
+    @Test func `a parent of after the splits is taken when its children are here`() throws {
+        let whole = try Self.history(flushAt: .max).machine
+        var early = try Machine()
+        early.run([.wake])
+        early.settle()
+        _ = early.put("k0")
+        early.settle()
+        func records(_ n: UInt32) -> [(key: Bytes, value: Bytes)] {
+            (whole.disk.records[Self.group(n)] ?? [:]).sorted { $0.key < $1.key }
+                .map { (key: $0.key, value: $0.value) }
+        }
+        var configuration = NodeConfiguration(
+            region: RegionID(1), node: NodeID(1), nodes: [NodeID(1), NodeID(2)], partitions: 1, boot: 3)
+        configuration.isFounder = true
+        var node = try Node(configuration: configuration, restored: early.restored, at: whole.clock)
+        var effects = NodeEffects()
+        func turn(_ input: NodeInput) {
+            node.step(input, at: whole.clock, into: &effects)
+            node.finishTurn(at: whole.clock, into: &effects)
+        }
+        func isTaken(_ n: UInt32) -> Bool {
+            guard let range = whole.node.range(of: PartitionID(n)) else { return false }
+            let applied = whole.disk.applied[Self.group(n)] ?? .zero
+            let taken = node.mayInstall(Self.group(n), range, applied: applied)
+            turn(.wake)
+            if taken { turn(.snapshotInstalled(Self.group(n), records: records(n))) }
+            return taken
+        }
+        #expect(!isTaken(1), "it does not know of the splits")
+        turn(.snapshotInstalled(Self.group(0), records: records(0)))
+        #expect(!isTaken(1) && !isTaken(2), "their children are not here")
+        #expect(isTaken(3))
+        #expect(node.isOverlaid(PartitionID(1)), "it still has the hashes of both")
+        #expect(!isTaken(1))
+        #expect(isTaken(2) && isTaken(1))
+        #expect(!node.isOverlaid(PartitionID(1)) && !node.isOverlaid(PartitionID(2)))
+        #expect(node.holdsAllPartitions)
+    }
+
+    private static func group(_ n: UInt32) -> GroupID {
+        GroupID(keyspace: .standard, partition: PartitionID(n))
+    }
+
     @Test func `a log that was cut off at a split is no obstacle where the child's state is lost`() throws {
         var machine = try Machine()
         machine.run([.wake])
