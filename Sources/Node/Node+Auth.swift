@@ -58,7 +58,9 @@ extension Node {
         guard !authChanges.isEmpty, let sequencer else { return }
         let settled = sequencer.settledFence, frontier = sequencer.frontier
         authChanges.removeAll { change in
-            guard let outcome = change.outcome, outcome.fence <= settled else { return false }
+            guard let outcome = change.outcome,
+                outcome.fence <= settled || Mutation.changesToldAtOnce.isOn
+            else { return false }
             region.answers.append((change.id, .auth(outcome.error, revision: frontier)))
             return true
         }

@@ -138,11 +138,14 @@ extension Node {
         guard !readsWaiting.isEmpty else { return }
         let point = ReadPoint(revision: localFrontier, compactRevision: compactRevision)
         let authVersion = directory.auth.version
-        for read in readsWaiting
-        where read.revision <= point.revision && read.authVersion <= authVersion {
+        func isDue(_ read: WaitingRead) -> Bool {
+            read.revision <= point.revision
+                && (read.authVersion <= authVersion || Mutation.readsBeforeUsers.isOn)
+        }
+        for read in readsWaiting where isDue(read) {
             finishRead(read.token, .success(point), into: &effects)
         }
-        readsWaiting.removeAll { $0.revision <= point.revision && $0.authVersion <= authVersion }
+        readsWaiting.removeAll(where: isDue)
     }
 
     mutating func onRead(_ token: UInt64, _ answer: ReadAnswer, into effects: inout NodeEffects) {

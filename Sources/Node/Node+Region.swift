@@ -266,7 +266,7 @@ extension Node {
                 return
             }
             // Who may no longer see it must not be shown it: users and roles are as of then, at least.
-            guard first.authVersion <= directory.auth.version else {
+            guard first.authVersion <= directory.auth.version || Mutation.frontierBeforeUsers.isOn else {
                 if localFrontier > before { reached(into: &effects) }
                 return
             }

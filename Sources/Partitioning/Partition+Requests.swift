@@ -20,10 +20,9 @@ extension Partition {
             overtake(tag, at: now, into: &effects)
             if takeOver(tag.name, by: id) { return }
         }
-        guard fence >= self.fence else {
-            // Of one that may have been carried out nobody must think that it was refused.
-            let error: RequestError = tag?.isRetry == true ? .timedOut : .authChanged
-            effects.answers.append((id, .failed(error)))
+        // One that may have been carried out is looked for first (`admit`).
+        guard fence >= self.fence || tag?.isRetry == true || Mutation.lowFencesTaken.isOn else {
+            effects.answers.append((id, .failed(.authChanged)))
             return
         }
         guard lead.items.count < limits.itemsMax else {
@@ -113,15 +112,16 @@ extension Partition {
         guard let itemFence = lead.items.fence(token), let request = lead.items.request(token),
             let number = lead.items.number(token)
         else { return }
-        guard itemFence >= fence else {
-            refuse(token, into: &effects)
-            return
-        }
         if isLatched(token) {
             block(token)
             return
         }
         if wasExecuted(token, into: &effects) { return }
+        // Only now: of one that was carried out nobody must think that it was refused.
+        guard itemFence >= fence || Mutation.lowFencesTaken.isOn else {
+            refuse(token, into: &effects)
+            return
+        }
         if case .leaseGrant(let lease, let ttl) = request {
             grant(token, lease, ttl, into: &effects)
         } else if case .leaseRevoke(let lease) = request {
@@ -209,7 +209,8 @@ extension Partition {
     /// What `evaluate` does, for the most frequent of all: one put, perhaps behind compares of its key.
     /// False: there is more to it, and nothing has happened.
     private mutating func writeOne(_ token: UInt64, _ answer: ReadAnswer) -> Bool {
-        guard lead.latches.isEmpty, let itemFence = lead.items.fence(token), itemFence >= fence,
+        guard lead.latches.isEmpty, let itemFence = lead.items.fence(token),
+            itemFence >= fence || Mutation.lowFencesTaken.isOn,
             case .transaction(let transaction)? = lead.items.request(token),
             let key = transaction.onlyKey, hasRoom
         else { return false }
@@ -223,9 +224,10 @@ extension Partition {
         return true
     }
 
-    /// For one more that is under way, with a sequencer that knows of this leadership.
+    /// For one more that is under way, with a sequencer that knows of this leadership, and has told it which
+    /// permissions count. (Who has just started knows of none.)
     private var hasRoom: Bool {
-        lead.registeredWith == epoch
+        lead.registeredWith == epoch && epoch > .zero
             && lead.asked.count + lead.proposals.count < limits.inFlightMax
     }
 
@@ -240,7 +242,7 @@ extension Partition {
         guard let itemFence = lead.items.fence(token), let request = lead.items.request(token),
             let plan = lead.items.plan(token), let answer = lead.items.answer(token)
         else { return }
-        guard itemFence >= fence else {
+        guard itemFence >= fence || Mutation.lowFencesTaken.isOn else {
             refuse(token, into: &effects)
             return
         }
@@ -421,7 +423,7 @@ extension Partition {
         _ token: UInt64, _ frontier: Revision, at now: Instant, into effects: inout RegionEffects
     ) {
         guard let item = lead.items[token], item.stage == .confirming else { return }
-        guard item.fence >= fence else {
+        guard item.fence >= fence || Mutation.lowFencesTaken.isOn else {
             refuse(token, into: &effects)
             return
         }

@@ -185,7 +185,7 @@ package struct Sequencer: Sendable {
             noteLapses(p, lapses)
             onAllocate(p, term, first: first, replaced, from: node, at: clock, into: &effects)
         case .allocateTransaction(_, let transaction, let participants, let replaced, let fence):
-            guard fence >= authFence else {
+            guard fence >= authFence || Mutation.lowFencesTaken.isOn else {
                 effects.send(.transactionFenced(epoch, transaction), to: node)
                 return
             }
@@ -256,7 +256,7 @@ package struct Sequencer: Sendable {
                     fence: authFence),
                 to: node)
         case .confirmTransaction(_, let transaction, let participants, let fence):
-            guard fence >= authFence else {
+            guard fence >= authFence || Mutation.lowFencesTaken.isOn else {
                 effects.send(.transactionFenced(epoch, transaction), to: node)
                 return
             }

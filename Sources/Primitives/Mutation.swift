@@ -85,6 +85,16 @@ public enum Mutation: String, CaseIterable, Sendable {
     /// S12: whoever counts with the map of before a split is believed.
     case oldMapsTrusted
 
+    // Users.
+    /// U5: leaders do what was checked under permissions that have been restricted since.
+    case lowFencesTaken
+    /// U5: a change is told as done as soon as it is decided.
+    case changesToldAtOnce
+    /// U5: reads are checked with whatever permissions are here.
+    case readsBeforeUsers
+    /// U5: a frontier is shown to whom it may no longer be shown.
+    case frontierBeforeUsers
+
     // Nodes.
     /// S12: a frontier is shown without the partitions that are not known here yet.
     case unknownTailsIgnored

@@ -385,6 +385,56 @@ import Testing
         #expect(!replica.take().contains { if case .allocate = $0 { true } else { false } })
     }
 
+    /// `polder sim --seed 1058`, with users.
+    @Test func `a leader that knows of no sequencer yet asks for nothing before its registration, either`() {
+        var replica = Replica()
+        replica.partition.becameLeader(replica.term, at: replica.now, into: &replica.effects)
+        put(&replica, fence: 1, token: 1)
+        replica.read()
+        replica.flush()
+        #expect(replica.partition.lead.asked.isEmpty)
+        replica.lead()
+        replica.partition.onRegistered(
+            Self.epoch, replica.term, fence: 2, at: replica.now, into: &replica.effects)
+        replica.flush()
+        #expect(!replica.take().contains { if case .allocate = $0 { true } else { false } })
+    }
+
+    /// `polder sim --seed 1000`, with users.
+    @Test func `of what was carried out nobody hears that it was refused`() {
+        let request = Request.transaction(Transaction(success: [.put(Put(key: "a", value: "1"))]))
+        var replica = Replica()
+        replica.lead()
+        let gate = replica.partition.lead.term.round
+        replica.request(1, request, tag(1, gate: gate))
+        replica.read()
+        replica.allocate()
+        replica.decide()
+        replica.effects.executed.removeAll()
+        func again(_ replica: inout Replica, _ token: UInt64, attempt: UInt64, sequence: UInt64 = 4) {
+            var tag = tag(attempt, gate: gate, after: .zero)
+            if sequence != 4 {
+                tag = RequestTag(
+                    name: RequestName(node: Self.me, boot: 9, sequence: sequence), attempt: attempt, mark: 4,
+                    gate: tag.gate, after: tag.after)
+            }
+            replica.partition.request(
+                RequestID(node: Self.me, token: token), request, tag, deadline: .never, fence: 3,
+                at: replica.now, into: &replica.effects)
+        }
+        // It waits for a latch while the leader hears of the restriction.
+        replica.lock(transaction(1), "a")
+        replica.read()
+        again(&replica, 2, attempt: 2)
+        replica.partition.heard(fence: 4)
+        replica.partition.release(transaction(1), at: replica.now, into: &replica.effects)
+        replica.flush()
+        again(&replica, 3, attempt: 3)
+        again(&replica, 4, attempt: 4, sequence: 5)
+        #expect(replica.effects.executed.map(\.0.token) == [2, 3])
+        #expect(replica.answers() == [4: .failed(.authChanged)], "what is in no log was not done")
+    }
+
     // MARK: S6
 
     @Test func `latches are granted once what overlaps is decided, and show it`() throws {
