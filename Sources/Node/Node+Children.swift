@@ -31,6 +31,14 @@ extension Node {
         return false
     }
 
+    /// Called when it may, right before the store takes it; `.snapshotInstalled` follows. What this node's log
+    /// says of the group in between comes too late.
+    package mutating func willInstall(_ group: GroupID, _ hashes: HashRange) {
+        guard group.partition != .directory else { return }
+        installing[group.partition] = hashes
+        noticeOverlaid()
+    }
+
     /// Nothing that may have to be made from this replica's log would go with it.
     mutating func mayLeave(_ p: Int) -> Bool {
         if Mutation.childrenLostWithParents.isOn { return true }
@@ -84,12 +92,14 @@ extension Node {
     private func isMade(_ child: PartitionID) -> Bool {
         let c = index(child)
         guard c < partitions.count else { return false }
+        if installing[child] != nil { return true }
         return partitions[c].state.isDropped || isPresent[c] && partitions[c].state.applied > .zero
     }
 
     /// Open, and nothing of it has come yet.
     func isEmpty(_ p: Int) -> Bool {
-        isPresent[p] && partitions[p].state.applied == .zero && !partitions[p].state.isDropped
+        isPresent[p] && installing[partitions[p].id] == nil && partitions[p].state.applied == .zero
+            && !partitions[p].state.isDropped
     }
 
     private func ancestors(of partition: PartitionID) -> Set<PartitionID> {
@@ -105,14 +115,16 @@ extension Node {
     mutating func noticeOverlaid() {
         if overlaid.isEmpty, map.splits.isEmpty { return }
         overlaid.removeAll(keepingCapacity: true)
-        let held = partitions.indices.filter { isPresent[$0] && partitions[$0].state.applied > .zero }
-        for p in held {
-            let range = partitions[p].range
+        var held: [(id: PartitionID, range: HashRange)] = installing.map { ($0.key, $0.value) }
+        for p in partitions.indices where isPresent[p] && partitions[p].state.applied > .zero {
+            held.append((partitions[p].id, partitions[p].range))
+        }
+        for p in partitions.indices where isPresent[p] && partitions[p].state.applied > .zero {
+            let id = partitions[p].id, range = partitions[p].range
             let inside = held.filter {
-                $0 != p && partitions[$0].id > partitions[p].id && partitions[$0].range.first > range.first
-                    && partitions[$0].range.first <= range.last
+                $0.id > id && $0.range.first > range.first && $0.range.first <= range.last
             }
-            if !inside.isEmpty { overlaid[p] = HashRanges(inside.map { partitions[$0].range }) }
+            if !inside.isEmpty { overlaid[p] = HashRanges(inside.map(\.range)) }
         }
     }
 

@@ -290,6 +290,7 @@ extension Node {
     ) {
         let i = Int(group.partition.rawValue)
         grow(to: i)
+        if installing.removeValue(forKey: group.partition) != nil { noticeOverlaid() }
         guard i < groups.count,
             let state = try? PartitionState(group: group, records: records),
             let configuration = try? Self.decode(state.configuration)

@@ -274,6 +274,13 @@ extension Node {
     package func servedKeys(of lease: LeaseID) -> [Bytes] {
         partitions.indices.flatMap { isServed[$0] ? Array(partitions[$0].state.leaseKeys[lease] ?? []) : [] }
     }
+    package var servedLeaseTimes: [LeaseID: Int64] {
+        var found: [LeaseID: Int64] = [:]
+        for i in partitions.indices where isServed[i] {
+            for (id, lease) in partitions[i].state.leases { found[id] = lease.ttlSeconds }
+        }
+        return found
+    }
     package var servedLeases: [LeaseID] {
         partitions.indices.flatMap { isServed[$0] ? Array(partitions[$0].state.leases.keys) : [] }
     }

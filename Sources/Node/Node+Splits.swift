@@ -90,7 +90,7 @@ extension Node {
         effects.events.append(.divided(split, newborn.state.applied))
         // It may have come before, as a snapshot: then it is ahead of what its parent has to give.
         if isPartial { noticeServed() }
-        guard !isPresent[i - 1] || isEmpty(i - 1) else {
+        guard !isPresent[i - 1] && installing[split.child] == nil || isEmpty(i - 1) else {
             noticeOverlaid()
             return learn(split)
         }

@@ -64,6 +64,8 @@ package struct Node: Sendable {
     var absentLogs: [GroupID: RestoredLog]
     /// To be opened though their parents are here: see Node+Children.
     var childrenWanted: Set<PartitionID> = []
+    /// In the store, and not yet here: their hashes.
+    var installing: [PartitionID: HashRange] = [:]
     /// By partition's index, the hashes that children have who came before it has passed their splits.
     var overlaid: [Int: HashRanges] = [:]
     /// By child, those that the map has no place for yet.

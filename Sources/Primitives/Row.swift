@@ -61,6 +61,17 @@ public struct RowView {
     }
 }
 
+extension Row {
+    /// As clients see it: not which of its revision's operations wrote it, nor where.
+    public init(_ view: RowView, withValue: Bool = true) {
+        self.init(
+            key: Bytes(view.key), value: withValue ? Bytes(view.value) : .empty,
+            createRevision: view.createRevision, modRevision: view.modRevision, version: view.version,
+            lease: view.lease, sub: 0,
+            origin: Origin(region: RegionID(0), revision: .zero, stamp: .zero))
+    }
+}
+
 /// etcd's pair (key, range_end): empty end = that one key; a single zero byte = every key from `key` on;
 /// otherwise `[key, end)`.
 public struct KeyRange: Hashable, Sendable {

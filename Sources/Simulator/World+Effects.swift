@@ -233,6 +233,7 @@ extension World {
         guard snapshot.applied > node.store.applied[snapshot.group] ?? .zero,
             node.core?.mayInstall(snapshot.group, snapshot.hashes, applied: snapshot.applied) == true
         else { return transmit(.snapshotRefused(snapshot.group), from: address, to: sender) }
+        node.core?.willInstall(snapshot.group, snapshot.hashes)
         node.store.install(snapshot)
         node.store.compact(floor: snapshot.floor)
         node.digests[snapshot.group] = snapshot.digest

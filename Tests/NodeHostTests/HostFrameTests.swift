@@ -66,6 +66,8 @@ import Transport
                     [RevisionChanges(revision: Revision(9), rows: [row])], through: Revision(10),
                     previous: [row])),
             .answer(number: 4, .hash(77)), .answer(number: 5, .leases([LeaseID(1), LeaseID(-9)])),
+            .ask(number: 8, at: Revision(8), .all, .leaseTimes),
+            .answer(number: 8, .leaseTimes([LeaseID(1): 60, LeaseID(-9): 5])),
             .answer(number: 6, .keys(["a", "b"])), .answer(number: 7, .refused(.compacted)),
         ]
         for message in messages {

@@ -8,6 +8,7 @@ import script
 from cluster import Cluster, eventually, run
 from counters import Writer, hashes, kill, partitions, put_away
 from script import check, failures
+from snapshots import Place, ctl
 
 arguments = script.arguments(0)
 KEYS = 600
@@ -123,6 +124,29 @@ try:
         check(f"{name} knows the lease's keys", shown.out.count("leased/") == 10, shown)
         listed = c.etcdctl("lease", "list", at=name)
         check(f"{name} lists the lease", number in listed.out, listed)
+
+    # A snapshot is put together from all nodes, while writers go on.
+    place = Place(arguments, 2)
+    try:
+        path = f"{place.dir}/spread.db"
+        saved = c.etcdctl("snapshot", "save", path, at=names[3])
+        check("a snapshot of all of it is saved at one node", saved.ok, saved)
+        status = run([c.polder, "snapshot", "status", path, "-o", "json"])
+        check("and its status is told", status.ok and status.json["totalKey"] >= KEYS + 10, status)
+        done = run([c.polder, "snapshot", "import", path, "--keep-revision", f"--data-dir={place.dir}/copy", "--name=copy",
+                    f"--initial-cluster=copy=http://127.0.0.1:{place.port(0) + 1}",
+                    f"--initial-advertise-peer-urls=http://127.0.0.1:{place.port(0) + 1}"])
+        check("it is imported", done.ok, done)
+        check("and started from", place.start("copy", 0, [c.polder, "etcd"]), place.log("copy"))
+        copy = ctl(arguments.etcdctl, place.url(0))
+        there = copy("get", "", "--prefix", "-w", "json").json
+        here = c.etcdctl("get", "", "--prefix", f"--rev={there['header']['revision']}", "-w", "json", at=names[5]).json
+        check("the copy is what the region was", there["kvs"] == here["kvs"] and len(there["kvs"]) >= KEYS + 10,
+              (len(there["kvs"]), len(here["kvs"])))
+        lent = copy("lease", "timetolive", number, "--keys", "-w", "json").json
+        check("with its leases", lent["granted-ttl"] == 600 and len(lent["keys"]) == 10, lent)
+    finally:
+        place.remove()
     check("revoked", c.etcdctl("lease", "revoke", number, at=names[4]).ok)
     for name in names:
         gone = c.etcdctl("get", "leased/", "--prefix", "--count-only", "--write-out=json", at=name)

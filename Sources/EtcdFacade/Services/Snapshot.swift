@@ -26,8 +26,6 @@ package enum SnapshotFailure: Error, Equatable, Sendable {
     /// There is no room on the disk for the file.
     case noSpace(String)
     case failed(String)
-    /// This node serves a part of the region's rows.
-    case isPart
 }
 
 extension SnapshotFailure {
@@ -36,11 +34,6 @@ extension SnapshotFailure {
         case .tooMany: EtcdError.tooManyRequests.failure
         case .noSpace(let text): CallFailure(status: .resourceExhausted, text: "polder: \(text)")
         case .failed(let text): CallFailure(status: .internal, text: "polder: \(text)")
-        case .isPart:
-            CallFailure(
-                status: .failedPrecondition,
-                text: "polder: this node serves a part of the region's rows; while the region is spread, "
-                    + "a snapshot can be taken from a node that serves all of them")
         }
     }
 }

@@ -191,13 +191,3 @@ struct TransactionReader {
     /// No room is needed for so much.
     private static let atEase = 64 << 10
 }
-
-extension Row {
-    fileprivate init(_ view: RowView, withValue: Bool) {
-        self.init(
-            key: Bytes(view.key), value: withValue ? Bytes(view.value) : .empty,
-            createRevision: view.createRevision, modRevision: view.modRevision, version: view.version,
-            lease: view.lease, sub: 0,
-            origin: Origin(region: RegionID(0), revision: .zero, stamp: .zero))
-    }
-}

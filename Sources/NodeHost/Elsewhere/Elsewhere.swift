@@ -244,7 +244,7 @@ final class Elsewhere {
         case .changes(let after, _):
             let key = ChangesKey(hashes: want.hashes, after: after)
             if history[key] == want { history[key] = nil }
-        case .count, .hash, .leases, .keys: break
+        case .count, .hash, .leases, .leaseTimes, .keys: break
         }
     }
 }

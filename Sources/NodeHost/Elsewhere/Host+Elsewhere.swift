@@ -339,6 +339,22 @@ extension Host {
         return leases.sorted()
     }
 
+    func leaseTimesAll(at revision: Revision) throws(RequestError) -> [LeaseID: Int64] {
+        elsewhere.beginRead()
+        var times = node.servedLeaseTimes, isMissing = false
+        let now = Clocks.instant()
+        for remote in try remotes() {
+            let want = Elsewhere.Want(revision: revision, hashes: remote.hashes, question: .leaseTimes)
+            if case .leaseTimes(let found)? = try elsewhere.answer(want, of: remote.node, at: now) {
+                times.merge(found) { max($0, $1) }
+            } else {
+                isMissing = true
+            }
+        }
+        if isMissing { throw .elsewhere }
+        return times
+    }
+
     /// HashKV's share of the others.
     func remoteHashes(at revision: Revision, compacted: Revision) throws(RequestError) -> UInt32 {
         elsewhere.beginRead()
@@ -374,14 +390,6 @@ extension Bytes {
 }
 
 extension Row {
-    fileprivate init(_ view: RowView, withValue: Bool) {
-        self.init(
-            key: Bytes(view.key), value: withValue ? Bytes(view.value) : .empty,
-            createRevision: view.createRevision, modRevision: view.modRevision, version: view.version,
-            lease: view.lease, sub: 0,
-            origin: Origin(region: RegionID(0), revision: .zero, stamp: .zero))
-    }
-
     fileprivate func shown(to visit: (RowView) -> Bool) -> Bool {
         key.withUnsafeBytes { key in
             value.withUnsafeBytes { value in

@@ -100,6 +100,8 @@ extension Host {
         case .hash: return .refused(.stopped)
         case .leases:
             return .leases(node.servedLeases)
+        case .leaseTimes:
+            return .leaseTimes(node.servedLeaseTimes)
         case .keys(let lease):
             return .keys(
                 node.servedKeys(of: lease).filter { lent.hashes.contains(KeyHash.hash($0)) })

@@ -13,6 +13,8 @@ package enum RowsQuestion: Hashable, Sendable {
     case hash(compacted: Revision)
     case leases
     case keys(of: LeaseID)
+    /// And for how many seconds each was granted.
+    case leaseTimes
 }
 
 package enum RowsAnswer: Equatable, Sendable {
@@ -24,6 +26,7 @@ package enum RowsAnswer: Equatable, Sendable {
     case hash(UInt32)
     case leases([LeaseID])
     case keys([Bytes])
+    case leaseTimes([LeaseID: Int64])
     /// `.elsewhere`: this node does not serve all of what was asked for.
     case refused(RequestError)
 }
@@ -78,6 +81,7 @@ package enum RowsMessage: Equatable, Sendable {
         case .keys(let lease):
             writer.byte(6)
             writer.signed(lease.rawValue)
+        case .leaseTimes: writer.byte(7)
         }
     }
 
@@ -110,6 +114,13 @@ package enum RowsMessage: Equatable, Sendable {
             writer.byte(6)
             writer.varint(keys.count)
             for key in keys { writer.bytes(key) }
+        case .leaseTimes(let times):
+            writer.byte(8)
+            writer.varint(times.count)
+            for (lease, seconds) in times.sorted(by: { $0.key < $1.key }) {
+                writer.signed(lease.rawValue)
+                writer.signed(seconds)
+            }
         case .refused(let error):
             writer.byte(7)
             writer.byte(error.rawValue)
@@ -143,6 +154,7 @@ package enum RowsMessage: Equatable, Sendable {
         case 4: return .hash(compacted: try reader.id())
         case 5: return .leases
         case 6: return .keys(of: LeaseID(try reader.signed()))
+        case 7: return .leaseTimes
         case let tag: throw DecodingError("question \(tag) about rows")
         }
     }
@@ -170,6 +182,10 @@ package enum RowsMessage: Equatable, Sendable {
             let code = try reader.byte()
             guard let error = RequestError(rawValue: code) else { throw DecodingError("error \(code)") }
             return .refused(error)
+        case 8:
+            var times: [LeaseID: Int64] = [:]
+            for _ in 0..<(try reader.count(atLeast: 2)) { times[LeaseID(try reader.signed())] = try reader.signed() }
+            return .leaseTimes(times)
         case let tag: throw DecodingError("answer \(tag) about rows")
         }
     }

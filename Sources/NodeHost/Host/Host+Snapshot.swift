@@ -12,9 +12,9 @@ extension Host {
     private static let snapshotsMax = 2
     private static let hashesMax = 2
 
-    /// Of the local replicas, at the frontier that they show: works on a node that is cut off, too.
+    /// Of the local replicas, at the frontier that they show: works on a node that is cut off, too. Where
+    /// the region is spread, of all nodes, and without history.
     func openSnapshot() throws(SnapshotFailure) -> any SnapshotSource {
-        guard !isPartial else { throw .isPart }
         guard snapshotsOpen < Self.snapshotsMax else { throw .tooMany }
         let revision = node.revision
         // What was compacted is gone for clients, whether or not the store has got there.
@@ -25,7 +25,7 @@ extension Host {
         }
         let wanted = SnapshotSession.Wanted()
         let builder = SnapshotBuilder(
-            history: store.history(of: .standard, after: compacted, through: revision),
+            history: isPartial ? nil : store.history(of: .standard, after: compacted, through: revision),
             content: SnapshotBuilder.Content(
                 revision: revision, members: members, auth: EtcdAuth.file(node.authState),
                 groups: node.map.entries.map {
@@ -42,6 +42,8 @@ extension Host {
         logger.info("sending a snapshot", metadata: ["revision": "\(revision)"])
         return SnapshotSession(
             loop: loop, threads: threads, builder: builder, wanted: wanted,
+            gathering: isPartial
+                ? SnapshotGathering(self, at: revision, into: builder, isWanted: { wanted.isTrue }) : nil,
             onClosed: { [weak self] in self?.snapshotsOpen -= 1 })
     }
 

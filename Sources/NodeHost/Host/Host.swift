@@ -236,6 +236,7 @@ final class Host: @unchecked Sendable {
             },
             isWanted: { peers.host?.node.mayInstall($0, $1, applied: $2) ?? true },
             send: { _ = transport.send($1, to: $0) },
+            beginInstall: { peers.host?.node.willInstall($0, $1) },
             install: { peers.host?.onSnapshotInstalled($0) },
             refused: { peers.host?.enqueue(.snapshotRefused($0, by: $1.node)) })
 

@@ -44,6 +44,7 @@ final class SnapshotCourier {
     private let directory: String
     private let logger: Logger
     private let send: (PeerID, Bytes) -> Void
+    private let beginInstall: (GroupID, HashRange) -> Void
     private let install: (GroupID) -> Void
     private let refused: (GroupID, PeerID) -> Void
     private let hashes: (GroupID) -> HashRange?
@@ -59,7 +60,8 @@ final class SnapshotCourier {
     init(
         store: Store, directory: String, logger: Logger, hashes: @escaping (GroupID) -> HashRange?,
         hasSplits: @escaping () -> Bool, isWanted: @escaping (GroupID, HashRange, Slot) -> Bool,
-        send: @escaping (PeerID, Bytes) -> Void, install: @escaping (GroupID) -> Void,
+        send: @escaping (PeerID, Bytes) -> Void,
+        beginInstall: @escaping (GroupID, HashRange) -> Void, install: @escaping (GroupID) -> Void,
         refused: @escaping (GroupID, PeerID) -> Void
     ) {
         self.store = store
@@ -69,6 +71,7 @@ final class SnapshotCourier {
         self.hasSplits = hasSplits
         self.isWanted = isWanted
         self.send = send
+        self.beginInstall = beginInstall
         self.install = install
         self.refused = refused
     }
@@ -227,6 +230,7 @@ final class SnapshotCourier {
         guard store.appliedSlot(of: group) < current.applied,
             mayInstall(group, current.hashes, current.applied)
         else { return current.staged.discard() }
+        beginInstall(group, current.hashes)
         let applied = try current.staged.install(into: store)
         counted[peer, default: Figures()].received.durations.note(
             nanoseconds: now.since(current.beganAt).nanoseconds)

@@ -21,8 +21,13 @@ final class SnapshotBuilder: @unchecked Sendable {
     /// Written between two looks at the disk.
     private static let bytesBetweenLooks: UInt64 = 16 << 20
 
-    private let history: HistoryExport
+    /// Nil: rows are gathered from several nodes (`add`): what is visible at the revision, nothing of before.
+    private let history: HistoryExport?
     private let content: Content
+    private let sorter: RevisionSorter
+    private var ending: Set<LeaseID> = []
+    private var brought: UInt32 = 0
+    private var ttls: [LeaseID: Int64] = [:]
     private let directory: String
     /// The disk keeps so much free for the node itself.
     private let reserveBytes: UInt64
@@ -30,9 +35,10 @@ final class SnapshotBuilder: @unchecked Sendable {
     private var lookAtBytes: UInt64 = 0
 
     init(
-        history: HistoryExport, content: Content, directory: String, reserveBytes: UInt64,
+        history: HistoryExport?, content: Content, directory: String, reserveBytes: UInt64,
         isWanted: @escaping @Sendable () -> Bool
     ) {
+        sorter = RevisionSorter { () throws(BoltError) in try Self.temporaryFile(in: directory) }
         self.history = history
         self.content = content
         self.directory = directory
@@ -42,9 +48,29 @@ final class SnapshotBuilder: @unchecked Sendable {
 
     /// The descriptor is the caller's to close; the file has no name and goes with it.
     func build() throws(SnapshotFailure) -> (descriptor: Int32, bytes: UInt64) {
-        defer { history.close() }
+        defer { history?.close() }
+        return try checked { try write() }
+    }
+
+    /// Rows that are visible at the content's revision, each key's once; before `build`.
+    func add(_ rows: [Row]) throws(SnapshotFailure) {
+        try checked {
+            for row in rows {
+                if row.lease != .none { ending.insert(row.lease) }
+                // In which order a revision has changed its keys is of before the snapshot.
+                brought &+= 1
+                try sorter.add(revision: row.modRevision.rawValue, sub: Int64(brought), Self.payload(row))
+                try look(sorter.temporaryBytes)
+            }
+        }
+    }
+
+    /// The leases of all homes; before `build`.
+    func add(leases: [LeaseID: Int64]) { ttls.merge(leases) { max($0, $1) } }
+
+    private func checked<T>(_ body: () throws -> T) throws(SnapshotFailure) -> T {
         do {
-            return try write()
+            return try body()
         } catch let failure as SnapshotFailure {
             throw failure
         } catch let error as BoltError {
@@ -56,15 +82,12 @@ final class SnapshotBuilder: @unchecked Sendable {
     }
 
     private func write() throws -> (descriptor: Int32, bytes: UInt64) {
-        let directory = self.directory
-        let sorter = RevisionSorter { () throws(BoltError) in try Self.temporaryFile(in: directory) }
         var state = EtcdState()
         state.revision = content.revision.rawValue
-        state.compactRevision = history.compacted.rawValue
+        state.compactRevision = (history?.compacted ?? content.revision).rawValue
         state.members = content.members
         state.auth = content.auth
-        var ending: Set<LeaseID> = []
-        while let entry = try history.next() {
+        while let entry = try history?.next() {
             let row = entry.row
             if entry.isNewest, entry.isChanging, row.lease != .none { ending.insert(row.lease) }
             try sorter.add(
@@ -73,16 +96,18 @@ final class SnapshotBuilder: @unchecked Sendable {
         }
         state.leases = try leases(ending)
         // The store need not keep this moment any longer.
-        history.close()
+        history?.close()
 
         let descriptor = try Self.temporaryFile(in: directory)
         do {
             let bolt = BoltWriter(descriptor: descriptor)
             var writer = try EtcdBackendWriter(bolt, auth: state.auth)
+            var place: (revision: Int64, sub: Int64) = (0, -1)
             while let record = try sorter.next() {
+                place = (record.revision, history == nil && place.revision == record.revision ? place.sub + 1 : 0)
                 try writer.put(
-                    revision: record.revision, sub: record.sub, isDeletion: record.payload[0] == 1,
-                    message: record.payload[1..<record.payload.count])
+                    revision: record.revision, sub: history == nil ? place.sub : record.sub,
+                    isDeletion: record.payload[0] == 1, message: record.payload[1..<record.payload.count])
                 try look(sorter.temporaryBytes + bolt.bytesSoFar)
             }
             return (descriptor, try writer.finish(state))
@@ -103,9 +128,9 @@ final class SnapshotBuilder: @unchecked Sendable {
     /// The leases of this moment. One whose end is above `revision` has no record any more, but still has
     /// keys: it gets a second, so that they end in the copy too.
     private func leases(_ ending: Set<LeaseID>) throws -> [EtcdState.Lease] {
-        var found: [LeaseID: Int64] = [:]
+        var found = ttls
         for group in content.groups {
-            for record in try history.records(of: group, startingWith: PartitionState.leaseLetter) {
+            for record in try history?.records(of: group, startingWith: PartitionState.leaseLetter) ?? [] {
                 let lease = try PartitionState.lease(key: record.key, value: record.value)
                 found[lease.id] = lease.ttlSeconds
             }

@@ -16,6 +16,8 @@ final class SnapshotSession: SnapshotSource, @unchecked Sendable {
     private let onClosed: () -> Void
     private let isWanted: Wanted
     private var isClosed = false
+    /// Brings the rows of several nodes before the first step.
+    private var gathering: SnapshotGathering?
     /// Touched by the steps only.
     private let work: Work
 
@@ -27,8 +29,9 @@ final class SnapshotSession: SnapshotSource, @unchecked Sendable {
 
     init(
         loop: any EventLoop, threads: NIOThreadPool, builder: SnapshotBuilder, wanted: Wanted,
-        onClosed: @escaping () -> Void
+        gathering: SnapshotGathering? = nil, onClosed: @escaping () -> Void
     ) {
+        self.gathering = gathering
         self.loop = loop
         self.threads = threads
         self.onClosed = onClosed
@@ -37,6 +40,13 @@ final class SnapshotSession: SnapshotSource, @unchecked Sendable {
     }
 
     func next(_ done: @escaping (Result<SnapshotPiece?, SnapshotFailure>) -> Void) {
+        if let gathering {
+            self.gathering = nil
+            return gathering.run { [weak self] failure in
+                guard let self, !isClosed else { return }
+                if let failure { done(.failure(failure)) } else { next(done) }
+            }
+        }
         let work = work
         threads.runIfActive(eventLoop: loop) { work.step() }.assumeIsolated().whenComplete { result in
             guard !self.isClosed else { return }
@@ -51,6 +61,7 @@ final class SnapshotSession: SnapshotSource, @unchecked Sendable {
         guard !isClosed else { return }
         isClosed = true
         isWanted.end()
+        gathering = nil
         onClosed()
     }
 
