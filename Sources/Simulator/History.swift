@@ -27,6 +27,15 @@ package struct Operation: Sendable {
     package let toldBefore: Revision
     package var returnedAt = Instant.never
     package var outcome = Outcome.unknown
+    /// Who asks, where permissions are checked; nil: nobody does.
+    package var user: Bytes?
+    /// The fence and the version of the users under which it was checked last.
+    package var fence: UInt64 = .max
+    package var usersVersion: UInt64 = 0
+    /// What anybody had been told of before this was sent.
+    package var usersToldBefore: UInt64 = 0
+    /// Checked with permissions that are as new as the request.
+    package var isFresh = false
 
     package init(
         number: Int, client: Int, region: RegionID, node: NodeID, call: Call, invokedAt: Instant,

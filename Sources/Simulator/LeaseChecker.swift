@@ -154,7 +154,9 @@ struct ErrorChecker {
         case .leaseExists:
             if case .request(.leaseGrant) = operation.call { return true }
             return false
-        case .cursorMismatch, .authChanged, .corrupt: return false
+        // Whether he may: `UserHistory`.
+        case .authChanged: return operation.user != nil
+        case .cursorMismatch, .corrupt: return false
         // Of the members: no client asks.
         case .memberNotFound, .memberURLsInvalid, .peerURLExists, .memberNotLearner, .learnerNotReady,
             .tooManyLearners, .notEnoughStarted, .memberAlive, .buildTooOld,

@@ -43,6 +43,8 @@ final class SimulatedNode {
     /// Where the region is spread: the frontier to which its watchers are still to be brought.
     var streamDue = Revision.zero
     var effects = NodeEffects()
+    /// What its door checks with.
+    var users = AuthState()
 
     init(address: NodeAddress, clock: NodeClock) {
         self.address = address

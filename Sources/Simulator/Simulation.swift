@@ -153,7 +153,8 @@ package enum Simulation {
             partitions: world.map.entries.count, pace: world.pace,
             clients: world.workload.clientsPerRegion,
             kinds: world.plan.kinds.map(\.rawValue).sorted(),
-            work: world.workload.weights.filter { $0.1 > 0 }.map(\.0.rawValue),
+            work: world.workload.weights.filter { $0.1 > 0 }.map(\.0.rawValue)
+                + (world.workload.hasUsers ? [Workload.users] : []),
             faults: world.plan.schedule.map { ($0.number, $0.at, $0.kind.rawValue) })
         return Outcome(
             options: options, plan: plan, shape: world.shape, trace: world.trace.value,

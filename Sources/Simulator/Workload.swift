@@ -7,6 +7,8 @@ struct Workload {
     /// Mean pause of a client between an answer and its next request.
     let think: TimeSpan
     let leases: Bool
+    /// Clients are users, and somebody changes what they may do.
+    let hasUsers: Bool
     /// Of the leases that end during the run.
     let shortTTLSeconds: Int64
     /// Weights of the kinds of operation.
@@ -18,13 +20,19 @@ struct Workload {
         case leaseGrant, leasePut, leasePutMany, leaseKeepAlive, leaseRevoke, leaseTimeToLive, compact
     }
 
-    init(random: inout SplitMix, compaction: Bool, pace: UInt64, only: [String]?, clients: Int?) {
+    /// Among the kinds of requests: as much as authentication is on.
+    static let users = "users"
+
+    init(
+        random: inout SplitMix, compaction: Bool, pace: UInt64, only: [String]?, clients: Int?, users: Bool
+    ) {
         keys = Int(2 + random.below(20))
         let drawnClients = Int(2 + random.below(6))
         clientsPerRegion = clients ?? drawnClients
         think = .milliseconds(3 + random.below(40)) * pace
         leases = random.chance(1, in: 2)
         shortTTLSeconds = Int64(2 * pace)
+        hasUsers = only.map { $0.contains(Self.users) } ?? users
         weights = []
         for kind in Kind.allCases {
             switch kind {
@@ -72,6 +80,9 @@ struct Client {
     var random: SplitMix
     var current: Int?
     var isStopped = false
+    var user: Bytes?
+    /// An operator does nothing else.
+    var changes: UserOperator?
     /// What it saw last of each key: the versions that it compares with.
     private var seen: [Bytes: Row] = [:]
     private var lastRevision = Revision.initial
@@ -85,6 +96,9 @@ struct Client {
     }
 
     mutating func next(_ workload: Workload, unique: Int) -> Operation.Call {
+        if let command = changes?.next(workload, &random) {
+            return .request(.auth(command, by: user))
+        }
         var kind = workload.pick(&random)
         switch kind {
         case .leasePut, .leasePutMany, .leaseKeepAlive, .leaseRevoke, .leaseTimeToLive:
@@ -298,6 +312,7 @@ struct Client {
 
     mutating func learn(from operation: Operation) {
         if let revision = operation.revision { lastRevision = max(lastRevision, revision) }
+        changes?.learn(from: operation.outcome)
         switch operation.outcome {
         case .range(let result, _): for row in result.rows where !row.value.isEmpty { seen[row.key] = row }
         case .response(.leaseGranted(let lease, _, _)):

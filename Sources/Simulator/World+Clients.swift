@@ -60,22 +60,33 @@ extension World {
     }
 
     func ask(_ call: Operation.Call, client: Int, at address: NodeAddress) {
-        guard let node = nodes[address] else { return }
+        guard nodes[address] != nil else { return }
         let number = operations.count
         operations.append(
             Operation(
                 number: number, client: client, region: address.region, node: address.node,
                 call: call, invokedAt: queue.now, toldBefore: told[address.region] ?? .initial))
+        operations[number].usersToldBefore = usersTold[address.region] ?? 0
         underWay.append(number)
         if client >= 0 {
+            operations[number].user = clients[client].user
             clients[client].current = number
             queue.schedule(.clientTimeout(client, operation: number), after: patience + paced(200))
         }
+        send(number, to: address)
+    }
+
+    /// For the first time, or once more after a second look at the permissions.
+    func send(_ number: Int, to address: NodeAddress) {
+        guard let node = nodes[address] else { return }
         let token = UInt64(number) + 1
-        let deadline = node.clock.instant(at: queue.now.advanced(by: patience))
-        switch call {
+        let deadline = node.clock.instant(at: operations[number].invokedAt.advanced(by: patience))
+        switch operations[number].call {
         case .request(let request):
-            deliver(.request(request, token: token, deadline: deadline), to: address)
+            guard admits(number, at: address) else { return }
+            deliver(
+                .request(request, token: token, deadline: deadline, fence: operations[number].fence),
+                to: address)
         case .read(let query):
             // Hosts ask between turns first (`Node.readPoint`); here every other time, so that both ways
             // are gone.
@@ -95,6 +106,9 @@ extension World {
 
     func finish(_ token: UInt64, _ outcome: Operation.Outcome, at address: NodeAddress) {
         guard let i = index(of: token), operations[i].returnedAt == .never else { return }
+        if case .response(.failed(.authChanged)) = outcome, operations[i].user != nil {
+            return lookAgain(i, at: address)
+        }
         var outcome = outcome
         if case .response(.failed(let error)) = outcome { outcome = .failed(error) }
         // These do not say that nothing was done.
@@ -113,11 +127,13 @@ extension World {
         switch outcome {
         case .unknown, .nothing:
             counts.unknown += 1
-            if nodes[address]?.isUp == true { counts.unanswered += 1 }
+            // A change of users has no name: it is asked once.
+            if nodes[address]?.isUp == true, !operations[i].changesUsers { counts.unanswered += 1 }
         case .failed: counts.failed += 1
         case .range, .response: counts.answered += 1
         }
         checkCompaction(operations[i], at: address)
+        checkUsers(operations[i], at: address)
         let number = operations[i].client
         guard number >= 0, clients[number].current == i else { return }
         clients[number].current = nil

@@ -47,6 +47,7 @@ extension World {
             transmit(.link(coded(message)), from: address, to: to)
         }
         if crashes(address, at: 3) { return }
+        if let users = effects.auth { learn(users, at: address) }
         emit(effects, at: address)
         for (token, response) in effects.responses {
             if token & Self.splits != 0 { continue }
@@ -56,7 +57,13 @@ extension World {
                 finish(token, .response(response), at: address)
             }
         }
-        for (token, answer) in effects.readIndexes { serve(token, answer, at: address) }
+        for (token, answer) in effects.readIndexes {
+            if token & Self.looks != 0 {
+                onLook(token & ~Self.looks, answer, at: address)
+            } else {
+                serve(token, answer, at: address)
+            }
+        }
         for read in effects.reads { schedule(read, at: address) }
         for read in effects.changeReads { answer(read, at: address) }
         for (number, lease, revision) in effects.leaseReads {
@@ -376,6 +383,7 @@ extension World {
             try nodes[address]?.stream?.add(effects.changes, through: through)
         }
         reached(through, region)
+        checkUsers(shown: through, at: address)
     }
 
     func learn(_ change: RevisionChanges, _ region: RegionID) {
@@ -402,6 +410,7 @@ extension World {
         switch answer {
         case .failure(let error): finish(token, .failed(error), at: address)
         case .success(let point):
+            guard operations[i].returnedAt == .never, admits(i, at: address) else { return }
             if query.revision > point.revision {
                 return finish(token, .failed(.futureRevision), at: address)
             }

@@ -15,7 +15,9 @@ extension World {
         if let stream = node.stream { streams.append(stream) }
         node.stream = WatchStream(address: address, life: node.life)
         do {
-            node.start(try Node(configuration: configuration, restored: node.restored(), at: reading))
+            let core = try Node(configuration: configuration, restored: node.restored(), at: reading)
+            learn(core.authState, at: address)
+            node.start(core)
         } catch {
             fail(Violation("a node starts from what it wrote", "\(address): \(error.what)"))
             return

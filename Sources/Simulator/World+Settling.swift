@@ -130,6 +130,9 @@ extension World {
                 fail(violation)
             }
             checkLinearizability(of: own, timeline, region)
+            for violation in users[region]?.check(own, timeline: timeline, region: region) ?? [] {
+                fail(violation)
+            }
             for stream in streams where stream.address.region == region {
                 if let violation = stream.check(against: timeline) { fail(violation) }
             }

@@ -70,6 +70,9 @@ final class World {
     /// The highest revision that anybody has been told of.
     var told: [RegionID: Revision] = [:]
     var streams: [WatchStream] = []
+    var users: [RegionID: UserHistory] = [:]
+    /// The highest version of the users that anybody has been told of.
+    var usersTold: [RegionID: UInt64] = [:]
     /// The newest version of every key, as the timelines have it.
     var latest: [RegionID: [Bytes: Row]] = [:]
     /// The highest frontier that each epoch's sequencer has published.
@@ -132,9 +135,11 @@ final class World {
         plan = FaultPlan(
             random: &planning, only: options.faults, kept: options.keptFaults,
             from: .zero.advanced(by: Self.warmUp * pace), duration: duration, pace: pace)
+        // Drawn after all others.
+        var luckOfUsers = seed.split()
         workload = Workload(
             random: &working, compaction: plan.has(.compaction), pace: pace, only: options.work,
-            clients: options.clients)
+            clients: options.clients, users: luckOfUsers.chance(1, in: 4))
         regions = (1...regionCount).map { RegionID(UInt16($0)) }
         var addresses: [NodeAddress] = []
         for region in regions {
@@ -150,6 +155,7 @@ final class World {
             timelines[region] = RegionTimeline()
             maps[region] = RegionMap(map)
             told[region] = .initial
+            users[region] = UserHistory()
         }
         for address in addresses {
             let clock = NodeClock(
@@ -163,6 +169,17 @@ final class World {
                         number: clients.count, region: region,
                         node: NodeID(UInt16(1 + clientLuck.below(UInt64(nodesPerRegion)))),
                         random: clientLuck.split()))
+            }
+        }
+        if workload.hasUsers {
+            for i in clients.indices { clients[i].user = Self.userNames[i % Self.userNames.count] }
+            for region in regions {
+                let node = NodeID(UInt16(1 + luckOfUsers.below(UInt64(nodesPerRegion))))
+                var client = Client(
+                    number: clients.count, region: region, node: node, random: luckOfUsers.split())
+                client.user = AuthState.root
+                client.changes = UserOperator()
+                clients.append(client)
             }
         }
     }
