@@ -32,7 +32,8 @@ package struct LinkLimits: Equatable, Sendable {
 package enum LinkEvent: Hashable, Sendable {
     /// The destination's cursor is of another incarnation of this region: it needs a copy (G9).
     case foreignIncarnation(UInt64)
-    /// The history that the destination needs is compacted: it needs a copy (G5).
+    /// The history that the destination needs is compacted, and what is left cannot be had here (a spread
+    /// region): it needs a copy (G5).
     case compactedPast(Revision)
     case resent(after: Revision)
     case gap(expected: Revision, got: Revision)

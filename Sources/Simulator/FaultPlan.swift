@@ -54,6 +54,8 @@ struct FaultPlan {
         case balance
         /// An operator says whether everybody holds everything.
         case spread
+        /// The last region is new: the others have never heard of it, and have compacted their history.
+        case newRegion
 
         /// Happens at moments; the others hold for the whole run.
         var isMomentary: Bool {
@@ -64,7 +66,7 @@ struct FaultPlan {
                 .busyDisk, .balance, .spread:
                 true
             case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode,
-                .compaction:
+                .compaction, .newRegion:
                 false
             }
         }
@@ -73,7 +75,7 @@ struct FaultPlan {
         var longestMilliseconds: UInt64 {
             switch self {
             case .takeover, .handOver, .connectionReset, .balance: 0
-            case .clockJump, .compaction, .regionCut: 0
+            case .clockJump, .compaction, .regionCut, .newRegion: 0
             case .restartedVoter, .lateAnswers, .change, .split, .place, .spread: 600
             case .powerLoss: 800
             case .duel, .freeze: 1_200
@@ -156,6 +158,7 @@ struct FaultPlan {
             let period = TimeSpan.milliseconds(200 + random.below(1_500)) * pace
             schedule([.spread], every: period, from: start, until: end, &random)
         }
+        if only == nil, kinds.contains(.compaction), random.chance(1, in: 3) { kinds.insert(.newRegion) }
         if let kept {
             let kept = Set(kept)
             schedule.removeAll { !kept.contains($0.number) }
@@ -177,7 +180,7 @@ struct FaultPlan {
     }
 
     /// Drawn after all others.
-    private static let late: [Kind] = [.place, .busyDisk, .balance, .spread]
+    private static let late: [Kind] = [.place, .busyDisk, .balance, .spread, .newRegion]
 
     private static let themes: [[Kind]] = [
         // Leaderships.

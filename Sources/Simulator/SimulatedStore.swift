@@ -124,6 +124,30 @@ struct SimulatedStore {
         return query.answer(fromAll: live)
     }
 
+    /// For a link whose other end needs more than there is: of what is compacted it gets what is left.
+    func rest(after: Revision, through: Revision, maxRows: Int) -> (changes: [RevisionChanges], through: Revision) {
+        var left: [Revision: [Row]] = [:]
+        if after < floor {
+            for list in versions.values {
+                for row in list where row.modRevision > after && row.modRevision <= min(floor, through) {
+                    left[row.modRevision, default: []].append(row)
+                }
+            }
+        }
+        var found: [RevisionChanges] = []
+        var count = 0
+        for revision in left.keys.sorted() {
+            let rows = (left[revision] ?? []).sorted { $0.sub < $1.sub }
+            found.append(RevisionChanges(revision: revision, rows: rows))
+            count += rows.count
+            if count >= maxRows { return (found, revision) }
+        }
+        guard through > floor,
+            let above = try? changes(after: max(after, floor), through: through, maxRows: maxRows - count)
+        else { return (found, through) }
+        return (found + above.changes, above.through)
+    }
+
     func changes(
         after: Revision, through: Revision, maxRows: Int
     ) throws(RequestError) -> (changes: [RevisionChanges], through: Revision) {

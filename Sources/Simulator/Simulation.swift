@@ -75,6 +75,8 @@ package enum Simulation {
         package var voids = 0
         package var conflicts = 0
         package var snapshots = 0
+        /// Of compacted history, by links: what is left of it.
+        package var rests = 0
         package var revisions = 0
         /// Keys whose history was too wide to be searched.
         package var undecided = 0
@@ -133,6 +135,7 @@ package enum Simulation {
                 + "\(counts.splits) splits, "
                 + "\(counts.leaderships) leaderships, "
                 + "\(counts.epochs) epochs, \(counts.conflicts) conflicts, \(counts.snapshots) snapshots, "
+                + "\(counts.rests) reads of what is left, "
                 + "\(counts.messages) messages, \(counts.events) events"
         }
     }

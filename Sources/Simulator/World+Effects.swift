@@ -186,14 +186,10 @@ extension World {
                 .input(address, life: node.life, input), after: .microseconds(random.below(1_000)))
             return
         }
-        var input = NodeInput.changesRead(
-            read.region, after: read.after, changes: nil, through: read.through)
-        if let page = try? node.store.changes(
-            after: read.after, through: read.through, maxRows: read.maxRows)
-        {
-            input = .changesRead(
-                read.region, after: read.after, changes: page.changes, through: page.through)
-        }
+        if read.after < node.store.floor { counts.rests += 1 }
+        let page = node.store.rest(after: read.after, through: read.through, maxRows: read.maxRows)
+        let input = NodeInput.changesRead(
+            read.region, after: read.after, changes: page.changes, through: page.through)
         queue.schedule(
             .input(address, life: node.life, input), after: .microseconds(random.below(1_000)))
     }

@@ -97,7 +97,8 @@ extension World {
                     block(other, own, for: healAfter)
                 }
             }
-        case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode, .compaction:
+        case .loss, .duplication, .reordering, .stalls, .slowDisk, .clockSkew, .slowNode, .compaction,
+            .newRegion:
             break
         }
     }
@@ -116,6 +117,7 @@ extension World {
         case .cut(let cut): self.cut(cut, for: paced(400))
         case .campaign(let partition, let address): deliver(.campaign(partition), to: address)
         case .detour(let a, let b, let span): network.detour(from: a, to: b, span)
+        case .addRegion: addRegion()
         case .kill(let address, let restartAfter):
             kill(address, silent: true, restartAfter: restartAfter)
         case .block(let a, let b, let span):

@@ -37,7 +37,7 @@ extension World {
         var configuration = NodeConfiguration(
             region: node.address.region, node: identity.node,
             nodes: identity.isFounder ? seats : identity.peers,
-            otherRegions: regions.filter { $0 != node.address.region }.map {
+            otherRegions: regions.filter { $0 != node.address.region && $0 != awaitedRegion }.map {
                 .init(region: $0, nodes: seats)
             },
             partitions: map.entries.count, boot: Mutation.bootReused.isOn ? 1 : random.next(),
@@ -50,6 +50,21 @@ extension World {
                     peerURLs: ["http://n\($0)"], level: FeatureLevel.own)
             }, used: seats, level: FeatureLevel.own)
         return configuration
+    }
+
+    /// An operator starts its machines, and everybody else's again with a configuration that names it.
+    func addRegion() {
+        guard let region = awaitedRegion else { return }
+        say("region \(region) is added")
+        awaitedRegion = nil
+        for address in addresses {
+            if address.region == region {
+                queue.schedule(.boot(address), after: paced(random.below(200)))
+            } else {
+                let restart = paced(20 + random.below(200))
+                queue.schedule(.act(.kill(address, restartAfter: restart)), after: paced(random.below(300)))
+            }
+        }
     }
 
     /// Killed: its peers see resets, if they can be reached at all. `silent`: the machine went with it.

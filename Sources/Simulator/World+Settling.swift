@@ -145,7 +145,7 @@ extension World {
 
     /// Nil: what holds for the whole run delays everything, by how much nobody knows.
     private var leaseAllowance: LeaseAllowance? {
-        let always: [FaultPlan.Kind] = [.loss, .stalls, .slowNode]
+        let always: [FaultPlan.Kind] = [.loss, .stalls, .slowNode, .newRegion]
         if always.contains(where: plan.has) { return nil }
         return LeaseAllowance(
             faults: plan.schedule.map { ($0.at, paced($0.kind.longestMilliseconds + 300)) },

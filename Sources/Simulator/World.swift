@@ -40,6 +40,7 @@ final class World {
         case campaign(PartitionID, NodeAddress)
         case kill(NodeAddress, restartAfter: TimeSpan)
         case block(NodeAddress, NodeAddress, TimeSpan)
+        case addRegion
         case detour(NodeAddress, NodeAddress, TimeSpan)
     }
 
@@ -51,6 +52,8 @@ final class World {
     let workload: Workload
     let regions: [RegionID]
     let nodesPerRegion: Int
+    /// Nobody has heard of it yet; its machines are off.
+    var awaitedRegion: RegionID?
     /// The machines that there are now, in order.
     var addresses: [NodeAddress]
     /// All periods and time-outs of nodes, clients and faults are so many times longer; the network and the
@@ -148,6 +151,7 @@ final class World {
             }
         }
         self.addresses = addresses
+        if regions.count > 1, plan.has(.newRegion) { awaitedRegion = regions.last }
         let wideDelay = TimeSpan.milliseconds(5 + network.below(80))
         self.network = Network(wideDelay: wideDelay, random: network)
         self.network.faults = plan.network
@@ -199,8 +203,13 @@ final class World {
     // MARK: Running
 
     func start() {
-        for address in addresses {
+        for address in addresses where address.region != awaitedRegion {
             queue.schedule(.boot(address), after: .microseconds(random.below(20_000)))
+        }
+        if awaitedRegion != nil {
+            // Nothing else is drawn for it: a half of the time is over.
+            let half = TimeSpan(nanoseconds: duration.nanoseconds / 2)
+            queue.schedule(.act(.addRegion), at: .zero.advanced(by: Self.warmUp * pace + half))
         }
         for client in clients {
             queue.schedule(.clientNext(client.number), after: paced(100 + random.below(300)))

@@ -207,12 +207,14 @@ extension Store {
     }
 
     /// Whole revisions of `(after, through]` in order, at least one if there is any; `.compacted` if
-    /// `after` is below the floor.
+    /// `after` is below the floor. `takesRest`: what is left there will do, once the index is whole.
     package func changes(
         after: Revision, through: Revision, in keyspace: KeyspaceID, maxRows: Int,
-        maxBytes: Int = .max, hashes: HashFilter = .all
+        maxBytes: Int = .max, hashes: HashFilter = .all, takesRest: Bool = false
     ) throws(RequestError) -> ChangesPage {
-        try checkFloor(after, keyspace)
+        let takesRest = takesRest && isIndexWhole(keyspace)
+        let floor = floor(of: keyspace)
+        if !takesRest { try checkFloor(after, keyspace) }
         var page = ChangesPage(changes: [], through: through)
         if through <= after { return page }
         try reporting { () throws(StorageError) in
@@ -238,7 +240,14 @@ extension Store {
                 }
                 let key = Bytes(UnsafeRawBufferPointer(rebasing: entry.dropFirst()))
                 if hashes.isAll || hashes.contains(KeyHash.hash(key)) {
-                    let row = try row(indexed: key, revision, keyspace)
+                    guard let row = try row(indexed: key, revision, keyspace) else {
+                        guard revision <= floor else {
+                            throw .corrupt("the index names a row at revision \(revision) that is not there")
+                        }
+                        // A deletion that stayed for a while, and has been removed for a later version.
+                        cursor.next()
+                        continue
+                    }
                     bytes += row.key.count + row.value.count
                     rows.append(row)
                     count += 1
@@ -248,21 +257,18 @@ extension Store {
             try cursor.check()
             finish()
         }
-        try checkFloor(after, keyspace)
+        if !takesRest { try checkFloor(after, keyspace) }
         return page
     }
 
     private func row(
         indexed key: Bytes, _ revision: Revision, _ keyspace: KeyspaceID
-    ) throws(StorageError) -> Row {
+    ) throws(StorageError) -> Row? {
         let found = try database.get(StoreFormat.rowKey(keyspace, key, revision)) {
             raw -> Result<Row, StorageError> in
             Result { () throws(StorageError) in try Self.row(key, revision, raw) }
         }
-        guard let found else {
-            throw .corrupt("the index names a row at revision \(revision) that is not there")
-        }
-        return try found.get()
+        return try found?.get()
     }
 
     // MARK: Hash

@@ -30,6 +30,9 @@ package final class Store {
     private var applied: [GroupID: Slot]
     var floors: [KeyspaceID: Revision]
     var passes: [KeyspaceID: CompactionPass] = [:]
+    /// Store+Copies.
+    var rebuilds: [KeyspaceID: IndexRebuild] = [:]
+    var wholeIndexes: Set<KeyspaceID> = []
     var imports: Set<GroupID>
     /// Of groups that are not here any more, what is still to be removed.
     var drops: [HashRange] = []

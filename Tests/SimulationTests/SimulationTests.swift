@@ -55,6 +55,29 @@ import Testing
         #expect(outcome.counts.slowest < .milliseconds(500), Comment(rawValue: outcome.summary))
     }
 
+    /// By now history is compacted: before, its link stood still for ever.
+    @Test(arguments: [UInt64(2), 4])
+    func `a region that is added gets what is left, and then everything`(seed: UInt64) {
+        var options = Simulation.Options(seed: seed)
+        options.duration = .milliseconds(1_500)
+        (options.regions, options.nodes, options.partitions, options.pace) = (2, 1, 1, 1)
+        options.faults = ["compaction", "newRegion"]
+        let outcome = Simulation.run(options)
+        #expect(outcome.isGood, Comment(rawValue: outcome.report))
+        #expect(outcome.counts.rests > 0, Comment(rawValue: outcome.summary))
+    }
+
+    @Test(arguments: UInt64(1)...2)
+    func `users may do what they may, and nothing else, while that changes`(seed: UInt64) {
+        var options = Simulation.Options(seed: seed)
+        options.duration = .milliseconds(1_000)
+        (options.regions, options.nodes, options.pace) = (1, 3, 1)
+        options.work = ["users", "put", "get", "list", "compareAndSwap", "multiKey", "deleteRange"]
+        let outcome = Simulation.run(options)
+        #expect(outcome.isGood, Comment(rawValue: outcome.report))
+        #expect(outcome.counts.failed > 0, "nobody was refused anything")
+    }
+
     @Test func `runs of one seed are identical`() {
         var options = Simulation.Options(seed: 7)
         options.duration = .milliseconds(1_000)

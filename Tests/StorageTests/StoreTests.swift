@@ -354,6 +354,59 @@ extension Origin {
         store.close()
     }
 
+    /// Another region may still send what they beat (protocol-rules.md G3).
+    @Test func `young deletions stay through compactions, and go when they are old`() throws {
+        let dir = Scratch()
+        let store = try Store.open(dir.path + "/s", options: Self.options())
+        var history = History(dice: Dice(state: 5))
+        let steps: [(Int64, UInt64)] = [
+            (200, 150_000), (350, 150_000), (351, 150_000), (600, 400_000), (610, 600_000), (800, 700_000),
+            (1_000, .max),
+        ]
+        for (floor, limit) in steps {
+            while history.frontier < floor || !history.prepared.isEmpty { try store.apply(history.step()) }
+            try store.compact(floor: Revision(floor), deletionsBefore: limit, in: ks)
+            while !(try store.compactStep(budget: 13, in: ks)) {}
+            let visible = history.model.newest(.everything, at: Revision(floor), .all)
+                .filter { !$0.isDeletion || $0.origin.stamp.ticks >= limit }
+            let above = history.model.rows.filter { $0.modRevision > Revision(floor) }
+            #expect(try storedRows(store) == Set(visible + above))
+        }
+        store.close()
+    }
+
+    /// For a region that needs more than there is (protocol-rules.md G5).
+    @Test func `what is left of compacted history can be had in order of revisions`() throws {
+        let dir = Scratch()
+        let store = try Store.open(dir.path + "/s", options: Self.options())
+        var history = History(dice: Dice(state: 5))
+        for (floor, limit) in [(200, UInt64.max), (350, 250_000)] as [(Int64, UInt64)] {
+            while history.frontier < floor || !history.prepared.isEmpty { try store.apply(history.step()) }
+            try store.compact(floor: Revision(floor), deletionsBefore: limit, in: ks)
+            #expect(try !store.completeIndexStep(budget: 10, in: ks), "not while a compaction is under way")
+            while !(try store.compactStep(budget: 13, in: ks)) {}
+            let through = Revision(history.revision)
+            #expect(throws: RequestError.compacted) {
+                try store.changes(after: .zero, through: through, in: ks, maxRows: 7, takesRest: true)
+            }
+            while !(try store.completeIndexStep(budget: 11, in: ks)) {}
+            var after = Revision.zero, found: [RevisionChanges] = []
+            while after < through {
+                let page = try store.changes(
+                    after: after, through: through, in: ks, maxRows: 7, takesRest: true)
+                found += page.changes
+                after = page.through
+            }
+            let left = Dictionary(grouping: try storedRows(store)) { $0.modRevision }.sorted { $0.key < $1.key }
+                .map { RevisionChanges(revision: $0.key, rows: $0.value.sorted { $0.sub < $1.sub }) }
+            #expect(found == left)
+            #expect(throws: RequestError.compacted) {
+                try store.changes(after: .zero, through: through, in: ks, maxRows: 7)
+            }
+        }
+        store.close()
+    }
+
     func storedRows(_ store: Store) throws -> Set<Row> {
         var rows: Set<Row> = []
         try store.scan(StoreFormat.rowsStart(ks)) { key, value in

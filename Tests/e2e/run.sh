@@ -2,7 +2,7 @@
 # Real clients against real clusters: Tests/e2e/run.sh [POLDER] [--only WORD]
 # Then, unless --only says otherwise, members that come and go (members.py), an upgrade (upgrade.py),
 # partitions that are split (splits.py) and moved (moves.py), a region that is spread (spread.py), one that changes
-# all of its nodes beside another one (replaced.py), the essential share of
+# all of its nodes beside another one (replaced.py), one that gets a second one later (added.py), the essential share of
 # Tests/conformance beside real etcd, and a while of the kube-apiserver's model, if there are an etcd and
 # Python's grpcio.
 set -eu
@@ -21,7 +21,7 @@ done
 here=$(dirname "$0")
 failed=0
 case "${*:-}" in
-*conformance* | *members* | *upgrade* | *splits* | *moves* | *replaced* | *spread*) ;;
+*conformance* | *members* | *upgrade* | *splits* | *moves* | *replaced* | *spread* | *added*) ;;
 *) python3 "$here/e2e.py" --polder "$polder" "$@" || failed=1 ;;
 esac
 case "${*:-}" in
@@ -41,6 +41,9 @@ case "${*:-}" in
 esac
 case "${*:-}" in
 "" | *spread*) python3 "$here/spread.py" "$polder" || failed=1 ;;
+esac
+case "${*:-}" in
+"" | *added*) python3 "$here/added.py" "$polder" || failed=1 ;;
 esac
 case "${*:-}" in
 "" | *conformance*) ;;

@@ -136,12 +136,21 @@ extension Host {
 
     func beginCompaction(_ floor: Revision) throws(StorageError) {
         guard floor > store.floor(of: .standard) else { return }
-        try store.compact(floor: floor, in: .standard)
+        try store.compact(floor: floor, deletionsBefore: deletionsBefore, in: .standard)
         guard !isCompacting else { return }
         isCompacting = true
         figures.compaction.begin(at: Clocks.instant())
         compactSome()
     }
+
+    /// Another region may still send a write that is older than a deletion which it has got: as long as it
+    /// is this far behind at most, the deletion is here and beats it (protocol-rules.md G3).
+    private var deletionsBefore: UInt64 {
+        guard !configuration.remoteRegions.isEmpty else { return .max }
+        let kept = Self.deletionsKept.nanoseconds / 1_000, now = Clocks.read().wallMicroseconds
+        return now > kept ? now - kept : 0
+    }
+    private static let deletionsKept = TimeSpan.seconds(24 * 3_600)
 
     /// About two milliseconds at a time: the loop serves clients in between. How many changes that is depends
     /// on what has to be read from the disk (docs/decisions/0017-history-goes-by-a-pass.md).

@@ -205,12 +205,17 @@ extension Host {
             }
             do throws(RequestError) {
                 let page = try store.changes(
-                    after: read.after, through: read.through, in: .standard, maxRows: read.maxRows)
+                    after: read.after, through: read.through, in: .standard, maxRows: read.maxRows,
+                    takesRest: true)
                 inputs.append(
                     .changesRead(
                         read.region, after: read.after, changes: page.changes,
                         through: page.through))
             } catch {
+                if error == .compacted {
+                    readRest(read)
+                    continue
+                }
                 inputs.append(
                     .changesRead(
                         read.region, after: read.after, changes: nil, through: read.after))

@@ -79,6 +79,8 @@ final class Host: @unchecked Sendable {
     var flushedAt = Instant.zero
     var isFlushing = false
     var isCompacting = false
+    /// Links that wait for what is left of compacted history; one for a region.
+    var restsWanted: [ChangeRead] = []
     /// Changes of history in a piece of a compaction.
     var compactionBudget = 64
     var acceptsWrites = true
