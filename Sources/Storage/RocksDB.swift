@@ -1,4 +1,5 @@
 import CRocksDB
+import Glibc
 import Primitives
 
 // The only file that calls RocksDB's C API.
@@ -118,6 +119,17 @@ final class RocksDatabase: @unchecked Sendable {
         let isUnreadable = reason.contains("While pread") && reason.contains("Input/output error")
         if reason.contains("Corruption") || isUnreadable { return .corrupt(reason) }
         return reason.contains("IO error") ? .io("store: \(reason)") : .database(reason)
+    }
+
+    /// Whether files are rewritten by themselves. Without, reads look at ever more of them, and nothing stalls.
+    func compactsByItself(_ does: Bool) throws(StorageError) {
+        let name = strdup("disable_auto_compactions"), value = strdup(does ? "false" : "true")
+        defer {
+            free(name)
+            free(value)
+        }
+        let names = [UnsafePointer<CChar>(name)], values = [UnsafePointer<CChar>(value)]
+        try Self.checked { rocksdb_set_options(db, 1, names, values, $0) }
     }
 
     func write(_ batch: WriteBatch) throws(StorageError) {

@@ -14,6 +14,12 @@ extension Store {
     /// there is data. One at a time: false if one runs.
     @discardableResult
     package func reclaimInBackground() -> Bool { database.compactInBackground() }
+
+    /// What one compaction of RocksDB's writes at most (25 of its files).
+    package static let rewriteBytesMax: UInt64 = 25 * 64 << 20
+
+    /// Whether RocksDB may begin to rewrite files. One that meets the end of the disk ends the store.
+    package func mayRewrite(_ may: Bool) throws(StorageError) { try database.compactsByItself(may) }
     package var isReclaiming: Bool { database.isCompactingInBackground }
 }
 

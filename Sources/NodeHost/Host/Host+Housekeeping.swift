@@ -31,9 +31,27 @@ extension Host {
         if free < needed * 4 + (1 << 30) {
             spaceLook = loop.scheduleTask(in: .milliseconds(250)) { self.lookForSpace() }
         }
+        holdRewriting(free: UInt64(free), needed: UInt64(needed))
         storeHasSpace = free >= (storeHasSpace ? needed : needed + needed / 4)
         noticeSpace()
         leaveIfFull()
+    }
+
+    /// RocksDB begins to rewrite files only where there is room for that, and for as much that is written
+    /// meanwhile: without, it met the end of the disk long before clients were stopped, and reads ended
+    /// with the store. Who compacts history on a full disk wants it all the same.
+    private func holdRewriting(free: UInt64, needed: UInt64) {
+        let largest = min(store.sizes().total, Store.rewriteBytesMax)
+        let isWanted = Clocks.instant() < rewritingWantedUntil
+        let may = isWanted || free >= largest * (isRewritingHeld ? 3 : 2) + needed
+        guard may == isRewritingHeld else { return }
+        isRewritingHeld = !may
+        logger.notice(may ? "the store may rewrite its files again" : "too little space to rewrite the store's files")
+        do throws(StorageError) {
+            try store.mayRewrite(may)
+        } catch {
+            end.fail(HostFailure(error))
+        }
     }
 
     private func onTick() {
@@ -169,6 +187,7 @@ extension Host {
             if isDone {
                 isCompacting = false
                 figures.compaction.end(at: now)
+                rewritingWantedUntil = now.advanced(by: .seconds(60))
                 return
             }
         } catch {

@@ -79,6 +79,9 @@ final class Host: @unchecked Sendable {
     var flushedAt = Instant.zero
     var isFlushing = false
     var isCompacting = false
+    /// Too little space for the store to rewrite its files, unless there is something to be gained.
+    var isRewritingHeld = false
+    var rewritingWantedUntil = Instant.zero
     /// Links that wait for what is left of compacted history; one for a region.
     var restsWanted: [ChangeRead] = []
     /// Changes of history in a piece of a compaction.
