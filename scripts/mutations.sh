@@ -19,7 +19,7 @@ while :; do
 done
 export POLDER_MUTATIONS=1
 build=${PROOF_BUILD:-.build/mutations} debug=${PROOF_TESTS:-.build/mutations-tests}
-suites='AcceptorTests|LeaderTests|ElectionTests|LeaseTests|MembershipTests|PartitionTests|LeaseCheckpointTests|CoordinatorTests|SequencerTests|SplitTests|SplitRestartTests|ConflictTests'
+suites='AcceptorTests|LeaderTests|ElectionTests|LeaseTests|MembershipTests|ReleaseTests|PartitionTests|LeaseCheckpointTests|CoordinatorTests|SequencerTests|SplitTests|SplitRestartTests|RestartTests|ConflictTests|LinkTests'
 run_tests() { swift test --skip-build --scratch-path "$debug" --filter "$suites" 2>&1; }
 if [ -z "${PROOF_SKIP_BUILD:-}" ]; then
     if [ -n "$seeds" ]; then swift build -c release --scratch-path "$build" -j 2 >&2 || exit 2; fi
@@ -35,6 +35,8 @@ hint() {
         ackBeforeDurable) echo --faults powerLoss,slowDisk ;;
         promiseBeforeDurable) echo --faults powerLoss,slowDisk,takeover,crash ;;
         noBegin | confirmUnregistered) echo --faults duel,takeover,crash ;;
+        releasedEarly | forgottenLogsCount) echo --faults spread,place,crash,takeover,freeze,powerLoss,groupCut \
+            --regions 1 --nodes 5 --pace 1 --partitions 2 ;;
         restartForgetsLease) echo --faults restartedVoter ;;
         leaseFromArrival) echo --faults lateAnswers,stalls ;;
         lapsesIgnored | attemptsGrantedAgain) echo --faults partition,freeze,takeover,duplication,loss --partitions 4 ;;
@@ -68,16 +70,30 @@ for name in $names; do
         if grep -a -q 'Fatal error\|invariant broken' "$out/t"; then failed=$((failed + 1)); fi
     fi
     if [ -n "$seeds" ]; then
-        # shellcheck disable=SC2046
-        (ulimit -t "$seconds" -c 0
-            exec "$build/release/proof" hunt --mutation "$name" --seeds 1000000 $(hint "$name")) \
-            >"$out/o" 2>"$out/e"
-        seed=$(grep -a '^seed' "$out/o" | tail -1 | cut -d' ' -f2)
-        by=$(grep -a '^caught' "$out/o" | head -1 | cut -c8-)
-        if [ -z "$by" ]; then
-            by=$(grep -a -o 'invariant broken.*\|Fatal error.*' "$out/e" | head -1 | cut -c1-90)
-        fi
-        [ -n "$by" ] || by="- (in $seconds s, $seed seeds)" seed=-
+        from=1 innocent=0
+        while :; do
+            # shellcheck disable=SC2046
+            (ulimit -t "$seconds" -c 0
+                exec "$build/release/proof" hunt --mutation "$name" --seed $from --seeds 1000000 $(hint "$name")) \
+                >"$out/o" 2>"$out/e"
+            seed=$(grep -a '^seed' "$out/o" | tail -1 | cut -d' ' -f2)
+            by=$(grep -a '^caught' "$out/o" | head -1 | cut -c8-)
+            if [ -z "$by" ]; then
+                by=$(grep -a -o 'invariant broken.*\|Fatal error.*' "$out/e" | head -1 | cut -c1-90)
+            fi
+            if [ -z "$by" ]; then
+                by="- (in $seconds s, $seed seeds)" seed=-
+                break
+            fi
+            # A seed proves something only if it is good with the rule.
+            # shellcheck disable=SC2046
+            "$build/release/proof" hunt --seed "$seed" --seeds 1 $(hint "$name") >/dev/null 2>&1 && break
+            from=$((seed + 1)) innocent=$((innocent + 1))
+            if [ $innocent -gt 5 ]; then
+                by="- (broken without it as well)" seed=-
+                break
+            fi
+        done
     fi
     printf '%-26s %-8s %-6s %s\n' "$name" "$failed" "$seed" "$by"
     if [ "$seed" != - ] || { [ "$failed" != - ] && [ "$failed" -gt 0 ]; }; then caught=$((caught + 1)); fi
