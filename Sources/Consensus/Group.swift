@@ -344,6 +344,9 @@ package struct Group: Sendable {
 
     // MARK: Time
 
+    /// `nextWake`, asked of one that is not to be copied for it: a getter's receiver of another module is.
+    package mutating func wakeTime() -> Instant { nextWake }
+
     package var nextWake: Instant {
         switch role {
         case .follower: return min(electAt, fetchAt)

@@ -74,7 +74,12 @@ private final class LonelyNode {
             for input in inputs { node.step(input, at: clock, into: &effects) }
             node.finishTurn(at: clock, into: &effects)
             next.removeAll(keepingCapacity: true)
-            for case .applied(let group, let slot) in effects.store { applied[group] = slot }
+            for change in effects.store {
+                switch change {
+                case .applied(let group, let slot), .position(let group, let slot, _, _): applied[group] = slot
+                case .putRow, .removeRow, .putRecord, .removeRecord, .drop: break
+                }
+            }
             if !effects.persist.isEmpty { next.append(.durable(effects.ticket)) }
             for read in effects.reads {
                 next.append(

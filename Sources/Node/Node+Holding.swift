@@ -171,6 +171,7 @@ extension Node {
         isPresent[i - 1] = false
         // Its writes to the log are no longer waited for, and are not the next replica's.
         persisted[i] = 0
+        ticketed[i] = 0
         durable[i] = 0
         for t in tickets.indices { tickets[t].writes.removeAll { $0.group == i } }
         touched[i] = false
@@ -244,7 +245,7 @@ extension Node {
 
     /// Its log does not come here, or no longer: the timeline knows more of it.
     func isHeardOnly(_ i: Int) -> Bool {
-        !isPresent[i] || !isServed[i] && heardTails[i].term > groups[i + 1].ballot
+        !isPresent[i] || !isServed[i] && heardTails[i].term > groups[i + 1].promised
     }
 
     func absentLeader(of i: Int) -> NodeID {
@@ -253,10 +254,10 @@ extension Node {
     }
 
     /// For which leadership of the group a request is sent now.
-    func gate(_ i: Int) -> Ballot { isHeardOnly(i) ? heardTails[i].term : groups[i + 1].ballot }
+    func gate(_ i: Int) -> Ballot { isHeardOnly(i) ? heardTails[i].term : groups[i + 1].promised }
 
     /// No later than where its log stands now: what is sent from now on is not in it before.
-    func logPosition(_ i: Int) -> Slot { isHeardOnly(i) ? heardTails[i].slot : groups[i + 1].decided }
+    func logPosition(_ i: Int) -> Slot { isHeardOnly(i) ? heardTails[i].slot : groups[i + 1].position.slot }
 
     mutating func noticeTails(_ tails: [Timeline.Tail]) {
         for (i, tail) in tails.enumerated() where i < heardTails.count && tail.term > .zero {

@@ -193,7 +193,7 @@ extension Node {
         floorWanted = max(floorWanted, timeline.floor)
         // The timeline is the commit notice (L8).
         for (i, tail) in timeline.tails.enumerated()
-        where tail.slot > groups[i + 1].decided && tail.term > .zero {
+        where tail.slot > groups[i + 1].position.slot && tail.term > .zero {
             stepGroup(i + 1, .commitNotice(tail.term, tail.slot), into: &effects)
         }
         noticeTails(timeline.tails)

@@ -54,6 +54,7 @@ extension Node {
             groupWake.append(.never)
             groupWakeIsOld.append(true)
             persisted.append(0)
+            ticketed.append(0)
             durable.append(0)
             unproposed.append([])
             partitionWake.append(.never)

@@ -22,6 +22,10 @@ package struct Node: Sendable {
     var durable: [UInt64]
     /// What each group has handed to the log, by ticket.
     var tickets: Deque<(ticket: Ticket, writes: [(group: Int, count: UInt64)])> = []
+    /// As of the last of them.
+    var ticketed: [UInt64]
+    /// Groups of which something has become durable, while they are told.
+    var durableNow: [Int] = []
     var lastTicket: UInt64 = 0
     /// By group: it was stepped or proposed to in this turn.
     var touched: [Bool]
@@ -321,6 +325,7 @@ package struct Node: Sendable {
         unproposed = Array(repeating: [], count: groups.count)
         persisted = Array(repeating: 0, count: groups.count)
         durable = persisted
+        ticketed = persisted
         partitionWake = Array(repeating: .zero, count: partitions.count)
         partitionDirty = Array(repeating: true, count: partitions.count)
         coordinator = Coordinator(
@@ -548,7 +553,7 @@ package struct Node: Sendable {
         for i in groupWake.indices {
             if touched[i] || groupWakeIsOld[i] {
                 groupWakeIsOld[i] = false
-                groupWake[i] = groups[i].nextWake
+                groupWake[i] = groups[i].wakeTime()
             }
             next = min(next, groupWake[i])
         }
@@ -611,18 +616,29 @@ package struct Node: Sendable {
         guard !effects.persist.isEmpty else { return }
         lastTicket += 1
         effects.ticket = Ticket(lastTicket)
-        tickets.append((effects.ticket, groups.indices.map { ($0, persisted[$0]) }))
+        var writes: [(group: Int, count: UInt64)] = []
+        for i in persisted.indices where persisted[i] > ticketed[i] {
+            writes.append((i, persisted[i]))
+            ticketed[i] = persisted[i]
+        }
+        tickets.append((effects.ticket, writes))
     }
 
     private mutating func onDurable(_ ticket: Ticket, into effects: inout NodeEffects) {
         while let first = tickets.first, first.ticket <= ticket {
             tickets.removeFirst()
-            // Cumulative: only the newest of the covered tickets counts.
-            if let next = tickets.first, next.ticket <= ticket { continue }
             for (group, count) in first.writes where count > durable[group] {
                 durable[group] = count
-                stepGroup(group, .durable(writes: count), into: &effects)
+                durableNow.append(group)
             }
         }
+        // Once each, for the newest of what is covered.
+        if durableNow.count > 1 { durableNow.sort() }
+        var last = -1
+        for i in durableNow.indices where durableNow[i] != last {
+            last = durableNow[i]
+            stepGroup(last, .durable(writes: durable[last]), into: &effects)
+        }
+        durableNow.removeAll(keepingCapacity: true)
     }
 }

@@ -35,7 +35,7 @@ package struct PartitionState: Sendable {
     package internal(set) var sealSlot = Slot.zero
     package internal(set) var highestRevision = Revision.zero
     package internal(set) var highestStamp = Stamp.zero
-    /// The highest frontier whose tail this replica has applied; recorded with every batch.
+    /// The highest frontier whose tail this replica has applied; recorded with the applied slot.
     package internal(set) var heardFrontier = Revision.zero
     package private(set) var recent: [Recent] = []
     /// Prepared here, outcome not yet known; in order of revision. Kept until `W >= r` (S4).
@@ -62,6 +62,8 @@ package struct PartitionState: Sendable {
     /// Directory only.
     package internal(set) var members = RegionMembers()
     private var scalarsChanged = false
+    /// More than rows has come since the scalars were recorded last.
+    private var recordsChanged = false
     /// Whose request the entry applied last carries out. Not part of the state.
     package private(set) var lastRequest: RequestMark?
 
@@ -144,6 +146,8 @@ package struct PartitionState: Sendable {
         scalarsChanged = true
         lastRequest = nil
         if skipped { return .nothing }
+        let before = recordsChanged
+        recordsChanged = true
         appliedTerm = entry.term
         if entry.kind != .configuration { appliedNumber = entry.number }
         switch entry.kind {
@@ -177,7 +181,10 @@ package struct PartitionState: Sendable {
             return .sealed(epoch)
         case .effects(let effects):
             note(effects, slot: slot, kind: .committed)
+            let count = changes.count
             _ = perform(effects, canBeUndone: false, into: &changes)
+            // Rows that are put again are the same rows; of anything else the record must be as old as it is.
+            if changes.count == count + effects.rows.count { recordsChanged = before }
             return .effects(effects)
         case .prepared(let prepare):
             note(prepare.effects, slot: slot, kind: .prepared)
@@ -434,6 +441,7 @@ package struct PartitionState: Sendable {
             committed.append(prepared.removeFirst())
             changes.append(.removeRecord(group, key: Self.key(prepared: first.revision)))
             scalarsChanged = true
+            recordsChanged = true
         }
         return committed
     }
@@ -442,8 +450,13 @@ package struct PartitionState: Sendable {
     package mutating func flushScalars(into changes: inout [StoreChange]) {
         guard scalarsChanged else { return }
         scalarsChanged = false
-        changes.append(.putRecord(group, key: Self.scalarsKey, value: encodedScalars()))
-        changes.append(.applied(group, applied))
+        if recordsChanged {
+            recordsChanged = false
+            changes.append(.putRecord(group, key: Self.scalarsKey, value: encodedScalars()))
+            changes.append(.applied(group, applied))
+        } else {
+            changes.append(.position(group, applied, key: Self.scalarsKey, value: encodedScalars()))
+        }
     }
 
     // MARK: Reading back at start

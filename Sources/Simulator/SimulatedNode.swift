@@ -20,6 +20,9 @@ final class SimulatedNode {
     /// Of these the digest here says nothing.
     var undigested: Set<GroupID> = []
     var flushedDigests: [GroupID: UInt64] = [:]
+    /// As of the slots that the store's records say are applied.
+    private(set) var recordedDigests: [GroupID: UInt64] = [:]
+    var flushes = 0
 
     private(set) var isUp = false
     /// Nil while the process is dead, and while a turn has it.
@@ -77,10 +80,20 @@ final class SimulatedNode {
             let partition = map.partition(of: key, at: revision)
             extend(GroupID(keyspace: keyspace, partition: partition), writer)
         case .putRecord, .removeRecord: break
-        case .applied(let group, let slot): return (group, slot)
-        case .drop(let group, _, _): digests[group] = nil
+        case .applied(let group, let slot):
+            recordedDigests[group] = digests[group]
+            return (group, slot)
+        case .position(let group, let slot, _, _): return (group, slot)
+        case .drop(let group, _, _):
+            digests[group] = nil
+            recordedDigests[group] = nil
         }
         return nil
+    }
+
+    func recordPositions() {
+        store.recordPositions()
+        recordedDigests = digests
     }
 
     private func extend(_ group: GroupID, _ writer: ByteWriter) {
@@ -106,6 +119,7 @@ final class SimulatedNode {
         log.crash(random: &random)
         store = flushed
         digests = flushedDigests
+        recordedDigests = digests
         effects = NodeEffects()
     }
 

@@ -70,7 +70,10 @@ extension World {
             answerLeaseKeys(number, lease, revision, tries: 0, at: address)
         }
         for (group, by) in effects.snapshotsWanted { sendSnapshot(of: group, from: address, to: by) }
-        if let floor = effects.floor { nodes[address]?.store.compact(floor: floor) }
+        if let floor = effects.floor {
+            nodes[address]?.recordPositions()
+            nodes[address]?.store.compact(floor: floor)
+        }
         for event in effects.events { note(event, at: address) }
         setWake(effects.nextWake, at: address)
     }
@@ -202,8 +205,11 @@ extension World {
 
     func beginFlush(_ address: NodeAddress) {
         guard let node = nodes[address], node.isUp, !node.isFrozen else { return scheduleFlush(address) }
+        // Every other flush is the database's own, which asks nobody.
+        node.flushes += 1
+        if node.flushes % 2 == 0 { node.recordPositions() }
         queue.schedule(
-            .flushed(address, life: node.life, node.store, node.digests),
+            .flushed(address, life: node.life, node.store.flushed, node.recordedDigests),
             after: paced(1 + random.below(60)))
     }
 
@@ -220,6 +226,7 @@ extension World {
     private func sendSnapshot(of group: GroupID, from address: NodeAddress, to node: NodeID) {
         guard let source = nodes[address] else { return }
         let to = NodeAddress(region: address.region, node: node.seat)
+        source.recordPositions()
         // The directory has records, no rows.
         var snapshot = source.store.snapshot(
             of: group, hashes: source.core?.range(of: group.partition) ?? HashRange(first: 0, last: 0),
@@ -242,6 +249,7 @@ extension World {
         node.digests[snapshot.group] = snapshot.digest
         node.undigested.remove(snapshot.group)
         // The host flushes before it says so.
+        node.recordPositions()
         node.flushed = node.store
         node.flushedDigests = node.digests
         deliver(

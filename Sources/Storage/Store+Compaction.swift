@@ -50,6 +50,8 @@ extension Store {
     /// Before anything below is removed: the store's flushes keep the order of its writes.
     func raiseFloor(_ floor: Revision, _ keyspace: KeyspaceID) throws(StorageError) {
         guard floor > self.floor(of: keyspace) else { return }
+        // What logs put once more is above it, always.
+        try recordPositions()
         let batch = WriteBatch()
         batch.put(
             StoreFormat.floorKey(keyspace), StoreFormat.number(UInt64(bitPattern: floor.rawValue)))

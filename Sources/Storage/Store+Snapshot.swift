@@ -9,7 +9,8 @@ extension Store {
     package func exportSnapshot(
         of group: GroupID, hashes: HashRange?
     ) throws(StorageError) -> SnapshotExport {
-        SnapshotExport(
+        try recordPositions()
+        return SnapshotExport(
             database.snapshot(), group, hashes, applied: appliedSlot(of: group),
             floor: floor(of: group.keyspace))
     }

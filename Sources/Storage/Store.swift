@@ -28,6 +28,9 @@ package final class Store {
     var counts = RangeCounts()
     let countedMin: Int64
     private var applied: [GroupID: Slot]
+    /// Of groups whose applied slot the database does not know yet (`StoreChange.position`): after a crash it
+    /// holds rows that their logs put once more.
+    private var unrecorded: [GroupID: Position] = [:]
     var floors: [KeyspaceID: Revision]
     var passes: [KeyspaceID: CompactionPass] = [:]
     /// Store+Copies.
@@ -100,6 +103,8 @@ package final class Store {
     }
 
     package func close() {
+        // Who wants to know that it was written flushes before.
+        try? recordPositions()
         points = nil
         flushing.waitUntilIdle()
         database.close()
@@ -152,7 +157,10 @@ package final class Store {
             case .applied(let group, let slot):
                 batch.ordered.put(
                     StoreFormat.appliedKey(group), Bytes(StoreFormat.number(slot.rawValue)))
+                setApplied(group, slot)
+            case .position(let group, let slot, let key, let value):
                 applied[group] = slot
+                unrecorded[group] = Position(slot: slot, key: key, value: value)
             case .drop(let group, let hashes, let lost): dropped.append((group, hashes, lost))
             }
         }
@@ -179,6 +187,25 @@ package final class Store {
         counts.changed(change.key, change.keyspace, at: change.revision, by: after ? 1 : -1)
     }
 
+    private struct Position {
+        let slot: Slot
+        let key: Bytes
+        let value: Bytes
+    }
+
+    /// From here on the database says of each group what is in it. Before whatever outlives this process.
+    func recordPositions() throws(StorageError) {
+        if unrecorded.isEmpty { return }
+        batch.clear()
+        for (group, position) in unrecorded {
+            batch.ordered.put(StoreFormat.recordKey(group, position.key), position.value)
+            batch.ordered.put(
+                StoreFormat.appliedKey(group), Bytes(StoreFormat.number(position.slot.rawValue)))
+        }
+        unrecorded.removeAll(keepingCapacity: true)
+        try write(batch)
+    }
+
     func put(_ row: Row, _ keyspace: KeyspaceID, into batch: WriteBatch) {
         batch.ordered.put(row, keyspace)
     }
@@ -194,12 +221,16 @@ package final class Store {
         try database.write(batch)
     }
 
-    func setApplied(_ group: GroupID, _ slot: Slot?) { applied[group] = slot }
+    func setApplied(_ group: GroupID, _ slot: Slot?) {
+        applied[group] = slot
+        if !unrecorded.isEmpty { unrecorded[group] = nil }
+    }
 
     // MARK: Flushing
 
     /// Makes everything applied so far durable. Returns the applied slots that are.
     package func flush() throws(StorageError) -> [GroupID: Slot] {
+        try recordPositions()
         points = nil
         let slots = applied
         try database.flush()
@@ -212,6 +243,13 @@ package final class Store {
         _ completion: @escaping @Sendable (Result<[GroupID: Slot], StorageError>) -> Void
     ) -> Bool {
         guard flushing.begin() else { return false }
+        do throws(StorageError) {
+            try recordPositions()
+        } catch {
+            flushing.end()
+            completion(.failure(error))
+            return true
+        }
         points = nil
         let slots = applied, database = self.database, flushing = self.flushing
         let run: @Sendable () -> Void = {

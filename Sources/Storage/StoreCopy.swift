@@ -54,8 +54,10 @@ package final class StoreCopyExport: @unchecked Sendable {
 extension Store {
     /// Between turns: then the replicas' records and rows are of one moment. Nil: a snapshot's
     /// installation has been cut short here, so that there is nothing worth having.
-    package func exportCopy() -> StoreCopyExport? {
-        imports.isEmpty ? StoreCopyExport(database.snapshot()) : nil
+    package func exportCopy() throws(StorageError) -> StoreCopyExport? {
+        guard imports.isEmpty else { return nil }
+        try recordPositions()
+        return StoreCopyExport(database.snapshot())
     }
 }
 

@@ -43,6 +43,9 @@ private struct Lonely {
             for change in effects.store {
                 switch change {
                 case .applied(let group, let slot): applied[group] = slot
+                case .position(let group, let slot, let key, let value):
+                    applied[group] = slot
+                    records[group, default: [:]][key] = value
                 case .putRecord(let group, let key, let value): records[group, default: [:]][key] = value
                 case .removeRecord(let group, let key): records[group]?[key] = nil
                 case .putRow, .removeRow, .drop: break

@@ -119,6 +119,9 @@ private struct Machine {
             disk.records[group, default: [:]][key] = value
         case .removeRecord(let group, let key): disk.records[group]?[key] = nil
         case .applied(let group, let slot): disk.applied[group] = slot
+        case .position(let group, let slot, let key, let value):
+            disk.applied[group] = slot
+            disk.records[group, default: [:]][key] = value
         case .drop: break
         }
     }

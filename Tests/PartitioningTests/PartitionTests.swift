@@ -53,7 +53,7 @@ import Testing
                 case .putRow(_, let row): rows[row.key] = row
                 case .removeRow(_, let key, let revision, _):
                     if rows[key]?.modRevision == revision { rows[key] = nil }
-                case .putRecord, .removeRecord, .applied, .drop: break
+                case .putRecord, .removeRecord, .applied, .position, .drop: break
                 }
             }
             effects.changes.removeAll()

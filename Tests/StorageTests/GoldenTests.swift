@@ -106,7 +106,7 @@ private enum Golden {
         }
         let store = try Store.open(sources + "/store")
         try fill(store)
-        let copy = try #require(store.exportCopy())
+        let copy = try #require(try store.exportCopy())
         var chunks: [Bytes] = []
         while let chunk = try copy.next(bytesMax: 300) { chunks.append(chunk) }
         try write(parts: chunks, sources + "/store.copy")

@@ -31,7 +31,7 @@ func damageTables(_ store: String) throws -> Int {
 }
 
 private func copy(_ store: Store, into directory: String) throws -> StoreCopyImport {
-    let export = try #require(store.exportCopy())
+    let export = try #require(try store.exportCopy())
     let target = try StoreCopyImport(in: directory)
     while let chunk = try export.next(bytesMax: 10_000) { try target.add(chunk) }
     return target
@@ -87,7 +87,7 @@ private func copy(_ store: Store, into directory: String) throws -> StoreCopyImp
     @Test func `damaged, doubled and missing chunks are refused`() throws {
         let a = Scratch(), b = Scratch()
         let source = try filled(a.path + "/store", rows: 300)
-        let export = try #require(source.exportCopy())
+        let export = try #require(try source.exportCopy())
         var chunks: [Bytes] = []
         while let chunk = try export.next(bytesMax: 5000) { chunks.append(chunk) }
         #expect(chunks.count > 3)
@@ -140,7 +140,7 @@ private func copy(_ store: Store, into directory: String) throws -> StoreCopyImp
         let history = store.history(of: ks, after: .zero, through: Revision(2000))
         #expect(throws: StorageError.self) { while try history.next() != nil {} }
         #expect(isDamage(told.error))
-        let export = try #require(store.exportCopy())
+        let export = try #require(try store.exportCopy())
         #expect(throws: StorageError.self) { while try export.next(bytesMax: 10_000) != nil {} }
         history.close()
         export.close()

@@ -18,7 +18,7 @@ struct Model {
             versions[key]?.removeAll { $0.modRevision == revision }
         case .putRecord(let group, let key, let value): records[group, default: [:]][key] = value
         case .removeRecord(let group, let key): records[group]?[key] = nil
-        case .applied, .drop: break
+        case .applied, .position, .drop: break
         }
     }
 
@@ -455,6 +455,78 @@ extension Origin {
         #expect(copy.appliedSlots() == durable)
         #expect(durable == [group(1): Slot(UInt64(then.revision))])
         #expect(try storedRows(copy) == Set(then.model.rows))
+        copy.close()
+    }
+
+    private func position(_ slot: UInt64) -> StoreChange {
+        .position(group(1), Slot(slot), key: "s", value: Bytes("through \(slot)"))
+    }
+    private func recorded(_ store: Store) throws -> [Bytes] { try store.records(of: group(1)).map(\.value) }
+
+    @Test func `an applied slot that was not written at once is, before the store is flushed, copied or compacted`()
+        throws
+    {
+        let dir = Scratch()
+        let store = try Store.open(dir.path + "/s", options: Self.options())
+        try store.apply([
+            .putRow(ks, row("a", "1", at: 2)), .putRecord(group(1), key: "s", value: "through 5"),
+            .applied(group(1), Slot(5)),
+        ])
+        try store.apply([.putRow(ks, row("a", "2", at: 3)), position(6)])
+        #expect(store.appliedSlot(of: group(1)) == Slot(6))
+        #expect(try recorded(store) == ["through 5"])
+        let export = try store.exportSnapshot(of: group(1), hashes: .all)
+        #expect(export.applied == Slot(6))
+        #expect(try recorded(store) == ["through 6"])
+        export.close()
+        try store.apply([position(7)])
+        _ = try store.exportCopy()
+        #expect(try recorded(store) == ["through 7"])
+        try store.apply([position(8)])
+        #expect(try store.flush() == [group(1): Slot(8)])
+        #expect(try recorded(store) == ["through 8"])
+        try store.apply([position(9)])
+        try store.compact(floor: Revision(3), in: ks)
+        #expect(try recorded(store) == ["through 9"])
+        // What is written at once counts, not what waited.
+        try store.apply([position(10)])
+        try store.apply([.putRecord(group(1), key: "s", value: "through 11"), .applied(group(1), Slot(11))])
+        #expect(try store.flush() == [group(1): Slot(11)])
+        #expect(try recorded(store) == ["through 11"])
+        try store.apply([position(12)])
+        store.close()
+        let again = try Store.open(dir.path + "/s", options: Self.options())
+        #expect(again.appliedSlots() == [group(1): Slot(12)])
+        #expect(try recorded(again) == ["through 12"])
+        again.close()
+    }
+
+    @Test func `rows of after the recorded slot, which a flush of the database's own leaves, are put once more`()
+        throws
+    {
+        let dir = Scratch()
+        let store = try Store.open(dir.path + "/s", options: Self.options())
+        try store.apply([
+            .putRow(ks, row("a", "1", at: 2)), .putRecord(group(1), key: "s", value: "through 5"),
+            .applied(group(1), Slot(5)),
+        ])
+        let later: [[StoreChange]] = [
+            [.putRow(ks, row("a", "2", at: 3, create: 2, version: 2)), position(6)],
+            [.putRow(ks, row("b", "1", at: 4)), position(7)],
+            [.putRow(ks, row("a", "", at: 5, version: 0)), position(8)],
+        ]
+        for changes in later { try store.apply(changes) }
+        let whole = try storedRows(store)
+        try store.database.flush()
+        try Scratch.copy(dir.path + "/s", dir.path + "/copy")
+        store.close()
+        let copy = try Store.open(dir.path + "/copy", options: Self.options())
+        #expect(copy.appliedSlots() == [group(1): Slot(5)])
+        #expect(try recorded(copy) == ["through 5"])
+        #expect(try storedRows(copy) == whole)
+        for changes in later { try copy.apply(changes) }
+        #expect(try storedRows(copy) == whole)
+        #expect(try copy.flush() == [group(1): Slot(8)])
         copy.close()
     }
 

@@ -35,7 +35,7 @@ final class StoreCopier {
         _ message: StoreCopyMessage, from peer: PeerID, at now: Instant
     ) throws(StorageError) {
         switch message {
-        case .wanted(let number, let needs): begin(number, needs, for: peer, at: now)
+        case .wanted(let number, let needs): try begin(number, needs, for: peer, at: now)
         case .next(let number, let next): try goOn(number, next: next, to: peer, at: now)
         // Answers to what only a node without a store asks.
         case .chunk, .end, .refused: break
@@ -44,7 +44,7 @@ final class StoreCopier {
 
     private func begin(
         _ number: UInt64, _ needs: [GroupID: Slot], for peer: PeerID, at now: Instant
-    ) {
+    ) throws(StorageError) {
         func refuse(_ reason: String) {
             send(peer, StoreCopyMessage.refused(number: number, reason: reason).encoded())
         }
@@ -57,7 +57,7 @@ final class StoreCopier {
         if let group = StoreDamage.missing(needs, in: store.appliedSlots()) {
             return refuse("behind in \(group)")
         }
-        guard let export = store.exportCopy() else { return refuse("installing a snapshot") }
+        guard let export = try store.exportCopy() else { return refuse("installing a snapshot") }
         logger.notice("sending a copy of the store", metadata: ["to": "\(peer)"])
         sending[peer] = Sending(number: number, export: export, progressAt: now)
         // The asker says when it is ready for the first chunk; this tells it that there is one.
