@@ -18,7 +18,7 @@ package final class LoopTicks: NIOEventLoopMetricsDelegate, @unchecked Sendable 
 /// them in a tick.
 package final class LoopSteps {
     /// Work at a stretch. What others wait for it, at most, but for the length of one step.
-    private static let stretch = TimeAmount.microseconds(200)
+    private static let stretch = TimeAmount.microseconds(400)
     /// The same while there are others (`isHurried`).
     private static let stretchHurried = TimeAmount.microseconds(50)
     /// How long somebody who asks for little is remembered.
