@@ -53,6 +53,11 @@ hint() {
             --clients 20 --milliseconds 1500 --regions 1 --nodes 3 --work put ;;
         childRegistersAlone) echo --faults split,freeze,takeover,duel,groupCut --partitions 1 ;;
         unknownTailsIgnored) echo --faults split,groupCut,partition,wipe --partitions 1 ;;
+        lowFencesTaken | changesToldAtOnce | readsBeforeUsers | frontierBeforeUsers)
+            echo --work users,put,get,list,compareAndSwap,multiKey,deleteRange ;;
+        floorIsCompaction) echo --faults compaction,freeze,partition,oneWayPartition,stalls,loss --regions 1 --nodes 3 \
+            --pace 1 --clients 10 --work put,multiKey,serializableGet,list,historic,compact ;;
+        tombstonesByAcknowledgement) echo --faults compaction,regionCut,connectionReset,crash,clockSkew --regions 2 ;;
         cursorNotCompared) echo --faults connectionReset,crash,regionCut,duplication,takeover --regions 2 ;;
     esac
 }
