@@ -63,6 +63,8 @@ extension Node {
             guard senders[region]?.peer == peer else { return }
             stepSender(region, .message(message), into: &effects)
         case .batch, .idle:
+            // Where the region is spread: whoever sends turns to another node.
+            guard holdsCursors else { return }
             if receivers[region]?.peer != peer {
                 // Another sender: the origin's sequencer has moved, or the link is new.
                 let link =
@@ -77,6 +79,12 @@ extension Node {
             }
             stepReceiver(region, .message(message), into: &effects)
         }
+    }
+
+    /// Others say how far a stream is applied, and what comes next must begin there.
+    private var holdsCursors: Bool {
+        let home = Int(Coordinator.cursorHome(map).rawValue) - 1
+        return !isPartial || isPresent[home] && isServed[home]
     }
 
     private func cursor(of region: RegionID) -> Revision {
@@ -154,12 +162,14 @@ extension Node {
                 let now = now
                 senders[region]?.pokeAt = now
             }
+            turnAway(region, into: &effects)
             guard let sender = senders[region] else { continue }
             if sender.link.nextWake <= now { stepSender(region, .wake, into: &effects) }
             // The other side learns of a new sender by hearing from it; it answers with its cursor.
             if sender.peer != .none, !sender.link.isReady, now >= sender.pokeAt {
                 let next = now.advanced(by: .milliseconds(200))
                 senders[region]?.pokeAt = next
+                senders[region]?.pokes += 1
                 effects.linkSends.append(
                     (
                         region, sender.peer,
@@ -176,5 +186,28 @@ extension Node {
                 stepReceiver(region, .wake, into: &effects)
             }
         }
+    }
+
+    /// From a node that is there and takes nothing, to the next.
+    private mutating func turnAway(_ region: RegionID, into effects: inout NodeEffects) {
+        guard let sender = senders[region], let peers = linkPeers[region], peers.count > 1,
+            let at = peers.firstIndex(of: sender.peer)
+        else { return }
+        let now = now
+        if sender.link.acknowledged != sender.acknowledged || sender.link.bytesInFlight == 0 {
+            senders[region]?.acknowledged = sender.link.acknowledged
+            senders[region]?.progressAt = now
+        }
+        if sender.link.isReady { senders[region]?.pokes = 0 }
+        let isDeaf = sender.link.isReady
+            ? sender.link.bytesInFlight > 0 && now >= sender.progressAt.advanced(by: .seconds(10))
+            : sender.pokes > 10
+        guard isDeaf else { return }
+        stepSender(region, .disconnected, into: &effects)
+        senders[region]?.peer = peers[(at + 1) % peers.count]
+        senders[region]?.pokes = 0
+        senders[region]?.progressAt = now
+        senders[region]?.pokeAt = now
+        stepSender(region, .connected, into: &effects)
     }
 }

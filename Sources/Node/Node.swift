@@ -259,6 +259,11 @@ package struct Node: Sendable {
         var link: LinkSender
         var peer: NodeID
         var pokeAt = Instant.zero
+        /// Since this peer has been talked to, without an answer.
+        var pokes = 0
+        /// What it had acknowledged when it last got further, or had nothing to acknowledge.
+        var acknowledged = Revision.zero
+        var progressAt = Instant.zero
     }
 
     struct Receiver: Sendable {
