@@ -145,7 +145,7 @@ extension Node {
     private mutating func drop(_ i: Int, lostThrough: Slot, into effects: inout NodeEffects) {
         let id = groups[i].id, p = i - 1
         let range = partitions[p].range
-        droppedLogs[i] = groups[i].decided
+        droppedLogs[i] = (groups[i].decided, 0)
         close(i)
         let state = PartitionState(group: id, lostThrough: max(lostThrough, Slot(1)))
         partitions[p] = Partition(
@@ -215,7 +215,12 @@ extension Node {
     /// The store has flushed that the group is gone; before, a restart must find it as it was.
     mutating func truncateDropped(_ flushed: [(GroupID, Slot)], into effects: inout NodeEffects) {
         guard !droppedLogs.isEmpty else { return }
-        for (i, through) in droppedLogs where !flushed.contains(where: { $0.0 == groups[i].id }) {
+        for (i, (through, flushes)) in droppedLogs where !flushed.contains(where: { $0.0 == groups[i].id }) {
+            // The first may have begun before the replica had come to be: the one after it has not.
+            if flushes == 0 {
+                droppedLogs[i] = (through, 1)
+                continue
+            }
             droppedLogs[i] = nil
             // Back already: its own flushes say what its log may lose.
             if !isPresent[i - 1], through > .zero { effects.persist.append(.truncate(groups[i].id, through)) }

@@ -54,7 +54,7 @@ package struct Node: Sendable {
     /// In this turn: a snapshot that was put into the store before it goes with what is dropped.
     var droppedNow: [HashRanges] = []
     /// By group, the logs of dropped replicas, which go when the store has flushed.
-    var droppedLogs: [Int: Slot] = [:]
+    var droppedLogs: [Int: (through: Slot, flushes: Int)] = [:]
     /// Through which version of the list each group has followed, as its leader told the directory's.
     var followed: [Int: UInt64] = [:]
     var toldFollowed: [Int: (epoch: Epoch, version: UInt64)] = [:]

@@ -84,6 +84,8 @@ assert c.replace('e3/a', '3', '4') and not other.replace('e3/a', '3', '5')
 
 revision = c.get('e3/a')[1].mod_revision
 c.compact(revision)
+# Who reads knows of the compaction from then on; a watch alone asks nobody.
+other.get('e3/a')
 try:
     # (Not iterated over, it would never be asked.)
     for _ in other.watch('e3/a', start_revision=1)[0]: raise AssertionError('history is gone')
