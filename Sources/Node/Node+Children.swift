@@ -124,7 +124,9 @@ extension Node {
             let inside = held.filter {
                 $0.id > id && $0.range.first > range.first && $0.range.first <= range.last
             }
-            if !inside.isEmpty { overlaid[p] = HashRanges(inside.map(\.range)) }
+            if inside.isEmpty { continue }
+            overlaid[p] = HashRanges(inside.map(\.range))
+            wasOverlaid.insert(id)
         }
     }
 
@@ -142,4 +144,6 @@ extension Node {
 
     /// Some of its rows are of a later slot than its own.
     package func isOverlaid(_ partition: PartitionID) -> Bool { overlaid[index(partition)] != nil }
+    /// Or were, since it came here or this process began: not every change of its log was written here.
+    package func wasOverlaid(_ partition: PartitionID) -> Bool { wasOverlaid.contains(partition) }
 }

@@ -319,6 +319,7 @@ extension Node {
             }
             if !isPresent[i - 1] { open(i, into: &effects) }
             partitions[i - 1].install(state, into: &region)
+            wasOverlaid.remove(group.partition)
             childrenWanted.remove(group.partition)
             noticeOverlaid()
             if overlaid.values.contains(where: { $0.missing(from: range) != [range] }) {

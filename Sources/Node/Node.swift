@@ -72,6 +72,7 @@ package struct Node: Sendable {
     var installing: [PartitionID: HashRange] = [:]
     /// By partition's index, the hashes that children have who came before it has passed their splits.
     var overlaid: [Int: HashRanges] = [:]
+    var wasOverlaid: Set<PartitionID> = []
     /// By child, those that the map has no place for yet.
     var knownSplits: [PartitionID: PartitionSplit] = [:]
     var splitRequests: Deque<SplitRequest> = []

@@ -120,7 +120,7 @@ extension World {
         else { return }
         let key = DigestKey(region: address.region, group: group, slot: slot)
         // What a child that came before has written is not in its chain: not until a snapshot brings it.
-        if nodes[address]?.core?.isOverlaid(group.partition) == true { nodes[address]?.undigested.insert(group) }
+        if nodes[address]?.core?.wasOverlaid(group.partition) == true { nodes[address]?.undigested.insert(group) }
         if nodes[address]?.undigested.contains(group) == true { return }
         let value = nodes[address]?.digests[group] ?? 0
         if let known = digests[key] {
