@@ -63,8 +63,14 @@ extension Node {
             guard senders[region]?.peer == peer else { return }
             stepSender(region, .message(message), into: &effects)
         case .batch, .idle:
-            // Where the region is spread: whoever sends turns to another node.
-            guard holdsCursors else { return }
+            // Where the region is spread: whoever sends turns to another node, if he hears nothing.
+            guard holdsCursors else {
+                if receivers[region]?.peer == peer {
+                    receivers[region]?.peer = .none
+                    stepReceiver(region, .disconnected, into: &effects)
+                }
+                return
+            }
             if receivers[region]?.peer != peer {
                 // Another sender: the origin's sequencer has moved, or the link is new.
                 let link =
@@ -194,13 +200,13 @@ extension Node {
             let at = peers.firstIndex(of: sender.peer)
         else { return }
         let now = now
-        if sender.link.acknowledged != sender.acknowledged || sender.link.bytesInFlight == 0 {
+        if sender.link.acknowledged != sender.acknowledged || sender.link.lagRevisions == 0 {
             senders[region]?.acknowledged = sender.link.acknowledged
             senders[region]?.progressAt = now
         }
         if sender.link.isReady { senders[region]?.pokes = 0 }
         let isDeaf = sender.link.isReady
-            ? sender.link.bytesInFlight > 0 && now >= sender.progressAt.advanced(by: .seconds(10))
+            ? sender.link.lagRevisions > 0 && now >= sender.progressAt.advanced(by: .seconds(10))
             : sender.pokes > 10
         guard isDeaf else { return }
         stepSender(region, .disconnected, into: &effects)
