@@ -28,7 +28,7 @@
 // jemalloc reads this, where it is linked: few threads allocate, and what the store's flushes free goes back
 // to the system soon, also when the process has become idle (docs/performance.md).
 const char *malloc_conf =
-    "narenas:2,background_thread:true,dirty_decay_ms:10000,muzzy_decay_ms:0";
+    "narenas:2,background_thread:true,dirty_decay_ms:2000,muzzy_decay_ms:0";
 
 #ifndef DEBUG
 // Swift's runtime: the packages that we use (swift-nio above all) are built with checks of exclusive access,
