@@ -93,8 +93,11 @@ extension Node {
         let c = index(child)
         guard c < partitions.count else { return false }
         if installing[child] != nil { return true }
-        return partitions[c].state.isDropped || isPresent[c] && partitions[c].state.applied > .zero
+        return partitions[c].state.isDropped || hasContents(c)
     }
+
+    /// It is here, and something of it has come.
+    func hasContents(_ p: Int) -> Bool { isPresent[p] && partitions[p].state.applied > .zero }
 
     /// Open, and nothing of it has come yet.
     func isEmpty(_ p: Int) -> Bool {
@@ -115,15 +118,18 @@ extension Node {
     mutating func noticeOverlaid() {
         if overlaid.isEmpty, map.splits.isEmpty { return }
         overlaid.removeAll(keepingCapacity: true)
+        let filled = partitions.indices.filter { hasContents($0) }
         var held: [(id: PartitionID, range: HashRange)] = installing.map { ($0.key, $0.value) }
-        for p in partitions.indices where isPresent[p] && partitions[p].state.applied > .zero {
-            held.append((partitions[p].id, partitions[p].range))
-        }
-        for p in partitions.indices where isPresent[p] && partitions[p].state.applied > .zero {
+        for p in filled { held.append((partitions[p].id, partitions[p].range)) }
+        held.sort { $0.range.first < $1.range.first }
+        for p in filled {
             let id = partitions[p].id, range = partitions[p].range
-            let inside = held.filter {
-                $0.id > id && $0.range.first > range.first && $0.range.first <= range.last
+            var begin = 0, end = held.count
+            while begin < end {
+                let middle = (begin + end) / 2
+                if held[middle].range.first > range.first { end = middle } else { begin = middle + 1 }
             }
+            let inside = held[begin...].prefix { $0.range.first <= range.last }.filter { $0.id > id }
             if inside.isEmpty { continue }
             overlaid[p] = HashRanges(inside.map(\.range))
             wasOverlaid.insert(id)

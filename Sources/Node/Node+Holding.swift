@@ -92,8 +92,8 @@ extension Node {
         guard servedRanges != nil, localFrontier > .zero else { return }
         var isNew = false
         for i in partitions.indices
-        where !isServed[i] && isPresent[i] && i < shownTails.count
-            && partitions[i].state.applied > .zero && partitions[i].state.applied >= shownTails[i].slot
+        where !isServed[i] && hasContents(i) && i < shownTails.count
+            && partitions[i].state.applied >= shownTails[i].slot
         {
             // An earlier part of its log may have passed while it was not counted.
             merge.lose(through: partitions[i].state.highestRevision)
@@ -193,7 +193,7 @@ extension Node {
     /// What of these hashes no other replica here holds: one that lags behind a split still counts its child's.
     func unheld(_ range: HashRange, besides own: Int, or behind: Set<PartitionID> = []) -> HashRanges {
         let others = partitions.indices.filter {
-            $0 != own && isPresent[$0] && partitions[$0].state.applied > .zero && !behind.contains(partitions[$0].id)
+            $0 != own && hasContents($0) && !behind.contains(partitions[$0].id)
         }
         return HashRanges(HashRanges(others.map { partitions[$0].range }).missing(from: range))
     }
