@@ -58,8 +58,16 @@ struct DrillCommandLine: ParsableCommand {
         var maxErrors: Int?
 
         func run() throws {
-            var options = DrillOptions(
-                name: name, dev: Files.absolute(dev), out: Files.absolute(out))
+            let directory = Files.absolute(dev)
+            var options = DrillOptions(name: name, dev: directory, out: Files.absolute(out)) { action, node in
+                guard let action = LocalNodeAction(rawValue: action.rawValue) else { return "not known" }
+                do throws(LocalCluster.Failure) {
+                    _ = try LocalCluster.ask(directory: directory, action: action, node: node)
+                    return nil
+                } catch {
+                    return error.message
+                }
+            }
             options.rate = rate
             options.region = region
             options.errorsAllowed = maxErrors

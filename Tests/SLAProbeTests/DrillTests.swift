@@ -146,13 +146,13 @@ import Testing
 
     @Test func `a drill that does not exist, or has no cluster, says so`() async {
         await #expect(throws: ProbeError.self) {
-            try await DrillCommand.run(DrillOptions(name: "nope", dev: "/nowhere", out: "/tmp"))
+            try await DrillCommand.run(DrillOptions(name: "nope", dev: "/nowhere", out: "/tmp") { _, _ in nil })
         }
         let out = NSTemporaryDirectory() + "polder-drill-\(UUID().uuidString)"
         defer { try? FileManager.default.removeItem(atPath: out) }
         let missing = await #expect(throws: DrillError.self) {
             try await DrillCommand.run(
-                DrillOptions(name: "leader-crash", dev: "/nowhere", out: out))
+                DrillOptions(name: "leader-crash", dev: "/nowhere", out: out) { _, _ in nil })
         }
         #expect(missing?.description.contains("polder dev --data-dir /nowhere") == true)
         #expect(
@@ -182,5 +182,23 @@ import Testing
         #expect(Drill.leaderCrash.errorsAllowed(rate: 1000) == 150)
         #expect(Drill.nodeCrash.errorsAllowed(rate: 1000) == 50)
         #expect(Drill.regionIsolation.errorsAllowed(rate: 1000) == 0)
+    }
+
+    /// What `/metrics` says, from two nodes; the second was started again in between.
+    @Test func theSlowestSyncIsThatOfTheDrillAlone() {
+        func text(_ counts: [(String, Int)]) -> String {
+            counts.map { "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"\($0.0)\"} \($0.1)\n" }.joined()
+                + "etcd_disk_wal_fsync_duration_seconds_sum 0.5\nup 1\n"
+        }
+        let one = DrillDisk.buckets(text([("0.001", 5), ("0.002", 7), ("0.004", 8), ("+Inf", 8)]))
+        #expect(one == [0.001: 5, 0.002: 7, 0.004: 8, .infinity: 8])
+        let before = DrillDisk(["a": one, "b": one])
+        #expect(before.slowestSync(since: before) == nil)
+        let calm = DrillDisk.buckets(text([("0.001", 9), ("0.002", 12), ("0.004", 13), ("+Inf", 13)]))
+        #expect(DrillDisk(["a": calm, "b": one]).slowestSync(since: before) == 2)
+        let anew = DrillDisk.buckets(text([("0.001", 1), ("0.002", 1), ("0.004", 2), ("+Inf", 2)]))
+        #expect(DrillDisk(["a": calm, "b": anew]).slowestSync(since: before) == 4)
+        let stuck = DrillDisk.buckets(text([("0.001", 9), ("0.002", 12), ("0.004", 13), ("+Inf", 14)]))
+        #expect(DrillDisk(["a": stuck]).slowestSync(since: before) == 60_000)
     }
 }

@@ -57,16 +57,16 @@ final class DevCluster: Sendable {
 
     let directory: String
     let regions: [Region]
-    private let executable: String
+    private let control: DrillOptions.Control
     private let group: MultiThreadedEventLoopGroup
 
-    init(directory: String, executable: String) throws {
+    init(directory: String, control: @escaping DrillOptions.Control) throws {
         let description = try DevDescription.read(directory)
         let tls = try description.tls?.context()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         self.group = group
         self.directory = directory
-        self.executable = executable
+        self.control = control
         regions = try description.regions.map { region in
             Region(
                 name: region.name,
@@ -205,30 +205,10 @@ final class DevCluster: Sendable {
         }
     }
 
-    enum Action: String { case start, stop, freeze, thaw }
-
-    /// `polder dev-node`: asks the running `polder dev` for it. Blocks until it has been done: the
-    /// node has been started (not until it serves), or has stopped.
-    func perform(_ action: Action, _ node: Node) throws {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: executable)
-        process.arguments = [
-            "dev-node", action.rawValue, node.name, "--data-dir", directory, "--no-wait",
-        ]
-        process.standardInput = FileHandle.nullDevice
-        process.standardOutput = FileHandle.nullDevice
-        let errors = Pipe()
-        process.standardError = errors
-        do {
-            try process.run()
-        } catch {
-            throw DrillError.failed("cannot run \(executable): \(error.localizedDescription)")
-        }
-        let text = String(
-            decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else {
-            throw DrillError.failed("`polder dev-node \(action) \(node.name)`: \(text)")
+    /// Blocks until it has been done: the node has been started (not until it serves), or has stopped.
+    func perform(_ action: DrillAction, _ node: Node) throws {
+        if let problem = control(action, node.name) {
+            throw DrillError.failed("\(action.rawValue) \(node.name): \(problem)")
         }
     }
 

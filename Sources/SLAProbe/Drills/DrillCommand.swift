@@ -1,6 +1,9 @@
 import Foundation
 import Primitives
 
+/// What a drill does to a node, besides killing it.
+package enum DrillAction: String, Sendable { case start, stop, freeze, thaw }
+
 package struct DrillOptions: Sendable {
     package var name: String
     /// The directory of a running `polder dev`.
@@ -17,13 +20,16 @@ package struct DrillOptions: Sendable {
     /// Operations that may fail, instead of the drill's own number.
     package var errorsAllowed: Int?
     package var registers = 64
-    /// The `polder` that restarts nodes: this one.
-    package var executable = "/proc/self/exe"
+    /// Asks the running `polder dev` for it, and returns when it has been done; else why not. In this process: the
+    /// start of another one is felt by the clients that are measured.
+    package typealias Control = @Sendable (_ action: DrillAction, _ node: String) -> String?
+    package var control: Control
 
-    package init(name: String, dev: String, out: String) {
+    package init(name: String, dev: String, out: String, control: @escaping Control) {
         self.name = name
         self.dev = dev
         self.out = out
+        self.control = control
     }
 }
 
@@ -57,7 +63,7 @@ package enum DrillCommand {
         } catch {
             throw ProbeError.cannotWrite(path: folder.path, reason: error.localizedDescription)
         }
-        let cluster = try DevCluster(directory: options.dev, executable: options.executable)
+        let cluster = try DevCluster(directory: options.dev, control: options.control)
         let run = DrillRun(drill, options, cluster, progress)
         let document: DrillDocument
         do {
@@ -88,6 +94,7 @@ package enum DrillCommand {
             + "\(Words.milliseconds(d.budgetGapMs)), before the fault "
             + "\(Words.milliseconds(d.baselineGapMs))), \(d.errors) errors, \(d.lostWrites) lost "
             + "writes, linearizable " + (d.linearizable.map { $0 ? "yes" : "no" } ?? "not known")
+        if let sync = d.slowestSyncMs { text += ", syncs up to \(Words.milliseconds(sync))" }
         if let converged = d.converged { text += ", converged \(converged ? "yes" : "no")" }
         if let conflicts = d.conflicts { text += ", \(conflicts) conflicts" }
         for finding in d.findings { text += "\n  - " + finding }

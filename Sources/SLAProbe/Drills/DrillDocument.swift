@@ -47,6 +47,8 @@ package struct DrillDocument: Codable, Sendable, Equatable {
     package var budgetGapMs: Double
     package var errorsAllowed = 0
     package var baselineGapMs = 0.0
+    /// From the fault on, of the nodes' logs: the bound of the histogram's bucket.
+    package var slowestSyncMs: Double?
     package var victim: String?
     package var conflicts: Int?
     package var convergenceSeconds: Double?

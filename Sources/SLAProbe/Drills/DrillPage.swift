@@ -53,6 +53,9 @@ enum DrillPage {
             tiles.append(
                 tile("Conflicts recorded", "\(conflicts)", "losers in the feed", conflicts > 0))
         }
+        if let sync = d.slowestSyncMs {
+            tiles.append(tile("Slowest sync", "≤ \(Words.milliseconds(sync))", "of the nodes' logs, from the fault on", nil))
+        }
         if let seconds = d.recoverySeconds {
             tiles.append(tile("Back in service", Words.seconds(seconds), "after the restart", nil))
         }

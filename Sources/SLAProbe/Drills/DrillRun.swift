@@ -98,10 +98,12 @@ final class DrillRun {
         try await sleep(Self.warmUp)
         let baseline = SystemClock.now()
         try await sleep(Self.baseline)
+        let disk = await DrillDisk.read(of: cluster.nodes)
         let fault = SystemClock.now()
         try await inject()
         try await sleep(Self.afterwards)
         let end = SystemClock.now()
+        document.slowestSyncMs = await DrillDisk.read(of: cluster.nodes).slowestSync(since: disk)
         for task in running { task.cancel() }
         for task in running { await task.value }
         phase("load ends")
