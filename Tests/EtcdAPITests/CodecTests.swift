@@ -511,4 +511,17 @@ import Testing
             }
         }
     }
+
+    /// etcd's generated readers, and everybody's: ten bytes hold 70 bits, of which 64 count.
+    @Test func whatATenthByteHasTooMuchIsDropped() throws {
+        let nine = [UInt8](repeating: 0xFF, count: 9)
+        for (last, value) in [(0x01, UInt64.max), (0x05, .max), (0x7E, .max >> 1)] as [(UInt8, UInt64)] {
+            var reader = ProtoReader(Bytes(nine + [last]))
+            #expect(try reader.varint() == value)
+        }
+        #expect(throws: CodecError.malformed("proto: integer overflow")) {
+            var reader = ProtoReader(Bytes(nine + [0x81, 0x00]))
+            _ = try reader.varint()
+        }
+    }
 }

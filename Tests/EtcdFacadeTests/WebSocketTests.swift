@@ -112,4 +112,45 @@ import Testing
         try browser.send(misdirected, handshake("/v3/watch"))
         #expect(try browser.received(misdirected).hasPrefix("HTTP/1.1 421"))
     }
+
+    /// Bytes behind it, which the parser of HTTP/1 reads as a request, must not reach the handlers of frames.
+    @Test(arguments: [
+        ["Qpgrade"], ["keep-alive"], ["Upgraded"], ["keep-alive Upgrade"], ["x\tUpgrade"], [",\tupgrade"], [""], [],
+    ])
+    func `without the word in connection it is a request like any other`(connection: [String]) throws {
+        let browser = Browser()
+        let channel = try browser.connect()
+        let plain = handshake("/v3/watch", connection.map { "connection: \($0)" })
+            .replacing("connection: keep-alive, Upgrade\r\n", with: "")
+        try browser.send(channel, plain + "HEAD /version HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+        let answer = try browser.received(channel)
+        #expect(!answer.hasPrefix("HTTP/1.1 101") && answer.lowercased().contains("connection: close"), "\(answer)")
+        #expect(!channel.isActive)
+    }
+
+    @Test(arguments: ["GET /v3/watch HTTP/1.0", "HEAD /v3/watch HTTP/1.1", "POST /v3/watch HTTP/1.1"])
+    func `nor is it one with another method or version`(line: String) throws {
+        let browser = Browser()
+        let channel = try browser.connect()
+        try browser.send(channel, handshake("/v3/watch").replacing("GET /v3/watch HTTP/1.1", with: line))
+        #expect(try !browser.received(channel).hasPrefix("HTTP/1.1 101"))
+    }
+
+    @Test(arguments: ["upgrade", "keep-alive, UPGRADE", "keep-alive ,  Upgrade "])
+    func `the word may stand anywhere in the list`(connection: String) throws {
+        let browser = Browser()
+        let channel = try browser.connect()
+        try browser.send(channel, handshake("/v3/watch").replacing("keep-alive, Upgrade", with: connection))
+        #expect(try browser.received(channel).hasPrefix("HTTP/1.1 101"))
+        try send(browser, channel, frame("are you there?", opcode: 9))
+        #expect(try frames(channel) == ["10 are you there?"])
+    }
+
+    /// The parser has stopped behind it: the client must not wait for a second answer (curl --http2 asks for h2c).
+    @Test func `whoever asks for another protocol is answered and sent away`() throws {
+        let browser = Browser()
+        let answer = try browser.ask(
+            "/version", "", method: "GET", ["connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABk"])
+        #expect(answer.hasPrefix("HTTP/1.1 200") && answer.lowercased().contains("connection: close"))
+    }
 }

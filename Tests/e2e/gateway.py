@@ -420,6 +420,9 @@ def curl(check, gateway, p):
         got = run([*words, flag, "-X", "OPTIONS", "-i", gateway.url + "/v3/kv/put"])
         check(f"curl {flag}: OPTIONS, with CORS",
               "access-control-allow-origin: *" in got.out.lower(), got)
+    # Without TLS it asks for an upgrade to h2c, which there is none of, and has another request for the connection.
+    got = run([*words, "--http2", gateway.url + "/version", gateway.url + "/version"])
+    check("curl --http2 twice", got.ok and got.out.count("etcdserver") == 2, got)
 
 
 METRICS = [

@@ -57,10 +57,8 @@ package struct ProtoReader {
             let next = storage[at]
             at &+= 1
             value |= UInt64(next & 0x7F) << shift
-            if next < 0x80 {
-                if shift == 63, next > 1 { throw .overflow }
-                return value
-            }
+            // What a tenth byte has beyond 64 bits is dropped, by etcd as by everybody.
+            if next < 0x80 { return value }
             shift += 7
             if shift > 63 { throw .overflow }
         }

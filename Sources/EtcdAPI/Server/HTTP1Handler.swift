@@ -76,7 +76,7 @@ final class HTTP1Handler: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     private func begin(_ head: HTTPRequestHead) {
-        keepsAlive = head.isKeepAlive
+        keepsAlive = head.isKeepAlive && !head.mayEndHTTP
         request = HTTPRequest(head, peerName: peerName, isSecure: isSecure)
         forgetBody()
         if head.headers.first(name: "expect")?.lowercased() == "100-continue" {

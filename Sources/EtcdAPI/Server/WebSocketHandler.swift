@@ -72,6 +72,7 @@ final class WebSocketHandler: ChannelInboundHandler {
         let upgrader = NIOWebSocketServerUpgrader(
             maxFrameSize: server.limits.httpBodyBytesMax,
             shouldUpgrade: { channel, head in
+                guard head.endsHTTP else { return channel.eventLoop.makeSucceededFuture(nil) }
                 let request = HTTPRequest(head, peerName: peerName, isSecure: isSecure)
                 let headers = server.handler?.onUpgrade(request)
                 return channel.eventLoop.makeSucceededFuture(
@@ -176,4 +177,23 @@ final class WebSocketHandler: ChannelInboundHandler {
         context.writeAndFlush(wrapOutboundOut(frame), promise: nil)
         context.close(promise: nil)
     }
+}
+
+extension HTTPRequestHead {
+    /// The parser takes what follows for something else than HTTP. It must, where it is replaced: requests
+    /// that it has read already would be handed to handlers of frames, and that ends the process. NIO asks
+    /// for the header `upgrade` only; the parser (llhttp) for the word in `connection` too, as RFC 6455,
+    /// section 4.2.1, does. Nothing counts here that does not count there: of white space, the blank.
+    fileprivate var endsHTTP: Bool {
+        method == .GET && version == .http1_1
+            && headers["connection"].contains { value in
+                value.split(separator: ",").contains { part in
+                    let word = part.drop { $0 == " " }
+                    return word.prefix(7).lowercased() == "upgrade" && word.dropFirst(7).allSatisfy { $0 == " " }
+                }
+            }
+    }
+
+    /// The parser may have stopped behind it, and reads no other request of this connection.
+    var mayEndHTTP: Bool { method == .CONNECT || headers.contains(name: "upgrade") }
 }
