@@ -28,7 +28,7 @@ import Transport
             .wanted(number: 7, needs: [group: Slot(99), GroupID(keyspace: .standard, partition: .directory): .zero]),
             .chunk(number: 7, index: 0, Bytes(Array(repeating: 5, count: 300))),
             .end(number: 7, chunks: 1), .next(number: 7, next: 8),
-            .refused(number: .max, reason: "busy"),
+            .refused(number: .max, reason: "busy"), .spread(number: 3),
         ]
         for message in messages {
             let whole = message.encoded()

@@ -52,6 +52,18 @@ import Testing
         #expect(back.outcome == .admitted(list, .init(cluster: 1, partitions: 8)))
     }
 
+    @Test func `who has set its data aside founds nothing, and nobody else does by its word`() {
+        func back(_ seat: UInt16) -> Admission {
+            Admission(asker: .init(token: 90, seat: NodeID(seat), name: "", peerURLs: []), initial: [])
+        }
+        var two = back(2), first = new(1, token: 98)
+        #expect(two.step(first.question) == nil)
+        _ = first.step(.alsoNew(founder(3, 13)))
+        #expect(first.outcome == nil && first.missing == [NodeID(2)])
+        // Not even alone: what it had may be put back.
+        #expect(back(1).outcome == nil)
+    }
+
     @Test func `a region of one is founded at once`() {
         let alone = Admission(
             asker: .init(token: 5, seat: NodeID(1), name: "", peerURLs: []), initial: [NodeID(1)])

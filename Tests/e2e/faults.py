@@ -9,11 +9,12 @@ Afterwards: what was acknowledged is there, no revision was given twice, all wat
 history without gaps, and all replicas hash to the same. Scenarios that no longer fit into --seconds are
 skipped and said so. The last line is `N passed, N failed`; evidence of failures is kept in --out.
 """
-import argparse, collections, json, os, random, shutil, signal, struct, subprocess, sys, tempfile
+import argparse, collections, json, os, random, shutil, signal, subprocess, sys, tempfile
 import threading, time, traceback
 
 import histories
 from cluster import Cluster, eventually, run
+from damage import damage_log, damage_tables, newest_segment
 from etcd_client import CallFailed, Client, grpc
 
 passed, failed, skipped = 0, 0, []
@@ -575,20 +576,6 @@ def wipe(c):
 
 # MARK: The store
 
-def damage_tables(store):
-    """Wrong bytes in all of its table files, as a bad disk leaves them. How many files."""
-    names = [n for n in os.listdir(store) if n.endswith(".sst")]
-    for name in names:
-        with open(f"{store}/{name}", "r+b") as f:
-            # Not the last ones: a table without its footer would not even be opened.
-            for at in range(64, max(65, os.path.getsize(f.name) - 4096), 512):
-                f.seek(at)
-                old = f.read(1)
-                f.seek(at)
-                f.write(bytes([old[0] ^ 0xFF]))
-    return len(names)
-
-
 def log_lines(c, name, words):
     with open(f"{c.dir}/{name}/log") as f:
         return [line.strip() for line in f if words in line]
@@ -687,20 +674,6 @@ def serve(c, name, *flags):
     return run([c.polder, "serve", "-c", f"{c.dir}/{name}/node.yaml", *flags], timeout=8)
 
 
-def newest_segment(data):
-    """The newest log segment and where its batches begin."""
-    name = max(n for n in os.listdir(data + "/wal") if n.endswith(".wal"))
-    path = f"{data}/wal/{name}"
-    with open(path, "rb") as f:
-        bytes_ = f.read()
-    at, batches = 64, []
-    while bytes_[at:at + 4] == b"PLDB":
-        size = 32 + struct.unpack_from("<I", bytes_, at + 8)[0]
-        batches.append((at, size))
-        at += (size + 7) // 8 * 8
-    return path, batches
-
-
 def directory(c):
     name, other = "r1-n2", "r1-n1"
     data = c.nodes[name]["dataDir"]
@@ -727,20 +700,7 @@ def directory(c):
     # A torn tail: the last batch is half there.
     path, batches = newest_segment(data)
     size = os.path.getsize(path)
-    if check(f"directory: the log has batches to damage ({len(batches)})", len(batches) > 4):
-        keep = path + ".kept"
-        shutil.copy(path, keep)
-        middle = batches[len(batches) // 2][0] + 40
-        with open(path, "r+b") as f:
-            f.seek(middle)
-            old = f.read(1)
-            f.seek(middle)
-            f.write(bytes([old[0] ^ 0xFF]))
-        answer = serve(c, name)
-        check("directory: damage in the middle of the log is refused with exit code 5",
-              answer.code == 5, answer)
-        figure(answer.err.strip().splitlines()[-1] if answer.err.strip() else "no reason given")
-        os.rename(keep, path)
+    if check(f"directory: the log has batches to tear ({len(batches)})", len(batches) > 4):
         at, length = batches[-1]
         with open(path, "r+b") as f:
             f.truncate(at + length // 2)
@@ -749,6 +709,32 @@ def directory(c):
         check("directory: a torn tail is cut, and the node starts", answer.ok, answer)
     load.stop()
     compare_books("directory", c, load, "r1")
+    load.close()
+
+
+def damaged_log(c):
+    """A node's log is damaged in the middle: it does not vote from it, and comes in anew."""
+    load = Load(c, "m", writers=2, readers=1)
+    time.sleep(1.5)
+    words = "data is damaged and is set aside"
+    for name in ("r1-n2", None):
+        name = name or c.sequencer("r1")
+        data = c.nodes[name]["dataDir"]
+        before = len(log_lines(c, name, words))
+        c.kill(name)
+        c.wait_dead(name)
+        check(f"damaged log: {name} has one to damage", damage_log(data))
+        began = time.time()
+        c.start_node(name)
+        check(f"damaged log: {name} sets it aside",
+              eventually(lambda: len(log_lines(c, name, words)) > before, 15), c.logs())
+        check(f"damaged log: {name} serves again", eventually(lambda: serving(c, name), 20), c.logs())
+        figure(f"{name} serves again after {time.time() - began:.1f} s")
+        check("damaged log: what was set aside goes then", eventually(
+            lambda: not [n for n in os.listdir(data) if n.startswith("set-aside")], 10), os.listdir(data))
+        time.sleep(1)
+    load.stop()
+    compare_books("damaged log", c, load, "r1")
     load.close()
 
 
@@ -916,7 +902,7 @@ SCENARIOS = [
     ("links_from_nothing", links_from_nothing, 15), ("kill_each", kill_each, 35),
     ("links_after_crashes", links_after_crashes, 25), ("kill_all_and_start", kill_all_and_start, 20),
     ("cut_regions", cut_regions, 30), ("freeze", freeze, 15), ("directory", directory, 15),
-    ("damaged_store", damaged_store, 35), ("slow_disk", slow_disk, 22),
+    ("damaged_store", damaged_store, 35), ("damaged_log", damaged_log, 20), ("slow_disk", slow_disk, 22),
     ("kill_all_and_dev", kill_all_and_dev, 15), ("wipe", wipe, 8),
 ]
 

@@ -2,11 +2,12 @@
 """A region whose rows are spread over its nodes, with real processes and real etcdctl: every node reads, lists,
 counts, watches and hashes everything, though it holds a part; under writers, with nodes killed, and back again.
 Usage: spread.py POLDER [ETCDCTL]"""
-import base64, json, subprocess, sys, threading, time
+import base64, json, os, subprocess, sys, threading, time
 import urllib.request
 import script
 from cluster import Cluster, eventually, run
 from counters import Writer, hashes, kill, partitions, put_away
+from damage import damage_log, damage_tables
 from script import check, failures
 from snapshots import Place, ctl
 
@@ -37,6 +38,11 @@ def hashes_at(c, revision):
 
 def holders(c):
     return {p["id"]: p["replicas"] for p in partitions(c)}
+
+
+def logged(c, name):
+    with open(f"{c.dir}/{name}/log") as f:
+        return f.read()
 
 
 class Watch(threading.Thread):
@@ -155,16 +161,22 @@ try:
     # One of each team is lost: nobody misses it.
     teams = sorted(set(map(lambda r: tuple(sorted(r)), holders(c).values())))
     lost = [teams[0][-1], teams[1][-1]]
+    check("the second writes out its store", c.etcdctl("defrag", at=lost[1]).ok)
     kill(c, *lost)
     left = [n for n in names if n not in lost]
     for name in left:
         got = eventually(lambda: (lambda g: g if len(g.get("kvs", [])) == KEYS else None)(everything(c, name)), 20)
         check(f"with two nodes lost {name} lists everything", got and got["kvs"] == whole["kvs"])
+    # What they have is damaged meanwhile, a log and a store: nobody has just what they had, and they come in anew.
+    check("a log is damaged", damage_log(c.nodes[lost[0]]["dataDir"]))
+    count = damage_tables(c.nodes[lost[1]]["dataDir"] + "/store")
+    check("and tables of a store", count > 0, os.listdir(c.nodes[lost[1]]["dataDir"] + "/store"))
     for name in lost:
         c.dev_node("start", name)
     for name in lost:
         got = eventually(lambda: (lambda g: g if len(g.get("kvs", [])) == KEYS else None)(everything(c, name)), 30)
         check(f"{name} is back and lists everything", got and got["kvs"] == whole["kvs"])
+        check(f"{name} has set aside what it had", "set aside: it comes in anew" in logged(c, name), logged(c, name)[-2000:])
 
     off = order(c, "spread", "off")
     check("no longer spread", off.ok, off)

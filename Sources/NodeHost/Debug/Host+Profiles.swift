@@ -93,10 +93,7 @@ extension Host {
     private func inBackground(
         _ responder: HTTPResponder, _ make: @escaping @Sendable () -> HTTPResponse
     ) {
-        if !areThreadsStarted {
-            areThreadsStarted = true
-            threads.start()
-        }
+        startThreads()
         let relay = ResponderRelay(responder)
         threads.submit { _ in
             let response = make()

@@ -23,25 +23,30 @@ final class Entrance: @unchecked Sendable {
     let outcome = Mutex<Admission.Outcome?>(nil)
 
     init(
-        _ configuration: HostConfiguration, token: UInt64, loop: any EventLoop, logger: Logger,
-        transport: EntranceTransport
+        _ configuration: HostConfiguration, token: UInt64, isReturning: Bool, loop: any EventLoop,
+        logger: Logger, transport: EntranceTransport
     ) {
         self.configuration = configuration
         self.loop = loop
         self.logger = logger
         self.transport = transport.transport
         delegate = transport.delegate
-        admission = Entrance.admission(configuration, token: token)
+        admission = Entrance.admission(configuration, token: token, isReturning: isReturning)
     }
 
-    static func admission(_ configuration: HostConfiguration, token: UInt64) -> Admission {
+    /// Who returns, because what it had is set aside, has forgotten what it promised: it founds nothing, and
+    /// does not say that it is new.
+    static func admission(
+        _ configuration: HostConfiguration, token: UInt64, isReturning: Bool
+    ) -> Admission {
         let asker = RegionMembers.Asker(
             token: token, seat: configuration.isJoining ? .none : configuration.nodeID,
             name: configuration.nodeName,
             peerURLs: configuration.me.map { [configuration.peerURL(of: $0)] } ?? [],
             level: configuration.featureLevel)
         return Admission(
-            asker: asker, initial: configuration.isJoining ? [] : configuration.members.map(\.id))
+            asker: asker,
+            initial: configuration.isJoining || isReturning ? [] : configuration.members.map(\.id))
     }
 
     func start() -> EventLoopFuture<Void> {
@@ -122,7 +127,10 @@ extension Entrance {
         var identity = NodeIdentity(
             cluster: configuration.clusterID, region: configuration.regionID,
             regionName: configuration.regionName, node: configuration.nodeID)
+        let isReturning: Bool
         do throws(StorageError) {
+            try SetAside.finish(in: configuration.dataDirectory)
+            isReturning = SetAside.isThere(in: configuration.dataDirectory)
             if let found = try DataDirectory.identity(at: configuration.dataDirectory) {
                 if !found.isNew {
                     // Checked against what the configuration says when the directory is opened.
@@ -143,10 +151,10 @@ extension Entrance {
         } catch {
             throw HostFailure(error)
         }
-        var outcome = admission(configuration, token: identity.token).outcome
+        var outcome = admission(configuration, token: identity.token, isReturning: isReturning).outcome
         if outcome == nil {
             outcome = try ask(
-                configuration, token: identity.token, loop: loop, logger: logger,
+                configuration, token: identity.token, isReturning: isReturning, loop: loop, logger: logger,
                 isStopped: isStopped)
         }
         identity.isNew = false
@@ -169,13 +177,13 @@ extension Entrance {
     }
 
     private static func ask(
-        _ configuration: HostConfiguration, token: UInt64, loop: any EventLoop, logger: Logger,
-        isStopped: () -> Bool
+        _ configuration: HostConfiguration, token: UInt64, isReturning: Bool, loop: any EventLoop,
+        logger: Logger, isStopped: () -> Bool
     ) throws -> Admission.Outcome? {
         let entrance = try loop.submit {
             let transport = try Host.entranceTransport(configuration, loop: loop)
             let entrance = Entrance(
-                configuration, token: token, loop: loop, logger: logger,
+                configuration, token: token, isReturning: isReturning, loop: loop, logger: logger,
                 transport: transport)
             transport.delegate.entrance = entrance
             return entrance

@@ -2,6 +2,7 @@ import Consensus
 import EtcdFacade
 import Logging
 import NIOCore
+import NIOPosix
 import Node
 import Primitives
 import Storage
@@ -76,6 +77,24 @@ extension Host {
             dropSome()
         }
         if isPartial { elsewhere.expire(at: now) }
+        if hasSetAside, node.isReady, servesAllPresent { removeSetAside() }
+    }
+
+    /// The region has brought this node back to where it was.
+    private func removeSetAside() {
+        hasSetAside = false
+        let path = directory.path
+        do throws(StorageError) {
+            guard let gone = try SetAside.retire(in: path) else { return }
+            logger.notice("the region has replaced what was set aside", metadata: ["directory": "\(gone)"])
+            startThreads()
+            let logger = logger
+            threads.runIfActive(eventLoop: loop) { try Files.removeTree(gone) }.whenFailure {
+                logger.warning("cannot be removed", metadata: ["directory": "\(gone)", "reason": "\($0)"])
+            }
+        } catch {
+            logger.warning("what was set aside stays", metadata: ["reason": "\(error)"])
+        }
     }
 
     /// The rows of replicas that the region does without, a little at a time.

@@ -34,10 +34,7 @@ extension Host {
             directory: configuration.dataDirectory,
             reserveBytes: UInt64(configuration.limits.logBytesBeforeFlush) * 5 / 2 + (80 << 20),
             isWanted: { wanted.isTrue })
-        if !areThreadsStarted {
-            areThreadsStarted = true
-            threads.start()
-        }
+        startThreads()
         snapshotsOpen += 1
         logger.info("sending a snapshot", metadata: ["revision": "\(revision)"])
         return SnapshotSession(
@@ -90,6 +87,12 @@ extension Host {
         let isNew = store.reclaimInBackground()
         if isNew { figures.reclaiming.begin(at: Clocks.instant()) }
         logger.info("reclaiming space", metadata: ["already": "\(!isNew)"])
+    }
+
+    func startThreads() {
+        guard !areThreadsStarted else { return }
+        areThreadsStarted = true
+        threads.start()
     }
 }
 

@@ -125,6 +125,8 @@ final class Host: @unchecked Sendable {
     var servedVersion: UInt64 = 0
     var servesAllPresent = true
     var isStoreClean = true
+    /// There may be something that is of no use once this node has everything again.
+    var hasSetAside = true
     var isElsewhereArmed = false
     var isDropping = false
     var lending: [UInt64: Lent] = [:]
@@ -197,7 +199,7 @@ final class Host: @unchecked Sendable {
             throw HostFailure(
                 code: 5,
                 "the process ended while snapshots of \(groups) were being installed; see "
-                    + "docs/runbook.md, damaged data")
+                    + "docs/runbook.md, damaged data", cure: .anew("half of a snapshot of \(groups) is in the store"))
         }
         store.onFailure = { error in end.fail(HostFailure(error)) }
 
@@ -249,7 +251,10 @@ final class Host: @unchecked Sendable {
         elsewhere = Elsewhere(first: boot >> 1) { node, message in
             _ = transport.send(message.encoded(), to: PeerID(region: regionID, node: node.seat))
         }
-        copier = StoreCopier(store: store, logger: logger) { _ = transport.send($1, to: $0) }
+        copier = StoreCopier(
+            store: store, logger: logger,
+            isSpread: { peers.host.map { $0.node.members.isSpread || $0.isPartial } ?? true },
+            send: { _ = transport.send($1, to: $0) })
 
         peers.host = self
         relay.host = self

@@ -13,18 +13,22 @@ package struct HostFailure: Error, Equatable, CustomStringConvertible {
         case space
         /// Fetch another node's store; why.
         case store(String)
+        /// Set everything aside, and come in as a node that has lost its disk; why, and which file it is about.
+        case anew(String, file: String? = nil)
     }
     package var description: String { message }
 
-    package init(code: Int32, _ message: String) {
+    package init(code: Int32, _ message: String, cure: Cure = .none) {
         self.code = code
         self.message = message
+        self.cure = cure
     }
 
     package init(_ error: StorageError) {
         switch error {
         case .locked, .foreign, .newer: self.init(code: 3, "\(error)")
-        case .damaged, .database: self.init(code: 5, "\(error)")
+        case .damaged(let file, _, _): self.init(code: 5, "\(error)", cure: .anew("\(error)", file: file))
+        case .database: self.init(code: 5, "\(error)")
         case .corrupt(let reason):
             self.init(code: 5, "\(error)")
             cure = .store(reason)

@@ -32,9 +32,38 @@ extension HostProcess {
                 return
             }
             // Alone it is refused at the next start, too: docs/runbook.md.
+        case .anew(let reason, let file):
+            guard setAside(reason, file, configuration, peers: peers, logger: logger) else { return }
         }
         polder_close_others_on_exec()
         execv("/proc/self/exe", CommandLine.unsafeArgv)
         logger.critical("cannot begin again", metadata: ["errno": "\(errno)"])
+    }
+
+    /// A log that is damaged is not voted from, and a region that goes on without this node has everything that was
+    /// acknowledged: it takes the node back as one that has lost its disk. False: somebody has to look at it.
+    private static func setAside(
+        _ reason: String, _ file: String?, _ configuration: HostConfiguration, peers: [PeerID: PeerAddress],
+        logger: Logger
+    ) -> Bool {
+        let directory = configuration.dataDirectory
+        if let file, !file.hasPrefix(directory + "/") { return false }
+        let others = peers.isEmpty ? configuration.peers : peers
+        guard others.keys.contains(where: { $0.region == configuration.regionID }) else { return false }
+        do throws(StorageError) {
+            guard try SetAside.begin(in: directory, reason: reason) else {
+                logger.critical(
+                    "there is data already that was set aside, and the node has not got everything since",
+                    metadata: ["directory": "\(directory)/\(SetAside.name)"])
+                return false
+            }
+        } catch {
+            logger.critical("cannot be set aside", metadata: ["reason": "\(error)"])
+            return false
+        }
+        logger.critical(
+            "this node's data is damaged and is set aside: it comes in anew",
+            metadata: ["reason": "\(reason)", "directory": "\(directory)/\(SetAside.name)"])
+        return true
     }
 }

@@ -22,12 +22,16 @@ final class StoreCopier {
 
     private let store: Store
     private let logger: Logger
+    private let isSpread: () -> Bool
     private let send: (PeerID, Bytes) -> Void
     private var sending: [PeerID: Sending] = [:]
 
-    init(store: Store, logger: Logger, send: @escaping (PeerID, Bytes) -> Void) {
+    init(
+        store: Store, logger: Logger, isSpread: @escaping () -> Bool, send: @escaping (PeerID, Bytes) -> Void
+    ) {
         self.store = store
         self.logger = logger
+        self.isSpread = isSpread
         self.send = send
     }
 
@@ -38,7 +42,7 @@ final class StoreCopier {
         case .wanted(let number, let needs): try begin(number, needs, for: peer, at: now)
         case .next(let number, let next): try goOn(number, next: next, to: peer, at: now)
         // Answers to what only a node without a store asks.
-        case .chunk, .end, .refused: break
+        case .chunk, .end, .refused, .spread: break
         }
     }
 
@@ -49,6 +53,8 @@ final class StoreCopier {
             send(peer, StoreCopyMessage.refused(number: number, reason: reason).encoded())
         }
         sending.removeValue(forKey: peer)?.export.close()
+        // This node's replicas and marks are not the asker's: its log would be voted with over another's rows.
+        if isSpread() { return send(peer, StoreCopyMessage.spread(number: number).encoded()) }
         for (other, current) in sending where now.since(current.progressAt) >= Self.patience {
             current.export.close()
             sending[other] = nil

@@ -10,6 +10,8 @@ package enum StoreCopyMessage: Equatable {
     /// Ready for everything below `next` plus the window.
     case next(number: UInt64, next: UInt64)
     case refused(number: UInt64, reason: String)
+    /// Nobody has what the asker had: rows lie with who votes (docs/decisions/0016).
+    case spread(number: UInt64)
 
     private static let groupsMax: UInt64 = 100_000
 
@@ -41,6 +43,9 @@ package enum StoreCopyMessage: Equatable {
             writer.byte(5)
             writer.varint(number)
             writer.string(reason)
+        case .spread(let number):
+            writer.byte(6)
+            writer.varint(number)
         }
         return Bytes(writer.bytes)
     }
@@ -61,6 +66,7 @@ package enum StoreCopyMessage: Equatable {
         case 3: self = .end(number: number, chunks: try reader.varint())
         case 4: self = .next(number: number, next: try reader.varint())
         case 5: self = .refused(number: number, reason: String(try reader.string().prefix(256)))
+        case 6: self = .spread(number: number)
         default: throw DecodingError("message \(tag) about a copy of a store")
         }
         try reader.expectEnd()

@@ -150,8 +150,11 @@ final class StoreRepair: @unchecked Sendable {
                 guard let target, target.chunks == chunks else { return }
                 try install(target)
             case .refused(number, let reason): giveUp(reason)
+            case .spread(number):
+                let text = "the store is damaged, and no other node has all that was in it"
+                outcome.withLock { $0 = .failure(HostFailure(code: 5, text, cure: .anew(text))) }
             // Of an earlier attempt, or for those who give.
-            case .wanted, .chunk, .end, .next, .refused: break
+            case .wanted, .chunk, .end, .next, .refused, .spread: break
             }
         } catch {
             fail(error)
