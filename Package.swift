@@ -140,7 +140,7 @@ let package = Package(
         tests(
             "EtcdFacadeTests",
             ["EtcdFacade", "EtcdAPI", "Primitives", nioCore, nioEmbedded, protobuf]),
-        tests("TLSTests", ["TLS", nioCore, nioPosix, nioEmbedded]),
+        tests("TLSTests", ["TLS", "COpenSSL", nioCore, nioPosix, nioEmbedded]),
         tests("TransportTests", ["Primitives", "TLS", "Transport", nioCore, nioPosix]),
         tests("BoltFileTests", ["BoltFile", "Primitives"]),
         tests(

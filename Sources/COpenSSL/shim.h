@@ -16,6 +16,9 @@
 static inline int polder_ssl_ctx_min_version(SSL_CTX *c, int v) {
     return (int)SSL_CTX_set_min_proto_version(c, v);
 }
+static inline int polder_ssl_ctx_max_version(SSL_CTX *c, int v) {
+    return (int)SSL_CTX_set_max_proto_version(c, v);
+}
 static inline void polder_ssl_ctx_defaults(SSL_CTX *c) {
     // Moving buffers: a retried write may come from another address. Release: an idle connection
     // keeps no 34 KiB of buffers. No tickets or cache: a resumed session would skip the check of
@@ -54,6 +57,35 @@ static inline void polder_ssl_ctx_no_passphrase(SSL_CTX *c) {
 static inline EVP_PKEY *polder_read_key(BIO *b) {
     return PEM_read_bio_PrivateKey(b, NULL, polder_no_passphrase, NULL);
 }
+
+// Adds the revocation lists of a file, in PEM (any number) or DER (one). How many; -1: broken ones.
+static inline int polder_add_revocations(X509_STORE *store, BIO *file) {
+    int added = 0;
+    X509_CRL *list;
+    while ((list = PEM_read_bio_X509_CRL(file, NULL, polder_no_passphrase, NULL))) {
+        int ok = X509_STORE_add_crl(store, list);
+        X509_CRL_free(list);
+        if (ok != 1) return -1;
+        added++;
+    }
+    if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE) return -1;
+    ERR_clear_error();
+    if (added) return added;
+    if (BIO_reset(file) != 0 || !(list = d2i_X509_CRL_bio(file, NULL))) return -1;
+    int ok = X509_STORE_add_crl(store, list);
+    X509_CRL_free(list);
+    return ok == 1 ? 1 : -1;
+}
+// A list that has run out still says what was revoked, and an authority without a list has revoked
+// nothing: as etcd takes them. What a list names is refused.
+static inline int polder_judge(int ok, X509_STORE_CTX *c) {
+    if (ok) return 1;
+    int why = X509_STORE_CTX_get_error(c);
+    if (why != X509_V_ERR_CRL_HAS_EXPIRED && why != X509_V_ERR_UNABLE_TO_GET_CRL) return 0;
+    X509_STORE_CTX_set_error(c, X509_V_OK);
+    return 1;
+}
+static inline void polder_ssl_set_verify(SSL *s, int mode) { SSL_set_verify(s, mode, polder_judge); }
 
 // Server side of ALPN: the first of our protocols that the client offers. `list` is in wire format
 // and must live as long as the context. No overlap: go on without (etcd clients of old send none).

@@ -10,20 +10,23 @@ package struct TLSConfiguration: Sendable, Equatable {
     /// Client role: these instead of the two above, if given.
     package var clientCertificate: String?
     package var clientKey: String?
-    /// PEM file of revoked certificates; checked for the peer's own certificate.
+    /// Lists of revoked certificates (PEM or DER), for all certificates that a peer shows.
     package var revocations: String?
     /// Server role: a client without a certificate of `ca` is refused.
     package var requireClientCertificate = false
     /// Client role: check the server's chain and name. Off only by a user's explicit wish.
     package var verifyServer = true
     package var minimumVersion = TLSVersion.tls12
+    package var maximumVersion = TLSVersion.tls13
     /// OpenSSL cipher list for TLS 1.2, and cipher suites for TLS 1.3; `nil`: OpenSSL's own.
     package var ciphers: String?
     package var cipherSuites: String?
     /// Application protocols in order of preference, such as `h2`, `http/1.1`. Empty: none.
     package var alpn: [String] = []
-    /// Peers whose certificate names none of these (CN or SAN) are refused. Empty: no such rule.
-    package var allowedNames: [String] = []
+    /// Peers whose certificate has none of these common names are refused. Empty: no such rule.
+    package var allowedCommonNames: [String] = []
+    /// The same of host names and IP addresses, for which a common name does not count.
+    package var allowedHosts: [String] = []
 
     package init(
         ca: String? = nil, certificate: String? = nil, key: String? = nil,
@@ -34,6 +37,14 @@ package struct TLSConfiguration: Sendable, Equatable {
         self.key = key
         self.requireClientCertificate = requireClientCertificate
         self.alpn = alpn
+    }
+
+    /// By the names of its certificate.
+    func admits(_ peer: TLSPeer?) -> Bool {
+        if allowedCommonNames.isEmpty, allowedHosts.isEmpty { return true }
+        guard let peer else { return false }
+        return peer.commonName.map(allowedCommonNames.contains) ?? false
+            || allowedHosts.contains(where: peer.isHost)
     }
 }
 
@@ -65,6 +76,11 @@ package struct TLSPeer: Sendable, Equatable {
     /// Exact, as common name, DNS name or IP address.
     package func carries(_ name: String) -> Bool {
         commonName == name || dnsNames.contains(name) || ipAddresses.contains(name)
+    }
+
+    /// By its alternative names, as one that dials it would find out.
+    func isHost(_ name: String) -> Bool {
+        dnsNames.contains(name) || ipAddresses.contains(name) || covers(name)
     }
 
     /// By a wildcard: `*.b.c` covers `a.b.c`, and neither `b.c` nor `x.a.b.c`.

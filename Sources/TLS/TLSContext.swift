@@ -97,6 +97,11 @@ package final class TLSContext: Sendable {
         guard polder_ssl_ctx_min_version(context, minimum) == 1 else {
             throw .configuration("minimum version: \(OpenSSL.takeErrors())")
         }
+        if configuration.maximumVersion == .tls12 {
+            guard polder_ssl_ctx_max_version(context, TLS1_2_VERSION) == 1 else {
+                throw .configuration("maximum version: \(OpenSSL.takeErrors())")
+            }
+        }
         if let ciphers = configuration.ciphers, SSL_CTX_set_cipher_list(context, ciphers) != 1 {
             throw .configuration("ciphers \(ciphers): \(OpenSSL.takeErrors())")
         }
@@ -134,14 +139,21 @@ package final class TLSContext: Sendable {
         } else {
             SSL_CTX_set_default_verify_paths(context)
         }
-        if let path = configuration.revocations {
-            if let error = OpenSSL.unreadable(path) { throw error }
-            let store = SSL_CTX_get_cert_store(context)
-            guard X509_STORE_load_file(store, path) == 1 else {
-                throw .file(path: path, reason: "no PEM CRL in it (\(OpenSSL.takeErrors()))")
-            }
-            X509_STORE_set_flags(store, UInt(X509_V_FLAG_CRL_CHECK))
+        if let path = configuration.revocations { try loadRevocations(path, context) }
+    }
+
+    private static func loadRevocations(_ path: String, _ context: OpaquePointer) throws(TLSError) {
+        if let error = OpenSSL.unreadable(path) { throw error }
+        guard let file = BIO_new_file(path, "r") else {
+            throw .file(path: path, reason: OpenSSL.takeErrors())
         }
+        defer { BIO_free(file) }
+        let store = SSL_CTX_get_cert_store(context)
+        guard polder_add_revocations(store, file) > 0 else {
+            throw .file(
+                path: path, reason: "no revocation list in it, in PEM or DER (\(OpenSSL.takeErrors()))")
+        }
+        X509_STORE_set_flags(store, UInt(X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL))
     }
 
     private static func loadIdentity(

@@ -75,7 +75,7 @@ package final class TLSHandler: ChannelDuplexHandler {
             SSL_set_accept_state(session)
             let demands = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT
             let mode = tls.configuration.requireClientCertificate ? demands : SSL_VERIFY_NONE
-            SSL_set_verify(session, mode, nil)
+            polder_ssl_set_verify(session, mode)
         case .client(let name):
             SSL_set_connect_state(session)
             let isAddress = X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(session), name) == 1
@@ -85,8 +85,8 @@ package final class TLSHandler: ChannelDuplexHandler {
                 }
                 polder_ssl_set_sni(session, name)
             }
-            SSL_set_verify(
-                session, tls.configuration.verifyServer ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nil)
+            polder_ssl_set_verify(
+                session, tls.configuration.verifyServer ? SSL_VERIFY_PEER : SSL_VERIFY_NONE)
         }
         ERR_clear_error()
         timer = context.eventLoop.assumeIsolated().scheduleTask(in: handshakeTimeout) {
@@ -114,8 +114,7 @@ package final class TLSHandler: ChannelDuplexHandler {
             peer = OpenSSL.details(of: certificate)
             X509_free(certificate)
         }
-        let allowed = tls.configuration.allowedNames
-        if !allowed.isEmpty, !allowed.contains(where: { peer?.carries($0) ?? false }) {
+        if !tls.configuration.admits(peer) {
             let name = peer?.commonName ?? "none"
             return fail(context, .handshake("the name of the certificate (\(name)) is not allowed"))
         }

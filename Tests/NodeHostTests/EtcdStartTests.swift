@@ -68,7 +68,7 @@ import Testing
             "--peer-client-cert-auth",
         ]).configuration
         #expect(made.clientTLS?.ca == nil && made.clientTLS?.requiresClientCertificate == false)
-        #expect(made.clientTLS?.isTLS13Required == true)
+        #expect(made.clientTLS?.isTLS13Required == true && made.clientTLS?.isTLS13Refused == false)
         #expect(made.peerTLS?.ca == "pa" && made.peerTLS?.requiresClientCertificate == true)
         #expect(made.listeners.map(\.isSecure) == [true, false, false])
         #expect(made.listeners.map(\.servesOnlyMetrics) == [false, false, true])
@@ -129,9 +129,11 @@ import Testing
               client-cert-auth: true
               trusted-ca-file: a
               auto-tls: false
+              allowed-cn: [ann, bob]
             peer-transport-security:
               cert-file: pc
               client-cert-auth: true
+              allowed-hostname: [h]
             quota-backend-bytes: 0
             strict-reconfig-check: true
             some-day: soon
@@ -139,6 +141,22 @@ import Testing
         #expect(found.text("cert-file") == "c" && found.text("peer-cert-file") == "pc")
         #expect(found.isOn("client-cert-auth") && found.isOn("peer-client-cert-auth"))
         #expect(found.warnings.map { $0.metadata["key"] } == ["some-day"])
+        #expect(found.list("client-cert-allowed-cn") == ["ann", "bob"] && found.list("peer-cert-allowed-cn") == [])
+        #expect(found.list("peer-cert-allowed-hostname") == ["h"] && found.list("client-cert-allowed-hostname") == [])
+    }
+
+    @Test func `times in a configuration file are nanoseconds, or say what they are`() throws {
+        let found = try plan(["--config-file=f"], file: """
+            grpc-keepalive-min-time: 7000000000
+            grpc-keepalive-timeout: 30s
+            watch-progress-notify-interval: 250000000
+            experimental-corrupt-check-time: 0
+            experimental-snapshot-catch-up-entries: 5000
+            """)
+        let limits = found.configuration.limits
+        #expect(limits.pingInterval == .seconds(7) && limits.keepAliveTimeout == .seconds(30))
+        #expect(limits.watchProgressInterval == .milliseconds(250))
+        #expect(found.warnings.isEmpty)
     }
 
     @Test func `what has no meaning here is warned about, unless it is etcd's default`() throws {
@@ -188,7 +206,14 @@ import Testing
             ])
         let tls = try #require(made.configuration.clientTLS)
         #expect(made.warnings.isEmpty)
-        #expect(tls.allowedNames == ["a.b", "c.d"])
+        #expect(tls.allowedHosts == ["a.b", "c.d"] && tls.allowedCommonNames.isEmpty)
+        let older = try plan(secure + ["--tls-max-version=TLS1.2"])
+        #expect(older.configuration.clientTLS?.isTLS13Refused == true && older.warnings.isEmpty)
+        let byName = try plan(secure + ["--client-cert-allowed-cn=ann"])
+        #expect(byName.configuration.clientTLS?.allowedCommonNames == ["ann"])
+        #expect(
+            refusal(secure + ["--client-cert-allowed-cn=ann", "--client-cert-allowed-hostname=h"])
+                == "etcd: --client-cert-allowed-cn: and --client-cert-allowed-hostname are mutually exclusive")
         #expect(tls.ciphers == "ECDHE-RSA-AES128-GCM-SHA256")
         #expect(tls.cipherSuites == "TLS_AES_128_GCM_SHA256")
         let limits = made.configuration.limits
@@ -367,6 +392,8 @@ import Testing
         (["--initial-cluster-state", "existing"],
             "etcd: --initial-cluster: names no member of the cluster that is to be joined"),
         (["--cert-file", "c"], "etcd: --key-file: certificate and key go together"),
+        (["--tls-min-version", "TLS1.3", "--tls-max-version", "TLS1.2"],
+            "etcd: --tls-min-version: min version (TLS1.3) is greater than max version (TLS1.2)"),
         (["--log-level", "loud"], "etcd: --log-level: unrecognized level: \"loud\""),
     ])
     func `errors name the flag`(words: [String], message: String) {

@@ -27,6 +27,20 @@ struct CertificateTests {
         }
     }
 
+    @Test func `Who is admitted by name, and who by host`() {
+        let peer = TLSPeer(commonName: "ann", dnsNames: ["a.b", "*.c.d"], ipAddresses: ["10.0.0.1"])
+        #expect(TLSConfiguration().admits(nil))
+        func admits(names: [String] = [], hosts: [String] = []) -> Bool {
+            var rule = TLSConfiguration()
+            (rule.allowedCommonNames, rule.allowedHosts) = (names, hosts)
+            #expect(!rule.admits(nil))
+            return rule.admits(peer)
+        }
+        #expect(admits(names: ["bob", "ann"]) && !admits(names: ["a.b"]))
+        for host in ["a.b", "x.c.d", "10.0.0.1"] { #expect(admits(hosts: ["other", host])) }
+        for host in ["ann", "c.d", "x.y.c.d", "10.0.0.2"] { #expect(!admits(hosts: [host])) }
+    }
+
     @Test func `An authority that was written and loaded again issues for the same trust`() throws {
         let shop = try Workshop()
         let again = try CertificateAuthority.load(

@@ -1,3 +1,4 @@
+import COpenSSL
 import Glibc
 import NIOCore
 import NIOEmbedded
@@ -9,11 +10,11 @@ final class Workshop {
     let folder: String
     let authority: CertificateAuthority
 
-    init() throws {
+    init(authority name: String = "test authority") throws {
         var template = Array("/tmp/polder-tls-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw TLSError.crypto("mkdtemp") }
         folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        authority = try CertificateAuthority.create(name: "test authority")
+        authority = try CertificateAuthority.create(name: name)
         try authority.write(certificate: path("ca.pem"), key: path("ca-key.pem"))
     }
 
@@ -38,6 +39,47 @@ final class Workshop {
         return TLSConfiguration(
             ca: path("ca.pem"), certificate: path("\(name).pem"), key: path("\(name)-key.pem"),
             requireClientCertificate: true, alpn: ["h2", "http/1.1"])
+    }
+
+    /// A list of the authority that takes these certificates back; it is good for a day.
+    func revoke(
+        _ revoked: [String], in name: String, isDER: Bool = false, madeDaysAgo days: Int = 0
+    ) throws {
+        let issuer = try OpenSSL.certificate(at: path("ca.pem"))
+        let key = try OpenSSL.key(at: path("ca-key.pem"))
+        defer {
+            X509_free(issuer)
+            EVP_PKEY_free(key)
+        }
+        guard let list = X509_CRL_new(), let time = ASN1_TIME_new(), let bio = polder_bio_memory() else {
+            throw TLSError.crypto(OpenSSL.takeErrors())
+        }
+        defer {
+            X509_CRL_free(list)
+            ASN1_TIME_free(time)
+            BIO_free(bio)
+        }
+        X509_CRL_set_version(list, 1)
+        X509_CRL_set_issuer_name(list, X509_get_subject_name(issuer))
+        X509_time_adj_ex(time, Int32(-days), -60, nil)
+        X509_CRL_set1_lastUpdate(list, time)
+        for certificate in revoked {
+            let taken = try OpenSSL.certificate(at: path("\(certificate).pem"))
+            defer { X509_free(taken) }
+            guard let entry = X509_REVOKED_new() else { throw TLSError.crypto(OpenSSL.takeErrors()) }
+            X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(taken))
+            X509_REVOKED_set_revocationDate(entry, time)
+            X509_CRL_add0_revoked(list, entry)
+        }
+        X509_time_adj_ex(time, Int32(1 - days), -60, nil)
+        X509_CRL_set1_nextUpdate(list, time)
+        X509_CRL_sign(list, key, EVP_sha256())
+        guard (isDER ? i2d_X509_CRL_bio(bio, list) : PEM_write_bio_X509_CRL(bio, list)) == 1 else {
+            throw TLSError.crypto(OpenSSL.takeErrors())
+        }
+        var data: UnsafeMutablePointer<CChar>?
+        let length = polder_bio_memory_data(bio, &data)
+        try keep(name, Array(UnsafeRawBufferPointer(start: data, count: length)))
     }
 
     func keep(_ name: String, _ bytes: [UInt8]) throws {

@@ -164,15 +164,58 @@ struct TLSHandlerTests {
 
     @Test func `Only allowed names get in where there is a list`() throws {
         var choosy = server.configuration
-        choosy.allowedNames = ["r1-n3"]
+        choosy.allowedHosts = ["r1-n3", "client"]
         let refused = try Pair(client: client, server: TLSContext(choosy))
         try refused.pump()
         #expect("\(refused.atServer.errors)".contains("not allowed"))
-        choosy.allowedNames = ["r1-n3", "r1-n2"]
+        choosy.allowedHosts = ["r1-n3", "r1-n2"]
         let taken = try Pair(client: client, server: TLSContext(choosy))
         try taken.pump()
         #expect(taken.atServer.events.count == 1)
         taken.finish()
+    }
+
+    /// Whether the server takes the client now.
+    private func takes(_ server: TLSConfiguration, _ client: TLSContext) throws -> Bool {
+        let pair = try Pair(client: client, server: try TLSContext(server))
+        try pair.pump()
+        defer { pair.finish() }
+        return pair.atServer.events.count == 1
+    }
+
+    @Test func `Who is on a revocation list is refused, whatever form and age it has`() throws {
+        let other = try TLSContext(shop.issue("other", dns: ["r1-n9"]))
+        var wary = server.configuration
+        wary.revocations = shop.path("list")
+        for isDER in [false, true] {
+            for days in [0, 30] {
+                try shop.revoke(["other"], in: "list", isDER: isDER, madeDaysAgo: days)
+                #expect(try !takes(wary, other), "DER \(isDER), \(days) days")
+                #expect(try takes(wary, client), "DER \(isDER), \(days) days")
+            }
+        }
+        try shop.revoke([], in: "list")
+        #expect(try takes(wary, other))
+        // A certificate of an authority that has no list there.
+        let stranger = try Workshop(authority: "another authority")
+        try stranger.revoke([], in: "list")
+        wary.revocations = stranger.path("list")
+        #expect(try takes(wary, client))
+        for rubbish in [Array("rubbish".utf8), [], Array("-----BEGIN X509 CRL-----\nAAAA\n".utf8)] {
+            try shop.keep("broken", rubbish)
+            wary.revocations = shop.path("broken")
+            #expect(throws: TLSError.self) { try TLSContext(wary) }
+        }
+    }
+
+    @Test func `What is newer than the last version that is wanted is not spoken`() throws {
+        var old = server.configuration
+        old.maximumVersion = .tls12
+        #expect(try takes(old, client))
+        var modern = client.configuration
+        modern.minimumVersion = .tls13
+        #expect(try !takes(old, TLSContext(modern)))
+        #expect(try takes(server.configuration, TLSContext(modern)))
     }
 
     @Test func `Old protocol versions and plain text are refused with OpenSSL's reason`() throws {

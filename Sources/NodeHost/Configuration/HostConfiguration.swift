@@ -17,8 +17,10 @@ package struct HostConfiguration: Equatable, Sendable {
         /// Certificates that the authority has taken back.
         package var revocations: String?
         package var isTLS13Required = false
+        package var isTLS13Refused = false
         /// Peers whose certificates carry none of these names are refused. Empty: no such rule.
-        package var allowedNames: [String] = []
+        package var allowedCommonNames: [String] = []
+        package var allowedHosts: [String] = []
         /// OpenSSL's names, for TLS 1.2 and 1.3; nil: OpenSSL's own choice.
         package var ciphers: String?
         package var cipherSuites: String?

@@ -35,15 +35,15 @@ extension EtcdArguments {
             throw ConfigurationError(
                 file: file, line: node.mark?.line, path: group, message: "expected keys and values")
         }
+        let whose = prefix.isEmpty ? "client" : "peer"
         for (key, value) in mapping {
             let key = (node: key, name: key.scalar?.string ?? "")
             let name: String =
                 switch key.name {
                 case "client-cert-auth", "client-crl-file", "client-cert-file", "client-key-file":
                     prefix + key.name
-                case "allowed-cn", "allowed-cns": "peer-cert-allowed-cn"
-                case "allowed-hostname", "allowed-hostnames":
-                    prefix.isEmpty ? "client-cert-allowed-hostname" : "peer-cert-allowed-hostname"
+                case "allowed-cn", "allowed-cns": whose + "-cert-allowed-cn"
+                case "allowed-hostname", "allowed-hostnames": whose + "-cert-allowed-hostname"
                 case "skip-client-san-verification": "peer-skip-client-san-verification"
                 default: prefix + key.name
                 }
@@ -80,7 +80,9 @@ extension EtcdArguments {
         case .mapping, .alias:
             throw ConfigurationError(file: file, line: line, path: path, message: "expected a value")
         }
-        try set(flag, text, .file(file, line: line))
+        // Go's times are nanoseconds there, as etcd reads files.
+        let isTime = if case .duration = flag.kind { text.allSatisfy(\.isNumber) && Int64(text) != nil } else { false }
+        try set(flag, isTime ? text + "ns" : text, .file(file, line: line))
     }
 
     private static func isNull(_ scalar: Node.Scalar) -> Bool {

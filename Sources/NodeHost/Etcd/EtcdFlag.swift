@@ -18,7 +18,7 @@ struct EtcdFlag: Sendable {
 
     /// Values that are not etcd's default and mean what happens anyway.
     static let harmless: [String: Set<String>] = [
-        "log-outputs": ["stderr"], "log-output": ["stderr"], "tls-max-version": ["TLS1.3"],
+        "log-outputs": ["stderr"], "log-output": ["stderr"],
     ]
 
     static func named(_ name: String) -> EtcdFlag? { byName[name] }
@@ -82,13 +82,13 @@ struct EtcdFlag: Sendable {
             ("cert-file", ""), ("key-file", ""), ("trusted-ca-file", ""), ("client-crl-file", ""),
             ("peer-cert-file", ""), ("peer-key-file", ""), ("peer-trusted-ca-file", ""),
             ("peer-client-cert-file", ""), ("peer-client-key-file", ""),
-            ("peer-crl-file", ""), ("tls-min-version", "TLS1.2"), ("log-level", "info"),
+            ("peer-crl-file", ""), ("tls-min-version", "TLS1.2"), ("tls-max-version", ""), ("log-level", "info"),
             ("log-format", "json"), ("cors", "*"), ("host-whitelist", "*"), ("auth-token", "simple"),
             ("auto-compaction-retention", "0"), ("auto-compaction-mode", "periodic"),
             ("quota-backend-bytes", "0"), ("cipher-suites", ""),
-            ("client-cert-allowed-hostname", ""), ("peer-cert-allowed-cn", ""),
-            ("peer-cert-allowed-hostname", ""), ("metrics", "basic"), ("discovery-srv", ""),
-            ("discovery-srv-name", ""),
+            ("client-cert-allowed-cn", ""), ("client-cert-allowed-hostname", ""),
+            ("peer-cert-allowed-cn", ""), ("peer-cert-allowed-hostname", ""), ("metrics", "basic"),
+            ("discovery-srv", ""), ("discovery-srv-name", ""),
         ])
         + flags(.honoured, .boolean, [
             ("enable-grpc-gateway", "true"), ("client-cert-auth", "false"),
@@ -130,9 +130,6 @@ struct EtcdFlag: Sendable {
         + flags(.ignored("the log goes to standard error"), .boolean, [
             ("enable-log-rotation", "false"), ("debug", "false"),
         ])
-        + flags(.ignored("OpenSSL's strong suites are used"), .text, [
-            ("tls-max-version", ""),
-        ])
         + flags(.ignored("the gateway asks its node without a connection"), .text, [
             ("client-cert-file", ""), ("client-key-file", ""),
         ])
@@ -160,6 +157,8 @@ struct EtcdFlag: Sendable {
             ("experimental-compaction-batch-limit", "1000"), ("experimental-max-learners", "1"),
             ("experimental-bootstrap-defrag-threshold-megabytes", "0"),
             ("experimental-snapshot-catchup-entries", "5000"),
+            // So it is called in files.
+            ("experimental-snapshot-catch-up-entries", "5000"),
         ])
         + flags(.ignored("there is no such thing here"), .boolean, [
             ("initial-election-tick-advance", "true"), ("socket-reuse-port", "false"),
@@ -168,6 +167,7 @@ struct EtcdFlag: Sendable {
             ("unsafe-no-fsync", "false"),
             ("discovery-insecure-transport", "true"), ("discovery-insecure-skip-tls-verify", "false"),
             ("memory-mlock", "false"), ("peer-skip-client-san-verification", "false"),
+            ("next-cluster-version-compatible", "false"),
             ("enable-distributed-tracing", "false"),
             ("experimental-enable-distributed-tracing", "false"),
             ("experimental-initial-corrupt-check", "false"),

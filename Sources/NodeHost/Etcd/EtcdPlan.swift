@@ -213,14 +213,21 @@ private struct Builder {
     // MARK: TLS
 
     mutating func readTLS() throws(ConfigurationError) {
-        let version = arguments.text("tls-min-version")
-        guard ["", "TLS1.2", "TLS1.3"].contains(version) else {
-            throw arguments.refuse("tls-min-version", "\"\(version)\" is not TLS1.2 or TLS1.3")
+        for flag in ["tls-min-version", "tls-max-version"] {
+            let version = arguments.text(flag)
+            guard ["", "TLS1.2", "TLS1.3"].contains(version) else {
+                throw arguments.refuse(flag, "\"\(version)\" is not TLS1.2 or TLS1.3")
+            }
+        }
+        let isTLS13Required = arguments.text("tls-min-version") == "TLS1.3"
+        guard !isTLS13Required || arguments.text("tls-max-version") != "TLS1.2" else {
+            throw arguments.refuse(
+                "tls-min-version", "min version (TLS1.3) is greater than max version (TLS1.2)")
         }
         let secure = configuration.listeners.filter(\.isSecure)
-        var client = try files(prefix: "", revocations: "client-crl-file", version)
+        var client = try files(prefix: "", revocations: "client-crl-file")
         if client == nil {
-            client = try selfSigned(prefix: "", for: secureHosts, version)
+            client = try selfSigned(prefix: "", for: secureHosts)
         }
         if let listener = secure.first, client == nil {
             throw arguments.refuse(
@@ -234,16 +241,14 @@ private struct Builder {
                 ["flag": "--listen-client-urls"])
         }
         configuration.clientTLS = secure.isEmpty ? nil : client
-        configuration.peerTLS = try peerFiles(version)
+        configuration.peerTLS = try peerFiles()
         configuration.namesPeersByHost = true
     }
 
-    private mutating func peerFiles(
-        _ version: String
-    ) throws(ConfigurationError) -> HostConfiguration.TLSFiles? {
-        var peer = try files(prefix: "peer-", revocations: "peer-crl-file", version)
+    private mutating func peerFiles() throws(ConfigurationError) -> HostConfiguration.TLSFiles? {
+        var peer = try files(prefix: "peer-", revocations: "peer-crl-file")
         if peer == nil, members.isPeerSecure {
-            let own = try selfSigned(prefix: "peer-", for: [configuration.peerAddress.host], version)
+            let own = try selfSigned(prefix: "peer-", for: [configuration.peerAddress.host])
             if let own { return own }
         }
         if !members.isPeerSecure {
@@ -274,7 +279,7 @@ private struct Builder {
 
     /// --auto-tls: nil if it is not asked for, or of no use.
     private mutating func selfSigned(
-        prefix: String, for hosts: [String], _ version: String
+        prefix: String, for hosts: [String]
     ) throws(ConfigurationError) -> HostConfiguration.TLSFiles? {
         guard arguments.isOn(prefix + "auto-tls"), !hosts.isEmpty else { return nil }
         let years = arguments.number("self-signed-cert-validity")
@@ -289,14 +294,14 @@ private struct Builder {
         var files = HostConfiguration.TLSFiles(
             ca: nil, certificate: made.certificate, key: made.key, requiresClientCertificate: false)
         files.isSelfSigned = true
-        files.isTLS13Required = version == "TLS1.3"
+        readVersions(into: &files)
         try readCiphers(into: &files)
         return files
     }
 
     /// etcd asks clients for certificates as soon as it is told an authority for them.
     private mutating func files(
-        prefix: String, revocations: String, _ version: String
+        prefix: String, revocations: String
     ) throws(ConfigurationError) -> HostConfiguration.TLSFiles? {
         let certificate = arguments.nonempty(prefix + "cert-file")
         let key = arguments.nonempty(prefix + "key-file")
@@ -329,17 +334,30 @@ private struct Builder {
             }
         }
         files.revocations = arguments.nonempty(revocations)
-        files.isTLS13Required = version == "TLS1.3"
-        files.allowedNames =
-            arguments.list(prefix.isEmpty ? "client-cert-allowed-hostname" : "peer-cert-allowed-hostname")
-            + (prefix.isEmpty ? [] : arguments.list("peer-cert-allowed-cn"))
-        guard files.allowedNames.isEmpty || ca != nil else {
-            throw arguments.refuse(
-                prefix.isEmpty ? "client-cert-allowed-hostname" : "peer-cert-allowed-hostname",
-                "needs --\(prefix)trusted-ca-file")
-        }
+        readVersions(into: &files)
+        try readAllowedNames(into: &files, prefix.isEmpty ? "client" : "peer", needs: prefix + "trusted-ca-file")
         try readCiphers(into: &files)
         return files
+    }
+
+    private func readVersions(into files: inout HostConfiguration.TLSFiles) {
+        files.isTLS13Required = arguments.text("tls-min-version") == "TLS1.3"
+        files.isTLS13Refused = arguments.text("tls-max-version") == "TLS1.2"
+    }
+
+    private func readAllowedNames(
+        into files: inout HostConfiguration.TLSFiles, _ whose: String, needs authority: String
+    ) throws(ConfigurationError) {
+        let byName = whose + "-cert-allowed-cn", byHost = whose + "-cert-allowed-hostname"
+        files.allowedCommonNames = arguments.list(byName)
+        files.allowedHosts = arguments.list(byHost)
+        for (flag, names) in [(byName, files.allowedCommonNames), (byHost, files.allowedHosts)]
+        where files.ca == nil && !names.isEmpty {
+            throw arguments.refuse(flag, "needs --\(authority)")
+        }
+        guard files.allowedCommonNames.isEmpty || files.allowedHosts.isEmpty else {
+            throw arguments.refuse(byName, "and --\(byHost) are mutually exclusive")
+        }
     }
 
     /// Go's names of suites are IANA's; OpenSSL has its own for those before TLS 1.3.

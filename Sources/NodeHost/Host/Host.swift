@@ -301,7 +301,9 @@ final class Host: @unchecked Sendable {
         made.revocations = files.revocations
         made.verifyServer = !files.isSelfSigned
         if files.isTLS13Required { made.minimumVersion = .tls13 }
-        made.allowedNames = files.allowedNames
+        if files.isTLS13Refused { made.maximumVersion = .tls12 }
+        made.allowedCommonNames = files.allowedCommonNames
+        made.allowedHosts = files.allowedHosts
         made.ciphers = files.ciphers
         made.cipherSuites = files.cipherSuites
         do {
