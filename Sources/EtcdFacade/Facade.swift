@@ -106,9 +106,10 @@ package final class Facade {
         guard !hasLeader, now.since(leaderLostAt) >= limits.leaderlessMax else { return }
         for open in calls.all where open.requiresLeader {
             switch open.state {
-            case .watch, .keepAlive: fail(open.call, EtcdError.noLeader.failure)
-            case .expectsMessage, .waits, .rangeStream, .list, .page, .observes, .contends, .follows,
-                .reflects, .snapshot, .computes: break
+            // Streams; what has one answer has its own deadline.
+            case .watch, .keepAlive, .rangeStream, .observes, .follows, .reflects, .snapshot:
+                fail(open.call, EtcdError.noLeader.failure)
+            case .expectsMessage, .waits, .list, .page, .contends, .computes: break
             }
         }
     }
