@@ -348,6 +348,8 @@ package struct NodeStatus: Sendable {
     package var isReady = false
     /// This node votes for nothing.
     package var isLearner = false
+    /// So much slower than another's that what this node leads is better led there.
+    package var isDiskSlow = false
     /// What all builds of the region know, so that it may be used.
     package var featureLevel = FeatureLevel.first
     package var problems: [String] = []

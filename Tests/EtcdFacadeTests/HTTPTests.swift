@@ -109,7 +109,7 @@ import Testing
         #expect(
             text(client, "/readyz?verbose")
                 == "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n"
-                + "[+]non_learner ok\nok\n"
+                + "[+]non_learner ok\n[+]disk_speed ok\nok\n"
         )
         #expect(text(client, "/readyz/linearizable_read") == "ok\n")
         client.node.nextFailure = .noLeader
@@ -117,6 +117,10 @@ import Testing
             text(client, "/readyz", status: 503).contains(
                 "[-]linearizable_read failed: etcdserver: no leader\n"))
         #expect(text(client, "/readyz?exclude=linearizable_read") == "ok\n")
+        client.node.picture.isDiskSlow = true
+        #expect(
+            text(client, "/readyz", status: 503).contains("[-]disk_speed failed: the disk is slower than the others'\n"))
+        #expect(text(client, "/livez") == "ok\n" && text(client, "/readyz?exclude=disk_speed") == "ok\n")
         #expect(ask(client, "/readyz/nonsense")?.status == 404)
         #expect(ask(client, "/nowhere")?.status == 404)
     }

@@ -29,6 +29,23 @@ import Testing
         #expect(found.map(\.second) == [2] && found.map(\.to) == [three])
     }
 
+    @Test func `it is known to be slow until it has been well, or has been idle for long`() {
+        var watch = DiskWatch()
+        let others: (Int) -> [(NodeID, UInt64)] = { _ in [(two, fast)] }
+        _ = run(&watch, seconds: 2, own: { _ in slow }, others: others)
+        #expect(!watch.isSlow)
+        // Also after what it led has gone.
+        _ = run(&watch, from: 2, seconds: 2, own: { _ in slow }, others: others)
+        #expect(watch.isSlow)
+        _ = run(&watch, from: 4, seconds: 1, own: { _ in fast }, others: others)
+        #expect(!watch.isSlow)
+        _ = run(&watch, from: 5, seconds: 3, own: { _ in slow }, others: others)
+        _ = run(&watch, from: 8, seconds: 29, own: { _ in nil }, others: others)
+        #expect(watch.isSlow)
+        _ = run(&watch, from: 37, seconds: 1, own: { _ in nil }, others: others)
+        #expect(!watch.isSlow)
+    }
+
     @Test func `a slow second now and then is none of its business`() {
         var watch = DiskWatch()
         let found = run(

@@ -79,6 +79,7 @@ def told(section, text):
 told(NEWER, "Errors of the gateway have the members of both generations of it: `error`, `code`, `message`.")
 told(BETTER, "`Defragment` answers at once and nothing stands still; NOSPACE ends by itself, and a write that was "
      "answered with it has not been applied; certificates of `--auto-tls` that have expired are made anew.")
+told(BETTER, "A node whose disk is much slower than the others' leads nothing, and fails one more check of `/readyz`: `disk_speed`.")
 told(BETTER, "Watches end (`permission denied`) when their user may no longer see their keys.")
 told(BETTER, "Slow calls are warned about without their keys (etcd logs the whole request): `apply request took too "
      "long` and `request stats`, at most a few a second.")

@@ -661,8 +661,11 @@ def slow_disk(c):
     time.sleep(8)
     check("slow disk: it leads nothing later either", led_by_others())
     moves = {n: len(log_lines(c, n, words)) - before[n] for n in c.names("r1")}
+    code, body = c.http("/readyz", name)
+    check("slow disk: readyz says so", code == 503 and "[-]disk_speed failed" in body, body)
     check("slow disk: one hand-over was enough", moves == {n: int(n == name) for n in moves}, moves)
     check("slow disk: the fault ends", c.http("/polder/fault?disk=0s", name, method="POST")[0] == 200)
+    check("slow disk: and readyz forgets it", eventually(lambda: c.http("/readyz", name)[0] == 200, 15))
     load.stop()
     compare_books("slow disk", c, load, "r1")
     load.close()

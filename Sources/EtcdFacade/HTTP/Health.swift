@@ -16,6 +16,8 @@ extension Facade {
         case serializableRead = "serializable_read"
         case linearizableRead = "linearizable_read"
         case nonLearner = "non_learner"
+        /// Not etcd's.
+        case diskSpeed = "disk_speed"
 
         static let live: [Check] = [.serializableRead]
         static let ready = Check.allCases
@@ -109,6 +111,7 @@ extension Facade {
             node.status.alarms.contains { $0.kind == .corrupt }
                 ? "alarm activated: \(Alarm.Kind.corrupt.etcdName)" : nil
         case .nonLearner: node.status.isLearner ? "node is a learner" : nil
+        case .diskSpeed: node.status.isDiskSlow ? "the disk is slower than the others'" : nil
         case .linearizableRead: nil
         case .serializableRead: localProblem()
         }

@@ -16,6 +16,11 @@ struct DiskWatch {
     /// Between two hand-overs; twice as long each time, until the disk has been well for as long.
     private static let pauseFirst = TimeSpan.seconds(30), pauseMax = TimeSpan.seconds(1800)
 
+    /// After so long without a write nobody knows any more how fast the disk is.
+    private static let memory = TimeSpan.seconds(30)
+
+    /// For others to see: slow for so many seconds, and not well since.
+    private(set) var isSlow = false
     private var others: [NodeID: (microseconds: UInt64, at: Instant)] = [:]
     private var slowSeconds = 0
     private var pause = pauseFirst
@@ -32,17 +37,22 @@ struct DiskWatch {
     mutating func step(
         own: UInt64?, leads: Bool, candidates: [NodeID], at now: Instant
     ) -> NodeID? {
-        guard let own else { return nil }
+        guard let own else {
+            if now.since(slowAt) >= Self.memory { isSlow = false }
+            return nil
+        }
         let fastest = candidates.compactMap { node in
             others[node].flatMap { now.since($0.at) <= Self.freshness ? (node, $0.microseconds) : nil }
         }.min { ($0.1, $0.0) < ($1.1, $1.0) }
         guard let fastest, own >= Self.slowMicroseconds, own >= fastest.1 &* Self.factor else {
             slowSeconds = 0
+            isSlow = false
             if now.since(slowAt) >= pause { pause = Self.pauseFirst }
             return nil
         }
         slowAt = now
         slowSeconds += 1
+        if slowSeconds >= Self.secondsInARow { isSlow = true }
         guard leads, slowSeconds >= Self.secondsInARow, now >= restsUntil else { return nil }
         restsUntil = now.advanced(by: pause)
         pause = min(pause * 2, Self.pauseMax)

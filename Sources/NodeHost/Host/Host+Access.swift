@@ -204,6 +204,7 @@ extension Host: NodeAccess {
         status.storeBytes = Int64(clamping: figures.sizes?.total ?? 0)
         status.storeBytesInUse = Int64(clamping: figures.sizes?.inUse ?? 0)
         status.isReady = node.isReady && status.sequencer != nil
+        status.isDiskSlow = diskWatch.isSlow
         status.problems = problems(status)
         status.alarms = alarms.all
         status.alarmsOfOthers = alarms.harmless
@@ -259,6 +260,7 @@ extension Host: NodeAccess {
                     ? "the store is larger than its quota: writes are refused"
                     : "the disk is full: writes are refused")
         }
+        if status.isDiskSlow { problems.append("this node's disk is slower than the others'") }
         for partition in status.partitions where partition.leader == nil {
             problems.append("partition \(partition.id) has no leader")
         }
