@@ -156,9 +156,9 @@ extension Client {
         try client.logIn("ann")
         let empty = Etcdserverpb_StatusRequest()
         for method in [
-            RPCMethod.status, .hash, .hashKV, .defragment, .snapshot, .moveLeader, .downgrade,
-            .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .authDisable, .authEnable,
-            .authStatus, .userList, .roleList, .userDelete, .roleAdd, .roleDelete,
+            RPCMethod.hash, .hashKV, .defragment, .snapshot, .moveLeader, .downgrade,
+            .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .authDisable, .authEnable, .userList,
+            .roleList, .userDelete, .roleAdd, .roleDelete,
             .userChangePassword, .userGrantRole, .userRevokeRole, .roleGrantPermission,
             .roleRevokePermission,
         ] {
@@ -174,6 +174,25 @@ extension Client {
         let users: Etcdserverpb_AuthUserListResponse = try client.call(
             .userList, Etcdserverpb_AuthUserListRequest())
         #expect(users.users == ["ann", "bob", "root"])
+    }
+
+    @Test func `every user may ask for the status, and a stranger whether there are users`() throws {
+        let client = try enabled()
+        #expect(client.failure(.status, Etcdserverpb_StatusRequest())?.text == noUser)
+        let told: Etcdserverpb_AuthStatusResponse = try client.call(
+            .authStatus, Etcdserverpb_AuthStatusRequest())
+        #expect(told.enabled && told.authRevision == 8)
+        client.token = "rubbish"
+        #expect(
+            client.failure(.authStatus, Etcdserverpb_AuthStatusRequest())?.text
+                == "etcdserver: invalid auth token")
+        try client.logIn("ann")
+        let status: Etcdserverpb_StatusResponse = try client.call(
+            .status, Etcdserverpb_StatusRequest())
+        #expect(status.version == "3.7.0")
+        let again: Etcdserverpb_AuthStatusResponse = try client.call(
+            .authStatus, Etcdserverpb_AuthStatusRequest())
+        #expect(again == told)
     }
 
     @Test func `a user may ask about himself and his roles`() throws {
@@ -535,7 +554,7 @@ extension Client {
         client.certificateName = "stranger"
         #expect(client.putFails("a1") == denied)
         #expect(
-            client.failure(.status, Etcdserverpb_StatusRequest())?.text
+            client.failure(.hash, Etcdserverpb_HashRequest())?.text
                 == "etcdserver: user name not found")
         let plain = try enabled()
         plain.certificateName = "ann"

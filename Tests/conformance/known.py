@@ -62,6 +62,10 @@ known(NEWER, "Calls of Maintenance are refused with the status and the text of a
       "`UNKNOWN`, \"auth: permission denied\").",
       ("auth.permissions_are_checked", "* HashKV {} *"),
       ("auth.permissions_are_checked", "* Defragment {} *"))
+known(NEWER, "Every user may ask for `Status`, and everybody for `AuthStatus` (3.5.1: everybody, and root).",
+      ("auth.permissions_are_checked", "* Status is answered"),
+      ("auth.permissions_are_checked", "* ann: AuthStatus {} *"),
+      ("auth.permissions_are_checked", "* nobody: AuthStatus {} *"))
 known(BETTER, "While authentication is on, nobody gets by it: what a nested transaction does is checked like "
       "anything else, whoever compacts must be allowed to write everything, and members, alarms and new leases "
       "are for users only.",
@@ -76,7 +80,10 @@ def told(section, text):
     NOTES.append((section, text))
 
 
-told(NEWER, "Errors of the gateway have the members of both generations of it: `error`, `code`, `message`.")
+told(NEWER, "Errors of the gateway have the members of both generations of it: `error`, `code`, `message`. What is wrong "
+     "with a request's JSON is said in words of our own.")
+told(BETTER, "Who may not lock, or campaign, is told so by the status of all other calls (etcd: `UNKNOWN`). What a role is "
+     "granted twice it has once.")
 told(BETTER, "`Defragment` answers at once and nothing stands still; NOSPACE ends by itself, and a write that was "
      "answered with it has not been applied; certificates of `--auto-tls` that have expired are made anew.")
 told(BETTER, "A node whose disk is much slower than the others' leads nothing, and fails one more check of `/readyz`: `disk_speed`.")
@@ -92,6 +99,8 @@ told(OWN, "Some errors never come up, for nothing here could cause them: `cluste
 told(OWN, "To begin a downgrade (`Downgrade` with `ENABLE`) is refused as a failed precondition: data is not in etcd's format, and "
      "an older etcd could not go on with it. `VALIDATE` says what etcd says.")
 told(OWN, "A member that was removed ends with exit code 3 (etcd: 0), so that whatever starts it again can tell.")
+told(OWN, "Compressed messages are refused (`UNIMPLEMENTED`), as by etcd 3.4. Newer ones take gzip.")
+told(OWN, "The pages beside gRPC answer `HEAD` like `GET` (etcd: 405).")
 told(OWN, "Roles, users and alarms are of a region; regions do not share them.")
 told(OWN, "`--listen-peer-urls` takes one address; `--snapshot-count`, `--wal-dir`, `--log-outputs` and whatever else "
      "tunes etcd's own storage is passed over with a warning, as is tracing; "

@@ -6,7 +6,7 @@ package import Primitives
 // fence that every request carries (docs/protocol.md "Users and permissions").
 extension Facade {
     /// What a method asks for before its message is looked at.
-    private enum Gate { case nobody, anybody, root }
+    private enum Gate { case nobody, stranger, anybody, root }
 
     private func gate(_ method: RPCMethod) -> Gate {
         switch method {
@@ -17,12 +17,16 @@ extension Facade {
             .userGet, .roleGet, .lock, .unlock, .electionCampaign, .electionProclaim,
             .electionLeader, .electionObserve, .electionResign:
             .anybody
+        // Clients learn from it what they may ask for (Kubernetes: progress requests).
+        case .status: .anybody
         // To list alarms is part of etcdctl's health check; see onAlarm.
         case .alarm: .anybody
-        case .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .status, .defragment, .hash,
-            .hashKV, .snapshot, .moveLeader, .downgrade, .authEnable, .authDisable, .authStatus,
-            .userAdd, .userList, .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole,
-            .roleAdd, .roleList, .roleDelete, .roleGrantPermission, .roleRevokePermission:
+        // How else should one know that a token is needed?
+        case .authStatus: .stranger
+        case .memberAdd, .memberRemove, .memberUpdate, .memberPromote, .defragment, .hash, .hashKV,
+            .snapshot, .moveLeader, .downgrade, .authEnable, .authDisable, .userAdd, .userList,
+            .userDelete, .userChangePassword, .userGrantRole, .userRevokeRole, .roleAdd, .roleList,
+            .roleDelete, .roleGrantPermission, .roleRevokePermission:
             .root
         }
     }
@@ -32,6 +36,8 @@ extension Facade {
         let gate = gate(open.method)
         if gate == .nobody { return }
         guard let caller = calls.caller(of: open.call) else { throw EtcdError.userEmpty.failure }
+        // But a token that is none is refused.
+        if gate == .stranger, caller.token == nil { return }
         // What reads is refused while its message is at hand (`onMessage`), if at all.
         if open.method != .range { caller.message = message }
         let session = try identify(caller)

@@ -139,7 +139,6 @@ extension Facade {
         var builder = MessageBuilder(headers.at(index.revision))
         switch query {
         case .status:
-            try requireRoot(call)
             builder.field(2, UInt64(authState.isEnabled ? 1 : 0))
             builder.field(3, authState.revision)
         case .user(let name):

@@ -96,16 +96,15 @@ extension Facade {
         guard let member = status.members.first(where: { $0.id == target && !$0.isLearner }) else {
             throw EtcdError.badLeaderTransferee.failure
         }
-        if target == status.memberID {
-            return answer(call, MessageBuilder(headers.at(status.revision)).bytes)
-        }
+        if target == status.memberID { return answer(call, []) }
         guard let (token, deadline) = wait(call, as: .moveLeader) else { return }
         node.moveLeader(to: member.node, deadline: deadline, token: token)
     }
 
     func onLeaderMoved(_ answered: Result<ReadIndex, RequestError>, _ call: CallReference) {
         switch answered {
-        case .success(let index): answer(call, MessageBuilder(headers.at(index.revision)).bytes)
+        // As etcd's, without a header.
+        case .success: answer(call, [])
         case .failure: fail(call, EtcdError.transferTimedOut.failure)
         }
     }

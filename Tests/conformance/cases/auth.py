@@ -96,6 +96,7 @@ def permissions_are_checked(t):
     for who, metadata in (("ann", ann), ("nobody", []), ("rubbish", [("token", "x.1")])):
         for name, request in calls:
             t.call(name, request, label=f"{who}: {name} {request}", metadata=metadata)
+        t.record(f"{who}: Status is answered", t.call("Status", quiet=True, metadata=metadata) is not None)
     t.call("Range", {"key": "x"}, metadata=root)
     t.call("UserDelete", {"name": "root"}, metadata=root)
     t.call("RoleDelete", {"role": "root"}, metadata=root)

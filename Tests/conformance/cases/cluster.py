@@ -140,6 +140,7 @@ def move_leader_to_itself(t):
     leader = t.call("Status", quiet=True)["leader"]
     answer = t.call("MoveLeader", {"targetID": leader}, quiet=True)
     t.record("accepted", answer is not None)
+    t.record("has a header", "header" in (answer or {}))
 
 
 @case(spread=False)
