@@ -93,6 +93,39 @@ extension Bytes: Hashable, Comparable {
     @inlinable public func hash(into hasher: inout Hasher) {
         withUnsafeBytes { hasher.combine(bytes: $0) }
     }
+
+    /// For tables of bytes alone, of which a request asks several for each of its keys: eight bytes are folded in
+    /// by one multiplication, a quarter of what SipHash takes for a short key. Clients choose keys, so nobody
+    /// outside may know the secret with which it begins.
+    @inlinable public func _rawHashValue(seed: Int) -> Int {
+        withUnsafeBytes { raw in
+            var state = BytesHash.secret ^ UInt64(bitPattern: Int64(seed))
+            let n = raw.count
+            var i = 0
+            while i &+ 8 <= n {
+                state = BytesHash.fold(state ^ raw.loadUnaligned(fromByteOffset: i, as: UInt64.self))
+                i &+= 8
+            }
+            var rest: UInt64 = 0
+            while i < n {
+                rest = rest << 8 | UInt64(raw[i])
+                i &+= 1
+            }
+            state = BytesHash.fold(state ^ rest)
+            return Int(Int64(bitPattern: BytesHash.fold(state ^ UInt64(n))))
+        }
+    }
+}
+
+public enum BytesHash {
+    /// Of this process: the standard library's own hashes begin with a number that is drawn at its start.
+    public static let secret = UInt64(bitPattern: Int64("polder".hashValue)) | 1
+
+    /// Both halves of the product: each bit of `a` reaches all of the result.
+    @inlinable static func fold(_ a: UInt64) -> UInt64 {
+        let (high, low) = (a &+ 0x9E37_79B9_7F4A_7C15).multipliedFullWidth(by: 0xD6E8_FEB8_6659_FD93)
+        return high ^ low
+    }
 }
 
 extension UnsafeRawBufferPointer {

@@ -9,6 +9,7 @@ struct CurrentCache {
         var key: Bytes
         /// There is hardly ever more than one keyspace.
         func hash(into hasher: inout Hasher) { key.hash(into: &hasher) }
+        func _rawHashValue(seed: Int) -> Int { key._rawHashValue(seed: seed) }
     }
     private struct Entry {
         var key: Key

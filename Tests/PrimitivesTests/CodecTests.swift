@@ -115,4 +115,20 @@ import Testing
         let window = Bytes("hello world")[6..<11]
         #expect(window == "world" && window.hashValue == Bytes("world").hashValue)
     }
+
+    @Test func `keys that differ little fall into different places of a table`() {
+        var places: [Int: Int] = [:], hashes: Set<Int> = []
+        var keys: [Bytes] = (0..<4096).map { Bytes("leased/\($0)") }
+        keys += (0..<64).map { Bytes(Array(repeating: 0, count: $0)) }
+        for key in keys {
+            let hash = key._rawHashValue(seed: 7)
+            hashes.insert(hash)
+            places[hash & 4095, default: 0] += 1
+        }
+        #expect(hashes.count == keys.count)
+        #expect(places.values.max() ?? 0 < 16)
+        #expect(Bytes("leased/1")._rawHashValue(seed: 1) != Bytes("leased/1")._rawHashValue(seed: 2))
+        let window = Bytes("a key in a message")[2..<5]
+        #expect(window._rawHashValue(seed: 7) == Bytes("key")._rawHashValue(seed: 7))
+    }
 }
