@@ -123,7 +123,7 @@ package struct Coordinator: Sendable {
         switch request {
         case .transaction(let transaction):
             found.formUnion(map.participants(of: transaction))
-            for lease in Footprint(transaction).sharedLeases { found.insert(map.home(of: lease)) }
+            for lease in transaction.leases { found.insert(map.home(of: lease)) }
         case .leaseRevoke(let lease), .leaseExpire(let lease):
             found.insert(map.home(of: lease))
             // Where a partition has been split since, the lease may be known in both parts.
@@ -376,11 +376,13 @@ package struct Coordinator: Sendable {
         }
         switch t.request {
         case .transaction(let transaction):
+            // Of the plan only the history is asked for here.
             var plan = ReadPlan()
-            plan.add(transaction)
+            if transaction.readsHistory { plan.add(transaction) }
             let historic = t.participants.first.flatMap { t.locked[$0]?.rows.historic } ?? []
-            let alive = Set(t.locked.values.flatMap { $0.rows.leasesAlive + $0.rows.leasesKnown })
-            let named = Set(Footprint(transaction).sharedLeases)
+            let named = transaction.leases
+            let alive =
+                named.isEmpty ? [] : Set(t.locked.values.flatMap { $0.rows.leasesAlive + $0.rows.leasesKnown })
             do {
                 t.evaluation = try Evaluator.evaluate(
                     transaction, on: RowTable(rows), plan: plan, historic: historic,
@@ -415,7 +417,7 @@ package struct Coordinator: Sendable {
                 return
             }
             t.evaluation = Evaluation(result: TransactionResult(succeeded: true, results: []))
-            for row in rows.sorted(by: { $0.key < $1.key }) where row.lease == lease && !row.isDeletion {
+            for row in RowTable(rows).rows where row.lease == lease && !row.isDeletion {
                 let deletion = row.deletion(sub: UInt32(t.evaluation.effects.count))
                 t.evaluation.effects.append(deletion)
                 t.evaluation.replacedStamp = max(t.evaluation.replacedStamp, row.origin.stamp)

@@ -120,12 +120,15 @@ package enum EntryBody: Hashable, Sendable {
     /// About: what grows is copied.
     private var encodedSize: Int {
         switch self {
-        case .effects(let effects):
-            var size = 64
-            for row in effects.rows { size += row.key.count + row.value.count + 56 }
-            return size
+        case .effects(let effects): return Self.size(of: effects)
+        case .prepared(let prepared): return Self.size(of: prepared.effects) + 2 * prepared.participants.count
         default: return 192
         }
+    }
+    private static func size(of effects: Effects) -> Int {
+        var size = 96
+        for row in effects.rows { size += row.key.count + row.value.count + 56 }
+        return size
     }
 
     package static func decode(

@@ -36,7 +36,7 @@ package struct Footprint: Hashable, Sendable {
         switch operation {
         case .put(let put):
             writes.append(KeyRange(key: put.key))
-            if put.lease != .none { sharedLeases.append(put.lease) }
+            if put.lease != .none, !sharedLeases.contains(put.lease) { sharedLeases.append(put.lease) }
         case .delete(let delete): writes.append(delete.range)
         case .range(let query): if query.revision == .zero { reads.append(query.range) }
         case .transaction(let nested): add(nested)
@@ -58,6 +58,16 @@ package struct Footprint: Hashable, Sendable {
 extension Transaction {
     /// Whether any put names a lease: only then has its footprint any.
     package var namesLeases: Bool { success.contains(where: \.namesLeases) || failure.contains(where: \.namesLeases) }
+    /// Those that puts name, each once.
+    package var leases: [LeaseID] {
+        var found: [LeaseID] = []
+        collectLeases(into: &found)
+        return found
+    }
+    private func collectLeases(into found: inout [LeaseID]) {
+        for operation in success { operation.collectLeases(into: &found) }
+        for operation in failure { operation.collectLeases(into: &found) }
+    }
     /// Whether any range names a revision.
     package var readsHistory: Bool {
         success.contains(where: \.readsHistory) || failure.contains(where: \.readsHistory)
@@ -70,6 +80,14 @@ extension Operation {
         case .put(let put): put.lease != .none
         case .range, .delete: false
         case .transaction(let nested): nested.namesLeases
+        }
+    }
+    fileprivate func collectLeases(into found: inout [LeaseID]) {
+        switch self {
+        case .put(let put):
+            if put.lease != .none, !found.contains(put.lease) { found.append(put.lease) }
+        case .range, .delete: break
+        case .transaction(let nested): found += nested.leases.filter { !found.contains($0) }
         }
     }
     fileprivate var readsHistory: Bool {

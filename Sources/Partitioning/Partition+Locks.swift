@@ -169,10 +169,10 @@ extension Partition {
         var footprint = request.footprint
         var plan = request.plan
         for lease in request.leasesEnding {
-            for key in (state.leaseKeys[lease] ?? []).sorted() {
-                footprint.writes.append(KeyRange(key: key))
-                plan.add(KeyRange(key: key))
-            }
+            // A key has one lease.
+            let keys = (state.leaseKeys[lease] ?? []).sorted()
+            footprint.writes += keys.map { KeyRange(key: $0) }
+            plan.addNew(keys)
         }
         if !request.leasesEnding.isEmpty {
             let inTheWay = lead.latches.filter {

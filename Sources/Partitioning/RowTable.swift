@@ -8,9 +8,21 @@ package struct RowTable: Equatable, Sendable {
     package init() { rows = [] }
 
     /// `rows` in any order, at most one a key.
-    package init(_ rows: [Row]) {
-        self.rows = rows
-        if rows.count > 1 { self.rows.sort { $0.key < $1.key } }
+    package init(_ rows: [Row]) { self.rows = Self.sorted(rows) }
+
+    /// Most are in order already. Else their places are sorted: a row is large and counts three references.
+    private static func sorted(_ rows: [Row]) -> [Row] {
+        let isInOrder = rows.withUnsafeBufferPointer { rows in
+            var i = 1
+            while i < rows.count, rows[i - 1].key < rows[i].key { i += 1 }
+            return i >= rows.count
+        }
+        if isInOrder { return rows }
+        var places = (0..<UInt32(rows.count)).map { $0 }
+        rows.withUnsafeBufferPointer { rows in
+            places.sort { rows[Int($0)].key < rows[Int($1)].key }
+        }
+        return places.map { rows[Int($0)] }
     }
 
     package subscript(key: Bytes) -> Row? {
@@ -71,6 +83,9 @@ package struct ReadPlan: Hashable, Sendable {
             ranges.append(range)
         }
     }
+
+    /// Of keys that are in it nowhere yet.
+    mutating func addNew(_ keys: [Bytes]) { self.keys.append(contentsOf: keys) }
 
     package mutating func add(_ transaction: Transaction) {
         // A search through the keys so far for each of many would be quadratic.
