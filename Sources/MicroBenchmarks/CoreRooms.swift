@@ -76,7 +76,7 @@ private final class LonelyNode {
             next.removeAll(keepingCapacity: true)
             for change in effects.store {
                 switch change {
-                case .applied(let group, let slot), .position(let group, let slot, _, _): applied[group] = slot
+                case .applied(let group, let slot), .position(let group, let slot): applied[group] = slot
                 case .putRow, .removeRow, .putRecord, .removeRecord, .drop: break
                 }
             }

@@ -301,7 +301,9 @@ extension Node {
             return
         }
         // The log may have overtaken it in this very turn.
-        guard state.applied > (i == 0 ? directory : partitions[i - 1].state).applied else { return }
+        guard state.applied > (i == 0 ? directory : partitions[i - 1].state).applied else {
+            return replaceRecords(of: group, records, into: &effects)
+        }
         if i == 0 {
             let list = directory.members.version
             directory = state

@@ -301,7 +301,7 @@ extension Node {
         }
         // Of what is not served the tails may not be applied here.
         for i in partitions.indices where isServed[i] {
-            partitions[i].covered(through: localFrontier, into: &region)
+            partitions[i].covered(through: localFrontier)
         }
         answerReads(into: &effects)
         if !leaseReadings.isEmpty { answerLeaseReadings() }

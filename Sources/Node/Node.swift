@@ -511,9 +511,9 @@ package struct Node: Sendable {
         releaseHeld(into: &effects)
         // Of what is not here nothing is written, or a restart would find it with a log and no state.
         for i in partitions.indices where isPresent[i] {
-            partitions[i].flushRecords(into: &effects.store)
+            partitions[i].tellStore(waiting: recordsWaiting, into: &effects.store)
         }
-        directory.flushScalars(into: &effects.store)
+        directory.tellStore(waiting: recordsWaiting, into: &effects.store)
         if !effects.sends.isEmpty {
             detector.beatAlong(at: now, into: &detectorEffects)
             if !detectorEffects.isEmpty { performDetector(into: &effects) }

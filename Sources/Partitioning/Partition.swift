@@ -316,10 +316,9 @@ package struct Partition: Sendable {
         guard isLeading else { return }
         lead.proposed += 1
         effects.proposals.append((id, body.encoded(for: request)))
-        if case .effects = body {
-            lead.proposals.append(Proposed(what: what, body: body, request: request))
-        } else {
-            lead.proposals.append(Proposed(what: what, body: nil, request: request))
+        switch body {
+        case .effects, .prepared: lead.proposals.append(Proposed(what: what, body: body, request: request))
+        default: lead.proposals.append(Proposed(what: what, body: nil, request: request))
         }
     }
 
@@ -467,9 +466,11 @@ package struct Partition: Sendable {
     /// Of what was here, or would have been, there is nothing but a mark in the store.
     package mutating func isLost() { state.lostThrough = max(state.lostThrough, Slot(1)) }
 
-    package mutating func flushRecords(into changes: inout [StoreChange]) {
-        state.flushScalars(into: &changes)
+    package mutating func tellStore(waiting most: Int, into changes: inout [StoreChange]) {
+        state.tellStore(waiting: most, into: &changes)
     }
+
+    package mutating func record(into changes: inout [StoreChange]) { state.record(into: &changes) }
 
     // MARK: The frontier
 
@@ -479,7 +480,7 @@ package struct Partition: Sendable {
         _ frontier: Revision, tail: Slot, epoch: Epoch, at now: Instant,
         into effects: inout RegionEffects
     ) {
-        if state.applied >= tail || Mutation.outcomesForgottenEarly.isOn { covered(through: frontier, into: &effects) }
+        if state.applied >= tail || Mutation.outcomesForgottenEarly.isOn { covered(through: frontier) }
         while let first = settledRevisions.first, first <= frontier {
             settledRevisions.removeFirst()
             let done = settled.removeFirst()
@@ -497,8 +498,8 @@ package struct Partition: Sendable {
 
     /// Everything at or below `frontier` is applied here. Not before then are outcomes forgotten: the
     /// entry that undoes a transaction may lie between the applied slot and the tail.
-    package mutating func covered(through frontier: Revision, into effects: inout RegionEffects) {
-        _ = state.heard(frontier: frontier, into: &effects.changes)
+    package mutating func covered(through frontier: Revision) {
+        state.heard(frontier: frontier)
         requests.covered(through: frontier)
     }
 

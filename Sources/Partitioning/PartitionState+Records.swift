@@ -38,6 +38,12 @@ extension PartitionState {
         return Bytes(writer.bytes)
     }
 
+    static func value(_ revision: Revision) -> Bytes {
+        var writer = ByteWriter(capacity: 10)
+        writer.id(revision)
+        return Bytes(writer.bytes)
+    }
+
     private static func numbered(_ letter: String, _ number: UInt64) -> Bytes {
         var bytes = Array(letter.utf8)
         for shift in stride(from: 56, through: 0, by: -8) {

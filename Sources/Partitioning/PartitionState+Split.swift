@@ -72,19 +72,18 @@ extension PartitionState {
         place = Place(
             range: whole.below(split.cut), newest: split.child, origin: place?.origin)
         setPlace(into: &changes)
-        divideLeases(split, with: &child, into: &changes)
+        divideLeases(split, with: &child)
         newborn = [child]
         return true
     }
 
-    private mutating func divideLeases(
-        _ split: PartitionSplit, with child: inout PartitionState, into changes: inout [StoreChange]
-    ) {
-        for (key, lease) in leaseOfKey where KeyHash.hash(key) >= split.cut {
-            child.leaseOfKey[key] = lease
-            child.leaseKeys[lease, default: []].insert(key)
+    /// Whoever adopts the child writes all of it (`recordAll`).
+    private mutating func divideLeases(_ split: PartitionSplit, with child: inout PartitionState) {
+        for (key, attachment) in leaseOfKey where KeyHash.hash(key) >= split.cut {
+            child.leaseOfKey[key] = Attachment(lease: attachment.lease, isRecorded: true)
+            child.leaseKeys[attachment.lease, default: []].insert(key)
         }
-        for key in child.leaseOfKey.keys.sorted() { attach(key, to: .none, into: &changes) }
+        for key in child.leaseOfKey.keys { attach(key, to: .none) }
         for lease in child.leaseKeys.keys where knownLeases.contains(lease) {
             child.knownLeases.insert(lease)
         }
@@ -93,13 +92,13 @@ extension PartitionState {
             if KeyHash.hash(id) >= split.cut {
                 if leaseKeys[id] != nil {
                     lease.know(split.parent)
-                    setKnown(id, true, into: &changes)
+                    setKnown(id, true)
                 }
                 child.leases[id] = lease
-                setLease(id, nil, into: &changes)
+                setLease(id, nil)
             } else if child.leaseKeys[id] != nil {
                 lease.know(split.child)
-                setLease(id, lease, into: &changes)
+                setLease(id, lease)
                 child.knownLeases.insert(id)
             }
         }
@@ -122,9 +121,9 @@ extension PartitionState {
         for lease in knownLeases.sorted() {
             changes.append(.putRecord(group, key: Self.key(known: lease), value: .empty))
         }
-        for (key, lease) in leaseOfKey.sorted(by: { $0.key < $1.key }) {
+        for (key, attachment) in leaseOfKey.sorted(by: { $0.key < $1.key }) {
             changes.append(
-                .putRecord(group, key: Self.key(leaseOf: key), value: Self.value(lease)))
+                .putRecord(group, key: Self.key(leaseOf: key), value: Self.value(attachment.lease)))
         }
         changes.append(.putRecord(group, key: Self.scalarsKey, value: encodedScalars()))
         changes.append(.applied(group, applied))

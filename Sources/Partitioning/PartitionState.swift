@@ -43,7 +43,7 @@ package struct PartitionState: Sendable {
     package internal(set) var leases: [LeaseID: Lease] = [:]
     package internal(set) var knownLeases: Set<LeaseID> = []
     package internal(set) var leaseKeys: [LeaseID: Set<Bytes>] = [:]
-    package internal(set) var leaseOfKey: [Bytes: LeaseID] = [:]
+    package internal(set) var leaseOfKey: [Bytes: Attachment] = [:]
     package private(set) var cursors: [RegionID: Revision] = [:]
     package internal(set) var compactRevision = Revision.zero
     /// What hashes here, and how it came to be: see PartitionState+Split.
@@ -61,11 +61,19 @@ package struct PartitionState: Sendable {
     package private(set) var auth = AuthState()
     /// Directory only.
     package internal(set) var members = RegionMembers()
-    private var scalarsChanged = false
-    /// More than rows has come since the scalars were recorded last.
-    private var recordsChanged = false
+    /// Something has come since the store was told last how far this is applied.
+    var isUntold = false
+    /// It must hold all of this at the end of the turn.
+    var mustRecord = false
+    var unrecorded = Unrecorded()
     /// Whose request the entry applied last carries out. Not part of the state.
     package private(set) var lastRequest: RequestMark?
+
+    package struct Attachment: Equatable, Sendable {
+        package let lease: LeaseID
+        /// The store holds a record of the key, if perhaps of another lease.
+        var isRecorded: Bool
+    }
 
     package struct PreparedRecord: Equatable, Sendable {
         package let transaction: TransactionID
@@ -143,16 +151,15 @@ package struct PartitionState: Sendable {
     ) -> Applied {
         invariant(slot == applied.next, "\(group): slot \(slot) after \(applied)")
         applied = slot
-        scalarsChanged = true
+        isUntold = true
         lastRequest = nil
         if skipped { return .nothing }
-        let before = recordsChanged
-        recordsChanged = true
         appliedTerm = entry.term
         if entry.kind != .configuration { appliedNumber = entry.number }
         switch entry.kind {
         case .filler: return .nothing
         case .configuration:
+            mustRecord = true
             configuration = entry.payload.compact()
             changes.append(.putRecord(group, key: Self.configurationKey, value: entry.payload))
             return .nothing
@@ -172,6 +179,7 @@ package struct PartitionState: Sendable {
                 return .nothing
             }
         }
+        if !body.recordsMayWait { mustRecord = true }
         switch body {
         case .begin(let epoch):
             seal(epoch, at: slot)
@@ -181,10 +189,7 @@ package struct PartitionState: Sendable {
             return .sealed(epoch)
         case .effects(let effects):
             note(effects, slot: slot, kind: .committed)
-            let count = changes.count
             _ = perform(effects, canBeUndone: false, into: &changes)
-            // Rows that are put again are the same rows; of anything else the record must be as old as it is.
-            if changes.count == count + effects.rows.count { recordsChanged = before }
             return .effects(effects)
         case .prepared(let prepare):
             note(prepare.effects, slot: slot, kind: .prepared)
@@ -197,26 +202,24 @@ package struct PartitionState: Sendable {
             if Mutation.outcomesForgotten.isOn { return .prepared(prepare) }
             let at = prepared.firstIndex { $0.revision > record.revision } ?? prepared.count
             prepared.insert(record, at: at)
-            changes.append(
-                .putRecord(group, key: Self.key(prepared: record.revision), value: record.encoded()))
             return .prepared(prepare)
         case .aborted(let transaction, let revision):
             abort(transaction, revision, at: slot, into: &changes)
             return .aborted(transaction, revision)
         case .leaseGrant(let lease, let ttl):
-            setLease(lease, Lease(ttlSeconds: ttl, known: []), into: &changes)
+            setLease(lease, Lease(ttlSeconds: ttl, known: []))
             return .leaseGranted(lease)
         case .leaseRevoked(let lease):
-            setLease(lease, nil, into: &changes)
+            setLease(lease, nil)
             return .leaseRevoked(lease)
         case .leaseForgotten(let lease):
-            setKnown(lease, false, into: &changes)
+            setKnown(lease, false)
             return .leaseForgotten(lease)
         case .leaseCheckpoints(let list):
             for checkpoint in list {
                 guard var lease = leases[checkpoint.lease] else { continue }
                 lease.remainingSeconds = checkpoint.remainingSeconds
-                setLease(checkpoint.lease, lease, into: &changes)
+                setLease(checkpoint.lease, lease)
             }
             return .leaseCheckpoints(list)
         case .members(let list):
@@ -297,38 +300,38 @@ package struct PartitionState: Sendable {
         _ effects: Effects, canBeUndone: Bool, into changes: inout [StoreChange]
     ) -> Undo {
         var undo = Undo()
+        if canBeUndone { undo.keys.reserveCapacity(effects.rows.count) }
         for i in effects.rows.indices {
             checkPlace(of: effects.rows[i].key)
             changes.append(.putRow(group.keyspace, effects.rows[i]))
             if !canBeUndone, effects.rows[i].lease == .none, leaseOfKey.isEmpty { continue }
             let row = effects.rows[i]
-            if canBeUndone {
-                let before = leaseOfKey[row.key] ?? .none
-                undo.keys.append(.init(key: row.key, sub: row.sub, leaseBefore: before))
-            }
-            attach(row.key, to: row.lease, into: &changes)
+            let before = attach(row.key, to: row.lease)
+            if canBeUndone { undo.keys.append(.init(key: row.key, sub: row.sub, leaseBefore: before)) }
         }
         for lease in effects.leasesKnown where !knownLeases.contains(lease) {
-            setKnown(lease, true, into: &changes)
+            setKnown(lease, true)
             undo.leasesKnown.append(lease)
         }
         for spread in effects.leasesSpread {
             guard var lease = leases[spread.lease], !lease.known.contains(spread.partition) else { continue }
             lease.known.append(spread.partition)
             lease.known.sort()
-            setLease(spread.lease, lease, into: &changes)
+            setLease(spread.lease, lease)
             undo.leasesSpread.append(spread)
         }
         for lease in effects.leasesEnded {
             undo.leasesEnded.append(
                 .init(id: lease, lease: leases[lease], wasKnown: knownLeases.contains(lease)))
-            setKnown(lease, false, into: &changes)
-            setLease(lease, nil, into: &changes)
+            setKnown(lease, false)
+            setLease(lease, nil)
         }
         if let cursor = effects.cursor {
             undo.cursorBefore = .init(region: cursor.region, revision: cursors[cursor.region] ?? .zero)
-            setCursor(cursor, into: &changes)
+            setCursor(cursor)
         }
+        // Their numbers are in the scalars.
+        if !effects.conflicts.isEmpty { mustRecord = true }
         for conflict in effects.conflicts {
             changes.append(.putRecord(group, key: Self.key(conflict: nextConflict), value: conflict))
             // The feed is bounded: the oldest makes room.
@@ -346,65 +349,68 @@ package struct PartitionState: Sendable {
     ) {
         guard let i = prepared.firstIndex(where: { $0.transaction == transaction }) else { return }
         let record = prepared.remove(at: i)
-        changes.append(.removeRecord(group, key: Self.key(prepared: record.revision)))
         for undo in record.keys.reversed() {
             changes.append(
                 .removeRow(group.keyspace, key: undo.key, revision: record.revision, sub: undo.sub))
-            attach(undo.key, to: undo.leaseBefore, into: &changes)
+            attach(undo.key, to: undo.leaseBefore)
         }
-        for lease in record.leasesKnown { setKnown(lease, false, into: &changes) }
+        for lease in record.leasesKnown { setKnown(lease, false) }
         for spread in record.leasesSpread {
             guard var lease = leases[spread.lease] else { continue }
             lease.known.removeAll { $0 == spread.partition }
-            setLease(spread.lease, lease, into: &changes)
+            setLease(spread.lease, lease)
         }
         for ended in record.leasesEnded {
-            setLease(ended.id, ended.lease, into: &changes)
-            setKnown(ended.id, ended.wasKnown, into: &changes)
+            setLease(ended.id, ended.lease)
+            setKnown(ended.id, ended.wasKnown)
         }
-        if let cursor = record.cursorBefore { setCursor(cursor, into: &changes) }
+        if let cursor = record.cursorBefore { setCursor(cursor) }
         if let j = recent.firstIndex(where: { $0.revision == record.revision && $0.kind == .prepared }) {
             recent[j] = Recent(revision: record.revision, slot: slot, kind: .aborted)
         }
     }
 
-    mutating func attach(_ key: Bytes, to lease: LeaseID, into changes: inout [StoreChange]) {
-        let before = leaseOfKey[key] ?? .none
-        if before == lease { return }
-        if before != .none {
-            leaseKeys[before]?.remove(key)
-            if leaseKeys[before]?.isEmpty == true { leaseKeys[before] = nil }
+    /// Returns the lease that it was attached to.
+    @discardableResult
+    mutating func attach(_ key: Bytes, to lease: LeaseID) -> LeaseID {
+        guard let before = leaseOfKey[key] else {
+            if lease != .none { hold(key, lease, isRecorded: unrecorded.detached.remove(key) != nil) }
+            return .none
         }
-        if lease == .none {
-            leaseOfKey[key] = nil
-            changes.append(.removeRecord(group, key: Self.key(leaseOf: key)))
+        if before.lease == lease { return lease }
+        leaseKeys[before.lease]?.remove(key)
+        if leaseKeys[before.lease]?.isEmpty == true { leaseKeys[before.lease] = nil }
+        if lease != .none {
+            hold(key, lease, isRecorded: before.isRecorded)
         } else {
-            let own = key.compact()
-            leaseOfKey[own] = lease
-            leaseKeys[lease, default: []].insert(own)
-            changes.append(.putRecord(group, key: Self.key(leaseOf: key), value: Self.value(lease)))
+            leaseOfKey.removeValue(forKey: key)
+            if before.isRecorded { unrecorded.detached.insert(key.compact()) }
         }
+        return before.lease
     }
 
-    mutating func setLease(_ id: LeaseID, _ lease: Lease?, into changes: inout [StoreChange]) {
-        if lease == nil && leases[id] == nil { return }
+    private mutating func hold(_ key: Bytes, _ lease: LeaseID, isRecorded: Bool) {
+        let own = key.compact()
+        leaseOfKey[own] = Attachment(lease: lease, isRecorded: isRecorded)
+        leaseKeys[lease, default: []].insert(own)
+        unrecorded.attached.append(own)
+    }
+
+    mutating func setLease(_ id: LeaseID, _ lease: Lease?) {
+        let before = leases[id]
+        if lease == nil && before == nil { return }
         leases[id] = lease
-        if let lease {
-            changes.append(.putRecord(group, key: Self.key(lease: id), value: lease.encoded()))
-        } else {
-            changes.append(.removeRecord(group, key: Self.key(lease: id)))
-        }
+        Unrecorded.note(id, isThere: lease != nil, wasThere: before != nil, in: &unrecorded.leases)
     }
 
-    mutating func setKnown(_ id: LeaseID, _ known: Bool, into changes: inout [StoreChange]) {
+    mutating func setKnown(_ id: LeaseID, _ known: Bool) {
         if known == knownLeases.contains(id) { return }
         if known {
             knownLeases.insert(id)
-            changes.append(.putRecord(group, key: Self.key(known: id), value: .empty))
         } else {
             knownLeases.remove(id)
-            changes.append(.removeRecord(group, key: Self.key(known: id)))
         }
+        Unrecorded.note(id, isThere: known, wasThere: !known, in: &unrecorded.known)
     }
 
     /// How far another region's stream is applied for certain: what is prepared may still be undone.
@@ -416,47 +422,80 @@ package struct PartitionState: Sendable {
         return cursors[region] ?? .zero
     }
 
-    private mutating func setCursor(
-        _ cursor: ReplicationBatch.Cursor, into changes: inout [StoreChange]
-    ) {
+    private mutating func setCursor(_ cursor: ReplicationBatch.Cursor) {
         cursors[cursor.region] = cursor.revision
-        var writer = ByteWriter(capacity: 10)
-        writer.id(cursor.revision)
-        changes.append(.putRecord(group, key: Self.key(cursor: cursor.region), value: Bytes(writer.bytes)))
+        unrecorded.cursors.insert(cursor.region)
     }
 
     // MARK: The frontier
 
-    /// The frontier has reached `frontier`, and its tail is applied: outcomes at and below it are known.
-    /// Returns the records of transactions that are committed by it; they are dropped in the batch that
-    /// records the frontier.
-    package mutating func heard(
-        frontier: Revision, into changes: inout [StoreChange]
-    ) -> [PreparedRecord] {
-        guard frontier > heardFrontier else { return [] }
+    /// The frontier has reached `frontier`, and its tail is applied: outcomes at and below it are known, and
+    /// the records of transactions that are committed by it are dropped.
+    package mutating func heard(frontier: Revision) {
+        guard frontier > heardFrontier else { return }
         heardFrontier = frontier
         if !recent.isEmpty { recent.removeAll { $0.revision <= frontier } }
-        var committed: [PreparedRecord] = []
-        while let first = prepared.first, first.revision <= frontier {
-            committed.append(prepared.removeFirst())
-            changes.append(.removeRecord(group, key: Self.key(prepared: first.revision)))
-            scalarsChanged = true
-            recordsChanged = true
-        }
-        return committed
+        guard let first = prepared.first, first.revision <= frontier else { return }
+        let left = prepared.firstIndex { $0.revision > frontier } ?? prepared.count
+        prepared.removeSubrange(..<left)
+        isUntold = true
     }
 
-    /// The scalars and the applied position, once a turn, if anything was applied in it.
-    package mutating func flushScalars(into changes: inout [StoreChange]) {
-        guard scalarsChanged else { return }
-        scalarsChanged = false
-        if recordsChanged {
-            recordsChanged = false
-            changes.append(.putRecord(group, key: Self.scalarsKey, value: encodedScalars()))
-            changes.append(.applied(group, applied))
+    // MARK: The store's records
+
+    /// Once a turn, if anything was applied in it. `waiting`: so many records may wait for the next time that
+    /// the store is made durable; with more, all are written now, or that would take long.
+    package mutating func tellStore(waiting most: Int, into changes: inout [StoreChange]) {
+        guard isUntold else { return }
+        if mustRecord || unrecorded.count > most && countAttached() > most {
+            record(into: &changes)
         } else {
-            changes.append(.position(group, applied, key: Self.scalarsKey, value: encodedScalars()))
+            isUntold = false
+            changes.append(.position(group, applied))
         }
+    }
+
+    /// Of what has been attached since the last time much may not be so any more.
+    private mutating func countAttached() -> Int {
+        unrecorded.attached = unrecorded.attachedNow(leaseOfKey)
+        return unrecorded.count
+    }
+
+    /// What the store does not hold as it is here, and how far it is applied.
+    package mutating func record(into changes: inout [StoreChange]) {
+        isUntold = false
+        mustRecord = false
+        for key in unrecorded.detached.sorted() { changes.append(.removeRecord(group, key: Self.key(leaseOf: key))) }
+        for key in unrecorded.attachedNow(leaseOfKey) {
+            guard let lease = leaseOfKey[key]?.lease else { continue }
+            changes.append(.putRecord(group, key: Self.key(leaseOf: key), value: Self.value(lease)))
+            leaseOfKey[key]?.isRecorded = true
+        }
+        for id in unrecorded.leases.keys.sorted() {
+            let key = Self.key(lease: id)
+            changes.append(
+                leases[id].map { .putRecord(group, key: key, value: $0.encoded()) } ?? .removeRecord(group, key: key))
+        }
+        for id in unrecorded.known.keys.sorted() {
+            let key = Self.key(known: id)
+            changes.append(
+                knownLeases.contains(id)
+                    ? .putRecord(group, key: key, value: .empty) : .removeRecord(group, key: key))
+        }
+        for region in unrecorded.cursors.sorted() {
+            guard let revision = cursors[region] else { continue }
+            changes.append(.putRecord(group, key: Self.key(cursor: region), value: Self.value(revision)))
+        }
+        for revision in unrecorded.prepared.sorted() where !prepared.contains(where: { $0.revision == revision }) {
+            changes.append(.removeRecord(group, key: Self.key(prepared: revision)))
+        }
+        for record in prepared where !unrecorded.prepared.contains(record.revision) {
+            changes.append(
+                .putRecord(group, key: Self.key(prepared: record.revision), value: record.encoded()))
+        }
+        unrecorded = Unrecorded(prepared: Set(prepared.map(\.revision)))
+        changes.append(.putRecord(group, key: Self.scalarsKey, value: encodedScalars()))
+        changes.append(.applied(group, applied))
     }
 
     // MARK: Reading back at start
@@ -483,11 +522,14 @@ package struct PartitionState: Sendable {
 
     mutating func restore(members list: RegionMembers) { members = list }
     mutating func restore(configuration payload: Bytes) { configuration = payload }
-    mutating func restore(prepared record: PreparedRecord) { prepared.append(record) }
+    mutating func restore(prepared record: PreparedRecord) {
+        prepared.append(record)
+        unrecorded.prepared.insert(record.revision)
+    }
     mutating func restore(lease: LeaseID, _ value: Lease) { leases[lease] = value }
     mutating func restore(known lease: LeaseID) { knownLeases.insert(lease) }
     mutating func restore(key: Bytes, _ lease: LeaseID) {
-        leaseOfKey[key] = lease
+        leaseOfKey[key] = Attachment(lease: lease, isRecorded: true)
         leaseKeys[lease, default: []].insert(key)
     }
     mutating func restore(cursor region: RegionID, _ revision: Revision) { cursors[region] = revision }

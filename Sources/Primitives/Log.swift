@@ -82,10 +82,10 @@ public enum StoreChange: Hashable, Sendable {
     case removeRecord(GroupID, key: Bytes)
     /// The group's log is applied through `slot`.
     case applied(GroupID, Slot)
-    /// The same, and since the last `applied` nothing has been changed for the group but rows that its log
-    /// puts again as they are: so that the slot, and the record that goes with it, need not be written at
-    /// once, but before the store is made durable, copied, or its floor is raised.
-    case position(GroupID, Slot, key: Bytes, value: Bytes)
+    /// The same, and since the last `applied` nothing has been written for the group but rows that its log
+    /// puts again as they are: its records need not be written at once, but before the store is made durable,
+    /// copied, or its floor is raised. Until then the store holds them as they were at the last `applied`.
+    case position(GroupID, Slot)
     /// The node has no replica of the group any more: its records go, and its rows, which are these hashes'.
     /// What is left says through which slot its log is lost.
     case drop(GroupID, HashRanges, lostThrough: Slot)

@@ -83,7 +83,7 @@ final class SimulatedNode {
         case .applied(let group, let slot):
             recordedDigests[group] = digests[group]
             return (group, slot)
-        case .position(let group, let slot, _, _): return (group, slot)
+        case .position(let group, let slot): return (group, slot)
         case .drop(let group, _, _):
             digests[group] = nil
             recordedDigests[group] = nil
@@ -91,9 +91,20 @@ final class SimulatedNode {
         return nil
     }
 
-    func recordPositions() {
-        store.recordPositions()
+    /// As the host does, at a moment at which the store has been given all that the core has done. Returns a group
+    /// whose records then tell of another state than the core's.
+    func recordPositions() -> GroupID? {
+        let groups = store.unrecorded.sorted()
+        var changes: [StoreChange] = []
+        core?.record(groups, into: &changes)
+        for change in changes { store.apply(change) }
         recordedDigests = digests
+        return groups.first { group in
+            let late = store.records(of: group).filter { PartitionState.isLate($0.key) }
+            return core?.lateRecords(of: group).map { own in
+                late.map(\.key) != own.map(\.key) || late.map(\.value) != own.map(\.value)
+            } ?? false
+        }
     }
 
     private func extend(_ group: GroupID, _ writer: ByteWriter) {

@@ -11,8 +11,8 @@ struct SimulatedStore {
     private var revisions: [Revision] = []
     private var records: [GroupID: [Bytes: Bytes]] = [:]
     private(set) var applied: [GroupID: Slot] = [:]
-    /// Not in `records` yet: a flush may come before they are.
-    private var positions: [GroupID: (slot: Slot, key: Bytes, value: Bytes)] = [:]
+    /// Groups whose records are older than their applied slots: a flush may come before they are written.
+    private(set) var unrecorded: Set<GroupID> = []
     private var recorded: [GroupID: Slot] = [:]
     private(set) var floor = Revision.zero
     /// Snapshots of groups that have been put into it.
@@ -30,32 +30,24 @@ struct SimulatedStore {
             invariant(slot >= applied[group] ?? .zero, "\(group): applied \(slot) after \(applied)")
             applied[group] = slot
             recorded[group] = slot
-            positions[group] = nil
-        case .position(let group, let slot, let key, let value):
+            unrecorded.remove(group)
+        case .position(let group, let slot):
             invariant(slot >= applied[group] ?? .zero, "\(group): applied \(slot) after \(applied)")
             applied[group] = slot
-            positions[group] = (slot, key, value)
+            unrecorded.insert(group)
         case .drop(let group, let hashes, let lostThrough):
             for range in hashes.ranges { removeRows(in: range) }
             records[group] = [PartitionState.droppedKey: PartitionState.dropped(lostThrough: lostThrough)]
             applied[group] = nil
             recorded[group] = nil
-            positions[group] = nil
+            unrecorded.remove(group)
         }
-    }
-
-    mutating func recordPositions() {
-        for (group, position) in positions {
-            records[group, default: [:]][position.key] = position.value
-            recorded[group] = position.slot
-        }
-        positions.removeAll()
     }
 
     /// What is left of it after a crash, if it was flushed as it is.
     var flushed: Self {
         var left = self
-        left.positions.removeAll()
+        left.unrecorded.removeAll()
         left.applied = recorded
         return left
     }
@@ -230,7 +222,7 @@ struct SimulatedStore {
         records[snapshot.group] = snapshot.records
         applied[snapshot.group] = snapshot.applied
         recorded[snapshot.group] = snapshot.applied
-        positions[snapshot.group] = nil
+        unrecorded.remove(snapshot.group)
         installs += 1
     }
 

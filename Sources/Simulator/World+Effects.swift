@@ -71,7 +71,7 @@ extension World {
         }
         for (group, by) in effects.snapshotsWanted { sendSnapshot(of: group, from: address, to: by) }
         if let floor = effects.floor {
-            nodes[address]?.recordPositions()
+            recordPositions(address)
             nodes[address]?.store.compact(floor: floor)
         }
         for event in effects.events { note(event, at: address) }
@@ -197,6 +197,11 @@ extension World {
             .input(address, life: node.life, input), after: .microseconds(random.below(1_000)))
     }
 
+    private func recordPositions(_ address: NodeAddress) {
+        guard let group = nodes[address]?.recordPositions() else { return }
+        fail(Violation("what is recorded is what is applied", "\(address), \(group)"))
+    }
+
     func scheduleFlush(_ address: NodeAddress) {
         guard let life = nodes[address]?.life else { return }
         queue.schedule(
@@ -207,7 +212,7 @@ extension World {
         guard let node = nodes[address], node.isUp, !node.isFrozen else { return scheduleFlush(address) }
         // Every other flush is the database's own, which asks nobody.
         node.flushes += 1
-        if node.flushes % 2 == 0 { node.recordPositions() }
+        if node.flushes % 2 == 0 { recordPositions(address) }
         queue.schedule(
             .flushed(address, life: node.life, node.store.flushed, node.recordedDigests),
             after: paced(1 + random.below(60)))
@@ -226,7 +231,7 @@ extension World {
     private func sendSnapshot(of group: GroupID, from address: NodeAddress, to node: NodeID) {
         guard let source = nodes[address] else { return }
         let to = NodeAddress(region: address.region, node: node.seat)
-        source.recordPositions()
+        recordPositions(address)
         // The directory has records, no rows.
         var snapshot = source.store.snapshot(
             of: group, hashes: source.core?.range(of: group.partition) ?? HashRange(first: 0, last: 0),
@@ -249,7 +254,7 @@ extension World {
         node.digests[snapshot.group] = snapshot.digest
         node.undigested.remove(snapshot.group)
         // The host flushes before it says so.
-        node.recordPositions()
+        recordPositions(address)
         node.flushed = node.store
         node.flushedDigests = node.digests
         deliver(

@@ -6,7 +6,12 @@ extension Store {
     package func history(
         of keyspace: KeyspaceID, after compacted: Revision, through: Revision
     ) -> HistoryExport {
-        HistoryExport(
+        do throws(StorageError) {
+            try recordPositions()
+        } catch {
+            onFailure(error)
+        }
+        return HistoryExport(
             database.snapshot(), keyspace, after: compacted, through: through, onFailure: onFailure)
     }
 

@@ -27,10 +27,14 @@ package final class Store {
     var cache: CurrentCache
     var counts = RangeCounts()
     let countedMin: Int64
+    /// What records of these groups there would have to be (`StoreChange`). Nil: it cannot be said now.
+    package var recorder: (([GroupID]) -> [StoreChange]?)?
     private var applied: [GroupID: Slot]
-    /// Of groups whose applied slot the database does not know yet (`StoreChange.position`): after a crash it
-    /// holds rows that their logs put once more.
-    private var unrecorded: [GroupID: Position] = [:]
+    /// As the database says.
+    private var recorded: [GroupID: Slot]
+    /// Groups of which it does not know all yet (`StoreChange.position`): after a crash it holds rows that
+    /// their logs put once more.
+    private var unrecorded: Set<GroupID> = []
     var floors: [KeyspaceID: Revision]
     var passes: [KeyspaceID: CompactionPass] = [:]
     /// Store+Copies.
@@ -76,6 +80,7 @@ package final class Store {
             try database.write(first)
         }
         applied = [:]
+        recorded = [:]
         floors = [:]
         imports = []
         try scan([StoreFormat.appliedTag]) { key, value in
@@ -83,6 +88,7 @@ package final class Store {
                 applied[StoreFormat.group(ofKey: key)] = Slot(StoreFormat.big(value, 0))
             }
         }
+        recorded = applied
         try scan(StoreFormat.floorPrefix) { key, value in
             if key.count == 6, value.count == 8 {
                 floors[KeyspaceID(StoreFormat.big(key, 2))] =
@@ -104,7 +110,7 @@ package final class Store {
 
     package func close() {
         // Who wants to know that it was written flushes before.
-        try? recordPositions()
+        try? recordIfPossible()
         points = nil
         flushing.waitUntilIdle()
         database.close()
@@ -158,9 +164,9 @@ package final class Store {
                 batch.ordered.put(
                     StoreFormat.appliedKey(group), Bytes(StoreFormat.number(slot.rawValue)))
                 setApplied(group, slot)
-            case .position(let group, let slot, let key, let value):
+            case .position(let group, let slot):
                 applied[group] = slot
-                unrecorded[group] = Position(slot: slot, key: key, value: value)
+                unrecorded.insert(group)
             case .drop(let group, let hashes, let lost): dropped.append((group, hashes, lost))
             }
         }
@@ -187,23 +193,16 @@ package final class Store {
         counts.changed(change.key, change.keyspace, at: change.revision, by: after ? 1 : -1)
     }
 
-    private struct Position {
-        let slot: Slot
-        let key: Bytes
-        let value: Bytes
+    /// From here on the database says of each group what is in it, if whoever writes here can say it now.
+    private func recordIfPossible() throws(StorageError) {
+        if unrecorded.isEmpty { return }
+        if let changes = recorder?(unrecorded.sorted()) { try apply(changes) }
     }
 
-    /// From here on the database says of each group what is in it. Before whatever outlives this process.
+    /// The same, before whatever relies on it.
     func recordPositions() throws(StorageError) {
-        if unrecorded.isEmpty { return }
-        batch.clear()
-        for (group, position) in unrecorded {
-            batch.ordered.put(StoreFormat.recordKey(group, position.key), position.value)
-            batch.ordered.put(
-                StoreFormat.appliedKey(group), Bytes(StoreFormat.number(position.slot.rawValue)))
-        }
-        unrecorded.removeAll(keepingCapacity: true)
-        try write(batch)
+        try recordIfPossible()
+        guard unrecorded.isEmpty else { throw .database("the records of \(unrecorded.sorted()) cannot be had") }
     }
 
     func put(_ row: Row, _ keyspace: KeyspaceID, into batch: WriteBatch) {
@@ -223,16 +222,17 @@ package final class Store {
 
     func setApplied(_ group: GroupID, _ slot: Slot?) {
         applied[group] = slot
-        if !unrecorded.isEmpty { unrecorded[group] = nil }
+        recorded[group] = slot
+        if !unrecorded.isEmpty { unrecorded.remove(group) }
     }
 
     // MARK: Flushing
 
     /// Makes everything applied so far durable. Returns the applied slots that are.
     package func flush() throws(StorageError) -> [GroupID: Slot] {
-        try recordPositions()
+        try recordIfPossible()
         points = nil
-        let slots = applied
+        let slots = recorded
         try database.flush()
         return slots
     }
@@ -244,14 +244,14 @@ package final class Store {
     ) -> Bool {
         guard flushing.begin() else { return false }
         do throws(StorageError) {
-            try recordPositions()
+            try recordIfPossible()
         } catch {
             flushing.end()
             completion(.failure(error))
             return true
         }
         points = nil
-        let slots = applied, database = self.database, flushing = self.flushing
+        let slots = recorded, database = self.database, flushing = self.flushing
         let run: @Sendable () -> Void = {
             let result = Result { () throws(StorageError) -> [GroupID: Slot] in
                 try database.flush()

@@ -112,7 +112,7 @@ private final class Folder {
             let isHome = map.home(of: lease) == group.partition
             let holdsKey = number > 0 && map.partition(of: "x") == group.partition
             #expect(state.leases[lease]?.ttlSeconds == (isHome ? 600 : nil))
-            #expect(state.leaseOfKey["x"] == (holdsKey ? lease : nil))
+            #expect(state.leaseOfKey["x"]?.lease == (holdsKey ? lease : nil))
             #expect(state.knownLeases.contains(lease) == (holdsKey && !isHome))
             #expect(state.leaseOfKey["orphan"] == nil)
         }

@@ -10,13 +10,16 @@ private struct Lonely {
     var effects = NodeEffects()
     var applied: [GroupID: Slot] = [:]
     var records: [GroupID: [Bytes: Bytes]] = [:]
+    /// Whose records are not all there yet.
+    var late: Set<GroupID> = []
     var promised: [GroupID: Ballot] = [:]
     var responses: [(token: UInt64, response: Response)] = []
     /// What watchers were told: changes through, or lost through.
     var told: [(revision: Revision, isLost: Bool)] = []
 
     init(after earlier: Lonely? = nil, boot: UInt64 = 7) throws {
-        if let earlier {
+        if var earlier {
+            earlier.record()
             (records, applied, clock) = (earlier.records, earlier.applied, earlier.clock)
             promised = earlier.promised
         }
@@ -33,6 +36,19 @@ private struct Lonely {
         node = try Node(configuration: configuration, restored: restored, at: clock)
     }
 
+    /// As before the store is made durable.
+    private mutating func record() {
+        var changes: [StoreChange] = []
+        node.record(late.sorted(), into: &changes)
+        for change in changes {
+            switch change {
+            case .putRecord(let group, let key, let value): records[group, default: [:]][key] = value
+            case .removeRecord(let group, let key): records[group]?[key] = nil
+            case .putRow, .removeRow, .applied, .position, .drop: break
+            }
+        }
+    }
+
     /// Turns at one moment, until nothing is left to do in it.
     mutating func run(_ inputs: [NodeInput]) {
         var inputs = inputs
@@ -43,9 +59,9 @@ private struct Lonely {
             for change in effects.store {
                 switch change {
                 case .applied(let group, let slot): applied[group] = slot
-                case .position(let group, let slot, let key, let value):
+                case .position(let group, let slot):
                     applied[group] = slot
-                    records[group, default: [:]][key] = value
+                    late.insert(group)
                 case .putRecord(let group, let key, let value): records[group, default: [:]][key] = value
                 case .removeRecord(let group, let key): records[group]?[key] = nil
                 case .putRow, .removeRow, .drop: break

@@ -10,6 +10,8 @@ private struct Machine {
     var effects = NodeEffects()
     var disk = Disk()
     var flushed = Disk()
+    /// Groups whose records are not all there yet.
+    var unrecorded: Set<GroupID> = []
     var log: [GroupID: RestoredLog] = [:]
     var turns = 0
     /// The store is flushed at the end of this turn.
@@ -61,6 +63,9 @@ private struct Machine {
             }
             for (token, response) in effects.responses { answers[token] = response }
             if turns == flushAt {
+                var late: [StoreChange] = []
+                node.record(unrecorded.sorted(), into: &late)
+                for change in late { store(change) }
                 flushed = disk
                 inputs.append(.flushed(disk.applied.map { ($0.key, $0.value) }.sorted { $0.0 < $1.0 }))
             }
@@ -96,6 +101,7 @@ private struct Machine {
     mutating func restart() throws {
         boot += 1
         disk = flushed
+        unrecorded = []
         answers = [:]
         effects = NodeEffects()
         node = try Node(
@@ -118,10 +124,12 @@ private struct Machine {
         case .putRecord(let group, let key, let value):
             disk.records[group, default: [:]][key] = value
         case .removeRecord(let group, let key): disk.records[group]?[key] = nil
-        case .applied(let group, let slot): disk.applied[group] = slot
-        case .position(let group, let slot, let key, let value):
+        case .applied(let group, let slot):
             disk.applied[group] = slot
-            disk.records[group, default: [:]][key] = value
+            unrecorded.remove(group)
+        case .position(let group, let slot):
+            disk.applied[group] = slot
+            unrecorded.insert(group)
         case .drop: break
         }
     }

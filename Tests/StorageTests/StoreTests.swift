@@ -458,8 +458,14 @@ extension Origin {
         copy.close()
     }
 
-    private func position(_ slot: UInt64) -> StoreChange {
-        .position(group(1), Slot(slot), key: "s", value: Bytes("through \(slot)"))
+    private func position(_ slot: UInt64) -> StoreChange { .position(group(1), Slot(slot)) }
+    /// Whoever writes says when it is asked what it has come to.
+    private func record(_ slot: UInt64) -> (([GroupID]) -> [StoreChange]?) {
+        { groups in
+            groups.flatMap { group -> [StoreChange] in
+                [.putRecord(group, key: "s", value: Bytes("through \(slot)")), .applied(group, Slot(slot))]
+            }
+        }
     }
     private func recorded(_ store: Store) throws -> [Bytes] { try store.records(of: group(1)).map(\.value) }
 
@@ -475,17 +481,24 @@ extension Origin {
         try store.apply([.putRow(ks, row("a", "2", at: 3)), position(6)])
         #expect(store.appliedSlot(of: group(1)) == Slot(6))
         #expect(try recorded(store) == ["through 5"])
+        // A flush that comes while it cannot be said makes durable what was recorded before.
+        store.recorder = { _ in nil }
+        #expect(try store.flush() == [group(1): Slot(5)])
+        store.recorder = record(6)
         let export = try store.exportSnapshot(of: group(1), hashes: .all)
         #expect(export.applied == Slot(6))
         #expect(try recorded(store) == ["through 6"])
         export.close()
         try store.apply([position(7)])
+        store.recorder = record(7)
         _ = try store.exportCopy()
         #expect(try recorded(store) == ["through 7"])
         try store.apply([position(8)])
+        store.recorder = record(8)
         #expect(try store.flush() == [group(1): Slot(8)])
         #expect(try recorded(store) == ["through 8"])
         try store.apply([position(9)])
+        store.recorder = record(9)
         try store.compact(floor: Revision(3), in: ks)
         #expect(try recorded(store) == ["through 9"])
         // What is written at once counts, not what waited.
@@ -494,10 +507,16 @@ extension Origin {
         #expect(try store.flush() == [group(1): Slot(11)])
         #expect(try recorded(store) == ["through 11"])
         try store.apply([position(12)])
+        store.recorder = record(12)
+        let history = store.history(of: ks, after: Revision(3), through: Revision(3))
+        #expect(try history.records(of: group(1), startingWith: UInt8(ascii: "s")).map(\.value) == ["through 12"])
+        history.close()
+        try store.apply([position(13)])
+        store.recorder = record(13)
         store.close()
         let again = try Store.open(dir.path + "/s", options: Self.options())
-        #expect(again.appliedSlots() == [group(1): Slot(12)])
-        #expect(try recorded(again) == ["through 12"])
+        #expect(again.appliedSlots() == [group(1): Slot(13)])
+        #expect(try recorded(again) == ["through 13"])
         again.close()
     }
 
@@ -526,6 +545,7 @@ extension Origin {
         #expect(try storedRows(copy) == whole)
         for changes in later { try copy.apply(changes) }
         #expect(try storedRows(copy) == whole)
+        copy.recorder = record(8)
         #expect(try copy.flush() == [group(1): Slot(8)])
         copy.close()
     }

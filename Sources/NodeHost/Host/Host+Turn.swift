@@ -87,6 +87,7 @@ extension Host {
             swap(&inputs, &taken)
             // After the last input was taken (protocol-rules.md S13 b).
             let clock = Clocks.read()
+            isStoreBehind = true
             for i in taken.indices {
                 // Taken out, not copied: a request is three arrays.
                 var input = NodeInput.wake
@@ -128,6 +129,7 @@ extension Host {
             try store.apply(effects.store)
             figures.commits.note(nanoseconds: Clocks.instant().since(before).nanoseconds)
         }
+        isStoreBehind = false
         if !effects.persist.isEmpty { try writeLog() }
         sendToPeers()
         answerClients()
@@ -138,6 +140,15 @@ extension Host {
         }
         if let floor = effects.floor { try beginCompaction(floor) }
         for event in effects.events { onEvent(event) }
+    }
+
+    /// What waits to be written (docs/decisions/0025). After a write that failed nothing is: the rows that
+    /// would belong to it are missing.
+    func records(of groups: [GroupID]) -> [StoreChange]? {
+        if isStoreBehind { return nil }
+        var changes: [StoreChange] = []
+        node.record(groups, into: &changes)
+        return changes
     }
 
     /// A put that comes alone to a node without peers waits for the disk and nothing else: then this loop

@@ -48,6 +48,8 @@ final class Host: @unchecked Sendable {
     var taken: [NodeInput] = []
     var isTurnDue = false
     var isInTurn = false
+    /// What the core has done in this turn has not come to the store yet.
+    var isStoreBehind = false
     var isStopped = false
     var wakeAt = Instant.never
     var wakeTask: Scheduled<Void>?
@@ -257,6 +259,7 @@ final class Host: @unchecked Sendable {
             send: { _ = transport.send($1, to: $0) })
 
         peers.host = self
+        store.recorder = { peers.host?.records(of: $0) }
         relay.host = self
         var facadeLimits = FacadeLimits()
         facadeLimits.requestBytesMax = configuration.limits.requestBytesMax
