@@ -60,6 +60,7 @@ ENABLED = [
     ("ann:ann-pw", "lease grant 100", True, "granted with TTL(100s)"),
     ("ann:ann-pw", "member list", True, "started"),
     ("ann:ann-pw", "alarm list", True, ""),
+    ("ann:ann-pw", "endpoint status", True, ", 3."),
     # Ours: permission denied; etcd lets everybody.
     ("ann:ann-pw", "compaction 1", None, "etcdserver: permission denied"),
     ("bob:bob-pw", "get a1", False, "etcdserver: permission denied"),
