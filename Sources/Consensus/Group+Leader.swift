@@ -97,6 +97,16 @@ extension Group {
         }
     }
 
+    /// That node waits until it shows what is decided here: it hears of it with this turn, and not when the
+    /// notice is due. False: it has been told, or is asked already.
+    package mutating func announce(to node: NodeID) -> Bool {
+        guard role == .leading, let i = peers.firstIndex(where: { $0.node == node }), peers[i].told < decided,
+            !peers[i].probe, !peers[i].suspected
+        else { return false }
+        peers[i].probe = true
+        return true
+    }
+
     /// The highest slot that a majority of the voters has acknowledged.
     private var quorumSlot: Slot {
         var best = decided

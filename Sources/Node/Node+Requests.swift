@@ -370,6 +370,10 @@ extension Node {
                 finish(id.token, response, into: &effects)
             } else if remote.removeValue(forKey: id) != nil {
                 region.send(.forwarded(token: id.token, response), to: id.node)
+                switch response {
+                case .leaseGranted, .leaseRevoked: announceLeases(to: id.node)
+                default: break
+                }
             }
         }
         spares.answers.recycle(consume answers)
@@ -450,6 +454,14 @@ extension Node {
         default: break
         }
         return nil
+    }
+
+    /// No frontier brings it, and the node that is answered holds the answer until it has come by there.
+    private mutating func announceLeases(to node: NodeID) {
+        for i in groups.indices {
+            let isNews = groups[i].announce(to: node)
+            if isNews { touched[i] = true }
+        }
     }
 
     private func isSeen(_ change: LeaseChange?) -> Bool {

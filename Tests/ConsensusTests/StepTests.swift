@@ -318,6 +318,29 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
         #expect(bench.effects.last == .leading(mine) || bench.effects.contains(.leading(mine)))
     }
 
+    /// An answer that no revision brings waits at its node until that has applied it (bugs-found.md, "a lease was
+    /// granted after 22 ms").
+    @Test func `who waits for what is decided hears of it with this turn, and nobody else does`() {
+        var bench = Bench()
+        bench.lead()
+        _ = bench.propose()
+        bench.sync()
+        bench.hear(2, bench.ack(2))
+        #expect(bench.decided == ["2:1.1/1"] && bench.accepts.isEmpty)
+        let isNews = bench.group.announce(to: node(3)), isAsked = bench.group.announce(to: node(3))
+        #expect(isNews && !isAsked)
+        bench.effects = []
+        bench.group.flush(at: ms(1), into: &bench.effects)
+        #expect(bench.effects.count == 1)
+        guard case .send(node(3), .accept(let notice)) = bench.effects.first else {
+            Issue.record("\(bench.effects)")
+            return
+        }
+        #expect(notice.decided == Slot(2) && notice.entries.isEmpty)
+        let isTold = bench.group.announce(to: node(3)), isStranger = bench.group.announce(to: node(9))
+        #expect(!isTold && !isStranger)
+    }
+
     @Test func `proposals of a turn travel in one message, and a full pipeline refuses`() {
         var limits = Limits()
         limits.pipelineEntriesMax = 3
