@@ -290,7 +290,8 @@ enum ConfigSamples {
         var tls = HostConfiguration.TLSFiles(
             ca: "/a", certificate: "/b", key: "/c", requiresClientCertificate: true)
         tls.revocations = "/d"
-        tls.allowedNames = ["x", "y"]
+        tls.allowedCommonNames = ["x", "y"]
+        tls.allowedHosts = ["h.example"]
         all.clientTLS = tls
         all.peerTLS = tls
         all.listeners = [.init(address: NetworkAddress(host: "0.0.0.0", port: 1), isSecure: false, servesOnlyMetrics: true)]
