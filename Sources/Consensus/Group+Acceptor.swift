@@ -20,6 +20,7 @@ extension Group {
         durableThrough = decided
         promiseDue = nil
         ackDue = false
+        acknowledgedThrough = .zero
         resendFrom = nil
         gapAskedAt = .zero
         leaseEcho = .zero
@@ -176,20 +177,29 @@ extension Group {
                 handOverIfReady(at: now, into: &effects)
             }
         case .preparing: winIfPromised(at: now, into: &effects)
-        case .follower, .asking: if durableThrough > before { ackDue = true }
+        // A commit notice may have been faster than the disk: the leader still waits for its word.
+        case .follower, .asking: if onDisk > acknowledgedThrough { ackDue = true }
         }
+    }
+
+    /// `durableThrough` without what is chosen, but still on its way to this disk.
+    var onDisk: Slot {
+        var slot = durableThrough
+        while slot > keptAfter, self[slot].write > durableWrites { slot = slot.previous }
+        return slot
     }
 
     mutating func acknowledge(into effects: inout Effects) {
         ackDue = false
         guard promised.node != node, promised != .zero else { return }
+        acknowledgedThrough = Mutation.ackBeforeDurable.isOn ? acceptedThrough : onDisk
         effects.append(
             .send(
                 to: promised.node,
                 .accepted(
                     .init(
                         ballot: promised,
-                        through: Mutation.ackBeforeDurable.isOn ? acceptedThrough : durableThrough,
+                        through: acknowledgedThrough,
                         resendFrom: resendFrom,
                         decided: decided, flushed: flushedThrough, sentAt: leaseEcho))))
         resendFrom = nil
@@ -231,7 +241,7 @@ extension Group {
                 to: noticed.ballot.node,
                 .accepted(
                     .init(
-                        ballot: promised, through: durableThrough,
+                        ballot: promised, through: onDisk,
                         resendFrom: awaitsSnapshot ? .zero : acceptedThrough.next, decided: decided,
                         flushed: flushedThrough, sentAt: .zero))))
     }

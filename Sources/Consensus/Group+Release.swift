@@ -36,7 +36,7 @@ extension Group {
         guard isLeading, !configuration.contains(from) else { return }
         guard ask.promised <= promised else { return standDown(at: now, into: &effects) }
         let at = configuredAt
-        guard isMajority(me: durableThrough >= at, { $0.acked >= at }) || Mutation.releasedEarly.isOn
+        guard isMajority(me: onDisk >= at, { $0.acked >= at }) || Mutation.releasedEarly.isOn
         else { return }
         effects.append(
             .send(

@@ -70,6 +70,8 @@ package struct Group: Sendable {
     /// The durable part of it.
     var durableThrough: Slot
     var ackDue = false
+    /// The last word to `promised`'s leader.
+    var acknowledgedThrough = Slot.zero
     var resendFrom: Slot?
     var gapAskedAt = Instant.zero
     var gapAskedFrom = Slot.zero

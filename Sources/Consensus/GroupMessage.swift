@@ -101,7 +101,7 @@ package enum GroupMessage: Hashable, Sendable {
 
     package struct Accepted: Hashable, Sendable {
         package var ballot: Ballot
-        /// Durable here, in this ballot or known as chosen, without a gap.
+        /// Durable here, accepted in this ballot or known as chosen, without a gap.
         package var through: Slot
         /// Set if something is missing: send again from here on.
         package var resendFrom: Slot?

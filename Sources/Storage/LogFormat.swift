@@ -107,6 +107,32 @@ enum LogFormat {
         return CRC32C.checksum(bytes, seed: seed)
     }
 
+    /// The first offset at or after `from`, in steps of 8, where a batch may begin and its header is whole.
+    static func batchMagic(in file: [UInt8], from: Int) -> Int? {
+        file.withUnsafeBytes { raw in
+            var offset = from
+            while offset + batchHeaderBytes <= raw.count {
+                if raw.loadUnaligned(fromByteOffset: offset, as: UInt32.self) == batchMagic.littleEndian {
+                    return offset
+                }
+                offset += 8
+            }
+            return nil
+        }
+    }
+
+    /// Where the batch at `offset` ends by its own account, padding included.
+    static func endOfBatch(in file: [UInt8], at offset: Int) -> Int? {
+        guard offset >= 0, offset + batchHeaderBytes <= file.count else { return nil }
+        return file.withUnsafeBytes { raw in
+            func u32(_ at: Int) -> UInt32 {
+                UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: offset + at, as: UInt32.self))
+            }
+            guard u32(0) == batchMagic else { return nil }
+            return (offset + batchHeaderBytes + Int(u32(8)) + 7) / 8 * 8
+        }
+    }
+
     /// The batch at `offset`, if there is a whole and valid one.
     static func batch(in file: [UInt8], at offset: Int, segment: UInt64) -> Batch? {
         guard offset >= 0, offset + batchHeaderBytes <= file.count else { return nil }

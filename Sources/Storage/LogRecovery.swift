@@ -39,15 +39,17 @@ package struct LogRecovery {
                 let missing = LogFormat.name(of: numbers[i - 1] + 1)
                 throw .damaged(file: directory + "/" + missing, offset: 0, reason: "segment is missing")
             }
-            try recovery.read(try Posix.readFile(path), number, path, identity, directory)
+            var content = try SegmentContent(path)
+            try recovery.read(&content, number, path, identity, directory)
         }
         return recovery
     }
 
     private mutating func read(
-        _ file: [UInt8], _ number: UInt64, _ path: String, _ identity: NodeIdentity, _ directory: String
+        _ file: inout SegmentContent, _ number: UInt64, _ path: String, _ identity: NodeIdentity,
+        _ directory: String
     ) throws(StorageError) {
-        let header = try Self.header(file, path, identity)
+        let header = try Self.header(file.bytes, path, identity)
         guard header.segment == number else {
             throw .damaged(file: path, offset: 16, reason: "is segment \(header.segment)")
         }
@@ -57,8 +59,8 @@ package struct LogRecovery {
                 file: directory + "/" + LogFormat.name(of: previous.number), offset: previous.end,
                 reason: "no valid batch, but the log had been synced through \(header.previousEnd)")
         }
-        var segment = Segment(number: number, end: LogFormat.headerBytes, fileBytes: file.count)
-        while let batch = LogFormat.batch(in: file, at: segment.end, segment: number) {
+        var segment = Segment(number: number, end: LogFormat.headerBytes, fileBytes: file.fileBytes)
+        while let batch = file.batch(at: segment.end, segment: number) {
             try apply(batch, to: &segment, path)
             segment.end = batch.end
         }
@@ -66,7 +68,7 @@ package struct LogRecovery {
         guard segment.end > LogFormat.headerBytes else {
             throw .damaged(file: path, offset: segment.end, reason: "no valid checkpoint batch")
         }
-        try Self.checkTail(file, segment, path)
+        try Self.checkTail(&file, segment, path)
         groups = groups.mapValues { group in
             var kept = group
             kept.accepted = group.accepted.filter { $0.key > group.truncated }
@@ -101,11 +103,12 @@ package struct LogRecovery {
     /// A torn tail is one that no later valid batch knows to have been synced; anything else is
     /// damage (protocol-rules.md S21).
     private static func checkTail(
-        _ file: [UInt8], _ segment: Segment, _ path: String
+        _ file: inout SegmentContent, _ segment: Segment, _ path: String
     ) throws(StorageError) {
         var offset = segment.end + 8
-        while offset + LogFormat.batchHeaderBytes <= file.count {
-            if let later = LogFormat.batch(in: file, at: offset, segment: segment.number),
+        while let next = LogFormat.batchMagic(in: file.bytes, from: offset) {
+            offset = next
+            if let later = file.batch(at: offset, segment: segment.number),
                 later.synced > .init(segment: segment.number, offset: segment.end)
             {
                 throw .damaged(
@@ -147,6 +150,35 @@ package struct LogRecovery {
             groups[id]?.promised.raise(to: ballot)
             segment.highest[id, default: .zero].raise(to: slot)
         }
+    }
+}
+
+/// A segment in memory, without the zeros at its end: most of a new one is zeros, and to have them in memory
+/// costs a start more than to read them.
+struct SegmentContent {
+    private(set) var bytes: [UInt8]
+    let fileBytes: Int
+
+    private static let chunkBytes = 1 << 20
+
+    init(_ path: String) throws(StorageError) {
+        (bytes, fileBytes) = try Posix.readFile(path, withoutZerosFrom: Self.chunkBytes)
+        // A header at the end is whole, and may end in zeros.
+        extend(to: min(fileBytes, bytes.count + LogFormat.headerBytes))
+    }
+
+    init(_ bytes: [UInt8], fileBytes: Int) { (self.bytes, self.fileBytes) = (bytes, fileBytes) }
+
+    /// See `LogFormat.batch`; one that ends in zeros gets them.
+    mutating func batch(at offset: Int, segment: UInt64) -> LogFormat.Batch? {
+        if let end = LogFormat.endOfBatch(in: bytes, at: offset), end > bytes.count, end <= fileBytes {
+            extend(to: end)
+        }
+        return LogFormat.batch(in: bytes, at: offset, segment: segment)
+    }
+
+    private mutating func extend(to count: Int) {
+        bytes.append(contentsOf: repeatElement(0, count: count - bytes.count))
     }
 }
 

@@ -42,7 +42,9 @@ final class LogWriter {
         segments = recovery.segments
         promised = recovery.groups.mapValues(\.promised)
         truncated = recovery.groups.mapValues(\.truncated)
-        pool = try SegmentPool(directory, segmentBytes: options.segmentBytes)
+        // Without a segment nobody can say which numbers a spare has had.
+        pool = try SegmentPool(
+            directory, segmentBytes: options.segmentBytes, keepsSpares: !recovery.segments.isEmpty)
         do throws(StorageError) {
             try cutTail()
             try roll()

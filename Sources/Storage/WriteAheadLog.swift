@@ -200,7 +200,7 @@ extension WriteAheadLog {
                 if writer.hasReserve {
                     monitor.wait()
                 } else {
-                    monitor.wait(seconds: 1)
+                    monitor.wait(nanoseconds: 1_000_000_000)
                     if queuedTicket == ticket {
                         isWriting = !stopping
                         return stopping ? nil : ([], nil)

@@ -220,7 +220,7 @@ import Testing
                 [LogEntry(term: b, number: 0, kind: .begin, payload: "b"), entry(b, c)],
                 decided: 2, configuration: 2), at: ms(5001))
         #expect(bench.group.configuration == c)
-        bench.hear(1, accept(b, first: 3, [], decided: 2, probe: true, configuration: 2), at: ms(5002))
+        bench.sync(at: ms(5002))
         #expect(bench.acks.last?.through == Slot(2))
     }
 

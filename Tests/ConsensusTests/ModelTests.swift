@@ -42,8 +42,13 @@ import Testing
     }
 
     @Test func `voters come, go and lose their disks, and the others agree`() {
-        let worlds = check(5000..<5010, .init(churn: true))
+        var worlds = check(5000..<5010, .init(churn: true))
             + check(5100..<5103, .init(lease: true, churn: true, clockSteps: false))
+        // Every sixth or so.
+        for seed in UInt64(5010)..<5100
+        where !worlds.contains(where: { $0.globalConfiguration.voters.count > 3 }) {
+            worlds += check(seed..<seed + 1, .init(churn: true))
+        }
         #expect(worlds.reduce(0) { $0 + Int($1.globalConfiguration.number) } > 30)
         #expect(worlds.contains { $0.globalConfiguration.voters.count > 3 })
         #expect(worlds.contains { $0.machines.contains(where: \.isWiped) })

@@ -178,6 +178,23 @@ func prepare(_ b: Ballot, after: UInt64 = 0, configuration: UInt64 = 0) -> Group
         #expect(bench.acks.first?.through == Slot(3), "the answer to a repetition")
     }
 
+    @Test func `what is chosen before it is on this disk is acknowledged when it is`() {
+        var bench = Bench()
+        bench.hear(2, accept(b1, first: 1, [entry(b1, 0, .begin)]))
+        bench.sync()
+        #expect(bench.acks.first?.through == Slot(1))
+        bench.hear(2, accept(b1, first: 2, [entry(b1, 1)]))
+        // The others were faster: the news comes along with the frontier.
+        bench.step(.commitNotice(b1, Slot(2)))
+        #expect(bench.decided.count == 2 && bench.acks.isEmpty)
+        bench.hear(2, accept(b1, first: 3, [], probe: true))
+        #expect(bench.acks.first?.through == Slot(1), "not on this disk yet")
+        bench.sync()
+        #expect(bench.acks.first?.through == Slot(2), "a leader that hands over waits for it")
+        bench.sync()
+        #expect(bench.acks.isEmpty, "once")
+    }
+
     @Test func `a commit notice is good for its own ballot only`() {
         var bench = Bench()
         bench.hear(2, accept(b1, first: 1, [entry(b1, 0, .begin), entry(b1, 1)]))

@@ -201,4 +201,17 @@ import Testing
         let stuck = DrillDisk.buckets(text([("0.001", 9), ("0.002", 12), ("0.004", 13), ("+Inf", 14)]))
         #expect(DrillDisk(["a": stuck]).slowestSync(since: before) == 60_000)
     }
+
+    @Test func `what the host took around a gap is told, and what it took otherwise is not`() {
+        let stat = "cpu  1871487 38170 259327 936740 11969 0 28213 5610 0 0\ncpu0 912238 22559 125285\n"
+        #expect(StolenTime.milliseconds(stat, ticksPerSecond: 100) == 56_100)
+        #expect(StolenTime.milliseconds("cpu  1 2 3 4\n", ticksPerSecond: 100) == nil)
+        #expect(StolenTime.milliseconds("intr 5\n", ticksPerSecond: 100) == nil)
+        func at(_ ms: UInt64) -> Instant { Instant(nanoseconds: (10_000 + ms) * 1_000_000) }
+        let seen = StolenTime([(at(0), 100), (at(500), 120), (at(1000), 190)])
+        #expect(seen.milliseconds(from: at(940), to: at(1010)) == 70)
+        #expect(seen.milliseconds(from: at(600), to: at(700)) == 0)
+        #expect(seen.milliseconds(from: at(0), to: at(2000)) == 90)
+        #expect(StolenTime([]).milliseconds(from: at(0), to: at(9)) == 0)
+    }
 }

@@ -288,20 +288,65 @@ private func segments(_ path: String) throws -> [String] {
         again.log.close()
     }
 
-    @Test func `what a crash left of spare and dead files goes`() throws {
+    @Test func `what a crash left of spare and dead files goes, unless it is a whole spare`() throws {
         let dir = Scratch(), path = dir.path + "/wal"
         let first = try Harness(path)
         first.append([accept(1, 1, "a")])
         first.log.close()
-        for name in ["spare", "spare-1", "spare-77", "dead-3"] {
+        for name in ["spare", "spare-0", "spare-77", "dead-3"] {
             try Scratch.write([1, 2, 3], path + "/" + name)
         }
         let again = try Harness(path)
         #expect(again.restored[group(1)]?.accepted.map(\.entry.payload) == ["a"])
         again.append([accept(1, 2, "b")])
         let names = try Posix.names(in: path)
-        #expect(!names.contains("spare") && !names.contains("spare-77") && !names.contains("dead-3"))
+        let gone = ["spare", "spare-0", "spare-77", "dead-3"]
+        #expect(names.allSatisfy { !gone.contains($0) })
         again.log.close()
+    }
+
+    @Test func `a whole spare is written to after a restart, and one without segments beside it is not`() throws {
+        func inode(_ path: String) -> UInt64 {
+            var status = stat()
+            return stat(path, &status) == 0 ? UInt64(status.st_ino) : 0
+        }
+        let dir = Scratch(), path = dir.path + "/wal"
+        let first = try Harness(path)
+        first.append([accept(1, 1, "a")])
+        first.log.close()
+        let spare = try #require(try Posix.names(in: path).first { $0.hasPrefix("spare-") })
+        let before = inode(path + "/" + spare)
+        let again = try Harness(path)
+        again.append([accept(1, 2, "b")])
+        #expect(inode(path + "/" + (try #require(try segments(path).last))) == before)
+        again.log.close()
+        for name in try segments(path) { unlink(path + "/" + name) }
+        let left = try #require(try Posix.names(in: path).first { $0.hasPrefix("spare-") })
+        // Held, so that its number is not given to another file.
+        let fd = try Posix.open(path + "/" + left, O_RDONLY), old = inode(path + "/" + left)
+        let anew = try Harness(path)
+        #expect(anew.restored.isEmpty)
+        for name in try Posix.names(in: path) { #expect(inode(path + "/" + name) != old) }
+        anew.log.close()
+        close(fd)
+    }
+
+    @Test func `entries that end in zeros come back, and damage before them is seen`() throws {
+        let dir = Scratch(), path = dir.path + "/wal", zeros = String(repeating: "\0", count: 3 << 20)
+        let log = try Harness(path, segmentBytes: 16 << 20)
+        for slot in 1...3 { log.append([accept(1, UInt64(slot), zeros)]) }
+        log.log.close()
+        let name = try #require(try segments(path).last), whole = try Posix.readFile(path + "/" + name)
+        let again = try Harness(path, segmentBytes: 16 << 20)
+        #expect(again.restored[group(1)]?.accepted.map(\.entry.payload.count) == [3 << 20, 3 << 20, 3 << 20])
+        again.log.close()
+        for other in try segments(path) where other != name { unlink(path + "/" + other) }
+        var damaged = whole
+        damaged[LogFormat.headerBytes + LogFormat.batchHeaderBytes + 3 << 20] ^= 1
+        try Scratch.write(damaged, path + "/" + name)
+        #expect {
+            try Harness(path, segmentBytes: 16 << 20)
+        } throws: { "\($0)".contains("synced through") }
     }
 
     @Test func `after a failed sync nothing is durable any more`() throws {

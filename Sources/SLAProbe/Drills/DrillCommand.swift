@@ -95,6 +95,9 @@ package enum DrillCommand {
             + "\(Words.milliseconds(d.baselineGapMs))), \(d.errors) errors, \(d.lostWrites) lost "
             + "writes, linearizable " + (d.linearizable.map { $0 ? "yes" : "no" } ?? "not known")
         if let sync = d.slowestSyncMs { text += ", syncs up to \(Words.milliseconds(sync))" }
+        if let stolen = d.stolenMs {
+            text += ", the host withheld \(Words.milliseconds(stolen)) of processor time then"
+        }
         if let converged = d.converged { text += ", converged \(converged ? "yes" : "no")" }
         if let conflicts = d.conflicts { text += ", \(conflicts) conflicts" }
         for finding in d.findings { text += "\n  - " + finding }

@@ -26,6 +26,8 @@ package struct DrillDocument: Codable, Sendable, Equatable {
         package var longestReadGapMs: Double
         package var longestWriteGapMs: Double
         package var gapAtSeconds: Double
+        /// Processor time that the machine's host took in the longest gap or 40 ms before or after it: `StolenTime`.
+        package var gapStolenMs: Double?
         /// The longest gap before the fault: what this machine's noise alone does.
         package var baselineGapMs: Double
         package var longestWaitMs: Double
@@ -47,7 +49,7 @@ package struct DrillDocument: Codable, Sendable, Equatable {
     package var budgetGapMs: Double
     package var errorsAllowed = 0
     package var baselineGapMs = 0.0
-    /// From the fault on, of the nodes' logs: the bound of the histogram's bucket.
+    /// From the baseline on, of the nodes' logs: the bound of the histogram's bucket.
     package var slowestSyncMs: Double?
     package var victim: String?
     package var conflicts: Int?
@@ -69,6 +71,12 @@ package struct DrillDocument: Codable, Sendable, Equatable {
         self.budgetGapMs = budgetGapMs
         self.rate = rate
         self.startedAt = startedAt
+    }
+
+    /// Around the longest gap of all; nil: nothing.
+    var stolenMs: Double? {
+        let worst = regions.max { $0.longestGapMs < $1.longestGapMs }
+        return worst?.gapStolenMs.flatMap { $0 > 0 ? $0 : nil }
     }
 
     package func json() throws -> Data {

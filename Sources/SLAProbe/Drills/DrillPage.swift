@@ -54,7 +54,12 @@ enum DrillPage {
                 tile("Conflicts recorded", "\(conflicts)", "losers in the feed", conflicts > 0))
         }
         if let sync = d.slowestSyncMs {
-            tiles.append(tile("Slowest sync", "≤ \(Words.milliseconds(sync))", "of the nodes' logs, from the fault on", nil))
+            let slowest = "≤ \(Words.milliseconds(sync))"
+            tiles.append(tile("Slowest sync", slowest, "of the nodes' logs, from the baseline on", nil))
+        }
+        if let stolen = d.stolenMs {
+            let what = "of processor time, around the longest gap"
+            tiles.append(tile("Withheld by the host", Words.milliseconds(stolen), what, nil))
         }
         if let seconds = d.recoverySeconds {
             tiles.append(tile("Back in service", Words.seconds(seconds), "after the restart", nil))

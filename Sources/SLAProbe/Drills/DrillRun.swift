@@ -85,6 +85,7 @@ final class DrillRun {
         var baseline: Instant
         var fault: Instant
         var end: Instant
+        var stolen: StolenTime
     }
 
     /// Load, warm-up, baseline, then `fault` and some time after it. The load has ended when this returns.
@@ -92,13 +93,16 @@ final class DrillRun {
         _ loads: [DrillLoad], on place: String, fault inject: () async throws -> Void
     ) async throws -> Timing {
         start = SystemClock.now()
+        let stolen = StolenTime()
+        defer { stolen.end() }
         let running = loads.map { load in Task { await load.run() } }
         defer { for task in running { task.cancel() } }
         phase("load on \(place)")
         try await sleep(Self.warmUp)
+        // Now: to ask all nodes for their metrics is load, too, and not to fall into what is judged.
+        let disk = await DrillDisk.read(of: cluster.nodes)
         let baseline = SystemClock.now()
         try await sleep(Self.baseline)
-        let disk = await DrillDisk.read(of: cluster.nodes)
         let fault = SystemClock.now()
         try await inject()
         try await sleep(Self.afterwards)
@@ -107,7 +111,7 @@ final class DrillRun {
         for task in running { task.cancel() }
         for task in running { await task.value }
         phase("load ends")
-        return Timing(baseline: baseline, fault: fault, end: end)
+        return Timing(baseline: baseline, fault: fault, end: end, stolen: stolen)
     }
 
     /// The load of a drill in one region, on `nodes`.
@@ -201,6 +205,7 @@ final class DrillRun {
             longestReadGapMs: ms(record.longestGap(.read, from: fault, to: end).span),
             longestWriteGapMs: ms(record.longestGap(.write, from: fault, to: end).span),
             gapAtSeconds: Double(gap.start.since(start).nanoseconds) / 1e9,
+            gapStolenMs: timing.stolen.milliseconds(from: gap.start, to: gap.start.advanced(by: gap.span)),
             baselineGapMs: ms(record.longestGap(from: timing.baseline, to: fault).span),
             longestWaitMs: ms(record.longestWait(from: fault, to: end)),
             p50Ms: Double(latency.valueAtPercentile(50)) / 1000,
