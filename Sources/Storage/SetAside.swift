@@ -12,7 +12,7 @@ package enum SetAside {
     /// This node has forgotten what it promised: it must not found a region.
     package static func isThere(in directory: String) -> Bool { Posix.exists(path(directory)) }
 
-    /// Why, for the log.
+    /// Why, for the log of each start until the node has everything again.
     package static func reason(in directory: String) throws(StorageError) -> String? {
         let file = path(directory) + "/" + reasonName
         guard Posix.exists(file) else { return nil }

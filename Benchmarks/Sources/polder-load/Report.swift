@@ -61,19 +61,18 @@ struct Report {
             "\"seconds\": \(number(seconds))", "\"perSecond\": \(number(Double(answered) / seconds))",
             "\"asked\": \(number(options.rate))",
             "\"ownCPUMicros\": \(number(Double(cpuNanos) / 1e3 / Double(max(1, answered))))",
-            "\"late\": {\(latencies(tally.lateness))}", "\"all\": {\(latencies(tally.all))}",
+            "\"late\": {\(members(of: tally.lateness))}", "\"all\": {\(members(of: tally.all))}",
         ]
         for kind in Kind.allCases where tally.byKind[kind.index].totalCount > 0 {
             let histogram = tally.byKind[kind.index]
-            fields.append("\"\(kind.name)\": {\"count\": \(histogram.totalCount), \(latencies(histogram))}")
+            fields.append("\"\(kind.name)\": {\(members("\"count\": \(histogram.totalCount)", of: histogram))}")
         }
         if options.watchers > 0 {
             let span = Double(max(1, watches.last &- watches.first)) / 1e9
-            fields.append(
-                "\"watch\": {\"created\": \(watches.created), \"events\": \(watches.events), "
-                    + "\"expected\": \(watches.expected), "
-                    + "\"perSecond\": \(number(Double(watches.events) / span)), "
-                    + "\(latencies(watches.delays))}")
+            let counts =
+                "\"created\": \(watches.created), \"events\": \(watches.events), "
+                + "\"expected\": \(watches.expected), \"perSecond\": \(number(Double(watches.events) / span))"
+            fields.append("\"watch\": {\(members(counts, of: watches.delays))}")
         }
         let curve = Report.curve.map {
             "[\($0), \(number(Double(tally.all.valueAtPercentile($0)) / 1e6))]"
@@ -83,12 +82,14 @@ struct Report {
         return "{\(fields.joined(separator: ",\n "))}"
     }
 
-    /// Milliseconds.
-    private func latencies(_ histogram: Histogram<UInt64>) -> String {
-        guard histogram.totalCount > 0 else { return "" }
-        return Report.percentiles.map {
+    /// `first` and the latencies in milliseconds, of which there are none if nothing was counted: not one of
+    /// 10,000 watched keys may be among the few that were put.
+    private func members(_ first: String? = nil, of histogram: Histogram<UInt64>) -> String {
+        let counted = histogram.totalCount > 0 ? Report.percentiles : []
+        let latencies = counted.map {
             "\"\($0.name)\": \(number(Double(histogram.valueAtPercentile($0.value)) / 1e6))"
-        }.joined(separator: ", ")
+        }
+        return ((first.map { [$0] } ?? []) + latencies).joined(separator: ", ")
     }
 
     private func number(_ value: Double) -> String {

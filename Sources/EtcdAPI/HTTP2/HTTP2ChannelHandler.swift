@@ -154,7 +154,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     private static let feedStretchHurried = TimeAmount.microseconds(50)
     private static let pieceLong = TimeAmount.microseconds(60)
     private static let pieceShort = TimeAmount.microseconds(20)
-    private static let pieceBytesMin = 1 << 10
+    private static let pieceBytesMin = 512
     /// What one read brings without being worth a look at the clock.
     private static let bytesAtEase = 512
     private static let pieceBytesMax = 32 << 10

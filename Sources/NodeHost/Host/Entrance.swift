@@ -131,6 +131,12 @@ extension Entrance {
         do throws(StorageError) {
             try SetAside.finish(in: configuration.dataDirectory)
             isReturning = SetAside.isThere(in: configuration.dataDirectory)
+            if isReturning {
+                let reason = try SetAside.reason(in: configuration.dataDirectory) ?? "unknown"
+                logger.warning(
+                    "data of this node was set aside, and it has not got everything since",
+                    metadata: ["reason": "\(reason)", "directory": "\(configuration.dataDirectory)/\(SetAside.name)"])
+            }
             if let found = try DataDirectory.identity(at: configuration.dataDirectory) {
                 if !found.isNew {
                     // Checked against what the configuration says when the directory is opened.
