@@ -71,7 +71,11 @@ enum Posix {
     ) throws(StorageError) -> (bytes: [UInt8], fileBytes: Int) {
         let fd = try open(path, O_RDONLY)
         defer { close(fd) }
+        var status = stat()
+        guard fstat(fd, &status) == 0 else { throw failure("cannot read", path) }
         var bytes: [UInt8] = [], chunk = [UInt8](repeating: 0, count: chunkBytes), done = 0
+        // What is not written to takes no memory.
+        bytes.reserveCapacity(Int(status.st_size))
         while true {
             let n = chunk.withUnsafeMutableBytes { pread(fd, $0.baseAddress, chunkBytes, off_t(done)) }
             if n < 0 && errno == EINTR { continue }
