@@ -90,7 +90,7 @@ struct scheduling {
   unsigned long long runtime, deadline, period;
 };
 
-int polder_ask_for_short_slices(unsigned long nanoseconds) {
+int polder_ask_for_slices(unsigned long nanoseconds) {
   struct scheduling now;
   memset(&now, 0, sizeof now);
   if (syscall(SYS_sched_getattr, 0, &now, sizeof now, 0) != 0 || now.policy != 0) return -1;

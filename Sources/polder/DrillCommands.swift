@@ -75,6 +75,8 @@ struct DrillCommandLine: ParsableCommand {
             options.maximumGapMilliseconds = try span(maxGap, "--max-gap")
                 .map { Double($0.nanoseconds) / 1e6 }
             let chosen = options
+            // What this process waits for the processor is not the cluster's delay.
+            HostProcess.askForShortSlices()
             var code: Int32 = 0
             try translating {
                 code = try wait {

@@ -26,10 +26,10 @@ int polder_listen_on_loopback(int port);
 /// `size`; its length, or -1.
 int polder_query_srv(const char *name, unsigned char *answer, int size);
 
-/// What the calling thread has to do takes so long at a time, mostly: a scheduler that knows this (Linux 6.12 and
-/// later) lets it go before those who go on and on, as soon as it has something to do. Its share of the
-/// processor does not change. 0, or -1.
-int polder_ask_for_short_slices(unsigned long nanoseconds);
+/// What the calling thread, and those that it starts, have to do takes so long at a time, mostly: a scheduler that
+/// knows this (Linux 6.12 and later; 0.1 to 100 ms) lets who needs little go before those who go on and on, as soon
+/// as it has something to do. Shares of the processor do not change. 0, or -1.
+int polder_ask_for_slices(unsigned long nanoseconds);
 
 /// Makes the calling thread nicer.
 int polder_lower_priority(int by);

@@ -19,7 +19,10 @@ package enum HostProcess {
     /// For the threads that requests wait for. A sync is a sleep, and who has slept stands behind whoever uses the
     /// processor at that moment, for milliseconds, unless the kernel knows that it would be short
     /// (docs/performance.md, "The kernel's scheduler").
-    static func askForShortSlices() { polder_ask_for_short_slices(500_000) }
+    package static func askForShortSlices() { polder_ask_for_slices(500_000) }
+
+    /// For a start, which takes a tenth of a second at a stretch: other nodes of the machine go first.
+    private static func askForLongSlices() { polder_ask_for_slices(20_000_000) }
 
     static var processorChecksum: CRC32C.Step? { polder_crc32c() }
 
@@ -28,6 +31,7 @@ package enum HostProcess {
         _ configuration: HostConfiguration, onStarted: (HostConfiguration) throws -> Void = { _ in }
     ) -> Outcome {
         CRC32C.processor = processorChecksum
+        askForLongSlices()
         let logger = configuration.makeLogger()
         guard let signals = Signals.make() else {
             return Outcome(code: 3, message: "cannot receive signals")
@@ -64,6 +68,8 @@ package enum HostProcess {
             loop.execute { askForShortSlices() }
             try loop.flatSubmit { host.start() }.wait()
             try onStarted(whole)
+            // From now on this thread waits for a signal.
+            askForShortSlices()
         } catch {
             let failure = error as? HostFailure ?? HostFailure(code: 3, "\(error)")
             logger.critical("cannot start", metadata: ["reason": "\(failure.message)"])
