@@ -16,8 +16,8 @@ import Testing
 
     @Test func `a crash costs latency, not errors`() {
         var rebuilt = 0
-        // In some of these a leader crashes that has carried out what it has not answered yet.
-        for seed in UInt64(11)...16 {
+        // In one of five a leader crashes that has carried out what it has not answered yet.
+        for seed in UInt64(11)...40 where seed <= 16 || rebuilt == 0 {
             var options = Simulation.Options(seed: seed)
             options.duration = .milliseconds(2_000)
             (options.regions, options.nodes, options.pace, options.clients) = (1, 3, 1, 8)
