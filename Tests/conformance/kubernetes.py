@@ -180,7 +180,11 @@ class Writer(Worker):
             self.world.created.wait(self.world.options.seconds)
         except threading.BrokenBarrierError:
             return
-        while not self.world.stopping.is_set():
+        # The informers share one interpreter with the writers: as fast as the machine lets them, those would leave
+        # the informers seconds behind, and the next compaction ahead of them.
+        pause, due = options.writers / options.rate, time.monotonic()
+        while not self.world.stopping.wait(max(0, due - time.monotonic())):
+            due = max(due + pause, time.monotonic())
             resource, key = self.name_of(self.random.randrange(options.objects))
             if resource == "events":
                 self.tried(self.event)
@@ -559,6 +563,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--objects", type=int, default=3000)
     parser.add_argument("--writers", type=int, default=50)
+    parser.add_argument("--rate", type=float, default=500, help="writes a second, of all writers together")
     parser.add_argument("--compact-every", type=float, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--base-port", type=int, default=21000 + os.getpid() % 97 * 100)
