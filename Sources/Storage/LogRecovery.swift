@@ -167,8 +167,6 @@ struct SegmentContent {
         extend(to: min(fileBytes, bytes.count + LogFormat.headerBytes))
     }
 
-    init(_ bytes: [UInt8], fileBytes: Int) { (self.bytes, self.fileBytes) = (bytes, fileBytes) }
-
     /// See `LogFormat.batch`; one that ends in zeros gets them.
     mutating func batch(at offset: Int, segment: UInt64) -> LogFormat.Batch? {
         if let end = LogFormat.endOfBatch(in: bytes, at: offset), end > bytes.count, end <= fileBytes {
