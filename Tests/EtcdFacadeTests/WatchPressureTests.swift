@@ -1,5 +1,6 @@
 import EtcdAPI
 import Foundation
+import NIOCore
 import NIOEmbedded
 import Primitives
 import SwiftProtobuf
@@ -177,7 +178,7 @@ import Testing
         #expect(client.output.shared <= 20)
     }
 
-    @Test func `a step of catching up sends to so many watchers only, and all come to it`() throws {
+    @Test func `a step sends to so many watchers only, all come to it, and what they see is read once`() throws {
         var limits = FacadeLimits()
         limits.catchUpWatchers = 7
         limits.catchUpEvents = 100
@@ -194,7 +195,17 @@ import Testing
             let events = try client.responses(call).flatMap(\.events)
             #expect(events.map(\.kv.modRevision) == Array(Int64(max(2, 1 + i % 5))...41))
         }
-        #expect(client.node.changeReads >= 5)
+        #expect(client.facade.watches.catchUpStepsTotal >= 5)
+        #expect(client.node.changeReads <= 2)
+    }
+
+    @Test func `pages of history are given back when nobody catches up`() throws {
+        let client = Client()
+        for i in 0..<40 { try client.put("k", "\(i)") }
+        let call = client.open(.watch)
+        client.watch(call, "k") { $0.startRevision = 2 }
+        #expect(try client.responses(call).flatMap(\.events).count == 40)
+        #expect(client.facade.watches.pages.isEmpty)
     }
 
     @Test func `without memory for answers events wait in the store`() throws {
@@ -288,7 +299,8 @@ import Testing
 
     /// Random everything against the plain history: each watcher is shown exactly the events of its
     /// range from its start on, in order, once, with the right previous versions.
-    @Test(arguments: [11, 12, 13, 14, 15, 16, 17, 18] as [UInt64])
+    /// From 19 on with somebody beside them who makes steps short: history is read and sent in several.
+    @Test(arguments: Array(11...30) as [UInt64])
     func `watchers see exactly the history, whatever happens`(seed: UInt64) throws {
         var random = SplitMix(seed: seed)
         var limits = limits(high: 600)
@@ -296,6 +308,11 @@ import Testing
         if seed % 2 == 1 {
             limits.catchUpWatchers = 1
             limits.catchUpEvents = 3
+        }
+        let isHurried = seed >= 19
+        if isHurried {
+            limits.catchUpBytes = 24
+            limits.catchUpWatchers = 6
         }
         let client = Client(limits)
         struct Watch {
@@ -326,6 +343,10 @@ import Testing
             }
         }
         for _ in 0..<400 {
+            if isHurried, random.chance(1, in: 4) {
+                client.loop.advanceTime(by: .milliseconds(random.chance(1, in: 4) ? 20 : 1))
+                client.facade.steps.noteGuest(7, at: client.loop.now)
+            }
             switch random.below(14) {
             case 0..<4: try client.put(key(), "\(random.below(1000))")
             case 4: try client.delete(key())

@@ -43,6 +43,9 @@ extension Facade {
             status, "polder_partition_leader", "gauge",
             "The node that leads the partition; 0 if none is known."
         ) { "\($0.leader ?? .none)" }
+        out.counter(
+            "polder_watch_catch_up_steps_total", "Steps in which watchers were sent what they had missed.",
+            watches.catchUpStepsTotal)
         out.gauge(
             "polder_partitions", "Partitions of the region, as far as this node knows.",
             status.partitions.count)

@@ -32,6 +32,9 @@ struct EventBatch {
         full.append(.empty)
     }
 
+    /// Of an event that was appended without.
+    mutating func setPrevious(_ before: Row?, of index: Int) { previous[index] = before }
+
     mutating func bytes(of hits: [Int32], withPrevious: Bool) -> Int {
         hits.reduce(0) { $0 + field($1, withPrevious: withPrevious).count }
     }

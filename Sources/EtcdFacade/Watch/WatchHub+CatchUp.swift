@@ -4,12 +4,14 @@ import Primitives
 /// Catching up from the store: in bounded steps between which the loop serves others, for the watcher whose turn it is
 /// and for others that are at or ahead of it within the same stretch. Turns go round, so a watcher that asks
 /// for all of history does not hold up one that is a moment behind. A step is bounded in all that it
-/// costs: what is read, how many events are shown, how many watchers are sent to.
+/// costs: what is read, how many events are shown, how many watchers are sent to. While others wait, steps are shorter:
+/// a page of history is read in several, and sent in several, which is why it is kept (`HistoryPage`).
 extension WatchHub {
     var queueIsEmpty: Bool { queueHead == queue.count }
 
     func scheduleCatchUp() {
-        guard !isCatchUpScheduled, !queueIsEmpty else { return }
+        guard !queueIsEmpty else { return pages.removeAll() }
+        guard !isCatchUpScheduled else { return }
         isCatchUpScheduled = true
         steps.later { [weak self] in
             guard let self else { return }
@@ -34,15 +36,35 @@ extension WatchHub {
         // Nowhere to put it: the next tick tries again.
         guard output.hasRoom(for: limits.catchUpBytes) else { return }
         guard let watcher = nextInTurn() else { return scheduleCatchUp() }
-        let isToBeContinued = step(for: watcher)
-        if watcher.place == .catchingUp {
+        let outcome = step(for: watcher)
+        if outcome == .hasRead {
+            putBack(watcher)
+        } else if watcher.place == .catchingUp {
             queue.append(watcher)
         } else {
             watcher.isQueued = false
         }
         answerProgressRequests()
         // After a failed read the next tick tries again.
-        if isToBeContinued { scheduleCatchUp() }
+        if outcome != .failed { scheduleCatchUp() }
+    }
+
+    private enum Outcome {
+        /// It has had its turn.
+        case isDone
+        /// Its turn goes on: there is more to read, or to be sent.
+        case hasRead
+        /// The store could not be read now.
+        case failed
+    }
+
+    private func putBack(_ watcher: Watcher) {
+        if queueHead > 0 {
+            queueHead -= 1
+            queue[queueHead] = watcher
+        } else {
+            queue.insert(watcher, at: 0)
+        }
     }
 
     private static let goneAtOnce = 100
@@ -67,31 +89,70 @@ extension WatchHub {
         return nil
     }
 
-    /// False: the store could not be read now.
-    private func step(for watcher: Watcher) -> Bool {
+    private func step(for watcher: Watcher) -> Outcome {
         let from = watcher.nextRevision
         let compactRevision = node.compactRevision
         if from < compactRevision {
             cancelCompacted(watcher, compactRevision: compactRevision)
-            return true
+            return .isDone
         }
-        if from == compactRevision, from <= emitted { return showCompactRevision(to: watcher) }
-        var through = emitted
-        if from <= emitted {
-            let changes: [RevisionChanges]
-            do throws(RequestError) {
-                (changes, through) = try node.changesPage(
-                    after: from.previous, through: emitted, maxRows: catchUpRows,
-                    maxBytes: limits.catchUpBytes)
-            } catch {
-                if error == .elsewhere { goOnWhenFetched() }
-                guard error == .compacted else { return false }
-                cancelCompacted(watcher, compactRevision: node.compactRevision)
-                return true
+        if from == compactRevision, from <= emitted {
+            return showCompactRevision(to: watcher) ? .isDone : .failed
+        }
+        guard from <= emitted else {
+            advance(from: from, through: emitted, watcher)
+            return .isDone
+        }
+        var page = takePage(with: from)
+        let isHurried = steps.isHurried(for: -1)
+        var through = page.through
+        do throws(RequestError) {
+            if try read(&page, isHurried: isHurried), isHurried, page.bytes <= Self.pageBytesMax {
+                keep(page)
+                return .hasRead
             }
-            if !changes.isEmpty { through = deliver(changes, from: from, to: watcher) }
+            through = page.through
+        } catch {
+            if error == .elsewhere { goOnWhenFetched() }
+            guard error == .compacted else { return .failed }
+            cancelCompacted(watcher, compactRevision: node.compactRevision)
+            return .isDone
         }
+        if !page.isEmpty { through = deliver(&page, from: from, to: watcher, isHurried: isHurried) }
+        keep(page)
         advance(from: from, through: through, watcher)
+        return .isDone
+    }
+
+    /// What was read of where `from` is, or a page that begins there.
+    private func takePage(with from: Revision) -> HistoryPage {
+        for i in pages.indices where pages[i].from <= from && from <= pages[i].through {
+            return pages.remove(at: i)
+        }
+        return HistoryPage(from: from)
+    }
+
+    private func keep(_ page: HistoryPage) {
+        guard page.bytes <= Self.pageBytesMax else { return }
+        if pages.count >= Self.pagesMax { pages.removeLast() }
+        pages.insert(page, at: 0)
+    }
+
+    /// Those who catch up are in a few places of history, mostly.
+    private static let pagesMax = 4
+    private static let pageBytesMax = 1 << 20
+    /// Of one read while others wait.
+    private static let hurriedRows = 32
+
+    /// The rest of a page, or a part of that. False: there was nothing left to read.
+    private func read(_ page: inout HistoryPage, isHurried: Bool) throws(RequestError) -> Bool {
+        let rows = catchUpRows - page.rowsCount, bytes = limits.catchUpBytes - page.bytes
+        guard rows > 0, bytes > 0, page.through < emitted else { return false }
+        page.append(
+            try node.changesPage(
+                after: page.through, through: emitted,
+                maxRows: isHurried ? min(rows, Self.hurriedRows) : rows,
+                maxBytes: isHurried ? min(bytes, limits.catchUpBytes / 4) : bytes))
         return true
     }
 
@@ -134,60 +195,54 @@ extension WatchHub {
     }
 
     /// To all who have not seen this stretch, or so many of them: `current` and others. The result is where
-    /// the stretch ends, which may be before the end of `changes`.
+    /// the stretch ends, which may be before the end of the page.
     private func deliver(
-        _ changes: [RevisionChanges], from: Revision, to current: Watcher
+        _ page: inout HistoryPage, from: Revision, to current: Watcher, isHurried: Bool
     ) -> Revision {
-        var batch = EventBatch()
+        catchUpStepsTotal += 1
         var touched: [Watcher] = []
         var passed = PreviousRows(bytesMax: limits.previousRowsBytes)
-        var through = from.previous
+        var through = page.through
         var events = 0, rows = 0
-        for change in changes {
-            for row in change.rows {
-                rows += 1
-                var needsPrevious = false
-                var isMatched = false
-                let index = Int32(batch.rows.count)
-                behind.forEach(watching: row.key) { watcher in
-                    events += 1
-                    // One that is further behind than this stretch must not be shown a part of it.
-                    guard watcher.nextRevision >= from, watcher.accepts(row), !watcher.isLeftOut else {
+        let watchersMax = max(1, limits.catchUpWatchers / (isHurried ? limits.hurriedPart : 1))
+        for i in page.firstRow(from: from)..<page.rowsCount {
+            let row = page.row(i)
+            if events > limits.catchUpEvents, row.modRevision > page.row(i - 1).modRevision {
+                through = page.row(i - 1).modRevision
+                break
+            }
+            rows += 1
+            var needsPrevious = false
+            behind.forEach(watching: row.key) { watcher in
+                events += 1
+                // One that is further behind than this stretch must not be shown a part of it.
+                guard watcher.nextRevision >= from, watcher.accepts(row), !watcher.isLeftOut else {
+                    return
+                }
+                if watcher.hits.isEmpty {
+                    guard touched.count < watchersMax || watcher === current else {
+                        // Goes on from here when it is its turn.
+                        watcher.nextRevision = max(watcher.nextRevision, row.modRevision)
+                        watcher.isLeftOut = true
+                        leftOut.append(watcher)
                         return
                     }
-                    if watcher.hits.isEmpty {
-                        guard touched.count < limits.catchUpWatchers || watcher === current else {
-                            // Goes on from here when it is its turn.
-                            watcher.nextRevision = max(watcher.nextRevision, row.modRevision)
-                            watcher.isLeftOut = true
-                            leftOut.append(watcher)
-                            return
-                        }
-                        touched.append(watcher)
-                    }
-                    isMatched = true
-                    if watcher.wantsPrevious { needsPrevious = true }
-                    watcher.hits.append(index)
+                    touched.append(watcher)
                 }
-                if isMatched {
-                    let before = needsPrevious ? previous(of: row, cached: passed) : nil
-                    batch.append(row, previous: before)
-                }
-                passed.pass(row, isWanted: needsPrevious)
+                if watcher.wantsPrevious { needsPrevious = true }
+                watcher.hits.append(Int32(i))
             }
-            through = change.revision
-            if events > limits.catchUpEvents { break }
+            if needsPrevious, !page.knowsPrevious(i) { page.learnPrevious(previous(of: row, cached: passed), of: i) }
+            passed.pass(row, isWanted: needsPrevious)
         }
         adapt(events: events, rows: rows)
         for watcher in touched {
             if watcher.stream.isBlocked {
-                if let first = watcher.hits.first {
-                    watcher.nextRevision = batch.rows[Int(first)].modRevision
-                }
+                if let first = watcher.hits.first { watcher.nextRevision = page.row(Int(first)).modRevision }
                 watcher.hits.removeAll()
                 move(watcher, to: .parked)
             } else {
-                send(to: watcher, &batch, revision: emitted)
+                send(to: watcher, &page.batch, revision: emitted)
             }
         }
         return through

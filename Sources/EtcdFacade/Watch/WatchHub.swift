@@ -22,6 +22,8 @@ final class WatchHub {
     var queueHead = 0
     var isCatchUpScheduled = false
     var catchUpRows = 64
+    /// Stretches of history that were read lately, the last one first.
+    var pages: [HistoryPage] = []
     /// Scratch of a step: who is sent to, and who was to see something but is not among them.
     var leftOut: [Watcher] = []
     private var previousRows: PreviousRows
@@ -40,6 +42,7 @@ final class WatchHub {
     private(set) var behindCount = 0
     private(set) var eventsTotal: UInt64 = 0
     private(set) var messagesTotal: UInt64 = 0
+    var catchUpStepsTotal: UInt64 = 0
 
     init(
         node: any NodeAccess, output: any CallOutput, steps: LoopSteps, limits: FacadeLimits,
