@@ -62,6 +62,7 @@ let package = Package(
         .systemLibrary(name: "CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         // libcrypt: bcrypt, for the users' passwords.
         .target(name: "CLinux", linkerSettings: [.linkedLibrary("crypt")]),
         .systemLibrary(name: "CRocksDB", providers: [.apt(["librocksdb-dev"])]),
@@ -82,7 +83,7 @@ let package = Package(
         library(
             "EtcdAPI",
             [
-                "Primitives", "TLS", "CNghttp2", nioCore, nioPosix, nioHTTP1, nioWebSocket, protobuf,
+                "Primitives", "TLS", "CNghttp2", "CZlib", nioCore, nioPosix, nioHTTP1, nioWebSocket, protobuf,
             ]),
         library("EtcdFacade", ["Primitives", "EtcdAPI", nioCore, nioHTTP1, protobuf, logging]),
         library(

@@ -1,15 +1,15 @@
 #!/bin/sh
 # Installs the system libraries that Polder links with. Does nothing when they are there.
 set -eu
-packages="libnghttp2-dev libssl-dev liblz4-dev librocksdb-dev libjemalloc-dev libcrypt-dev pkg-config"
+packages="libnghttp2-dev libssl-dev liblz4-dev zlib1g-dev librocksdb-dev libjemalloc-dev libcrypt-dev pkg-config"
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
-    if pkg-config --exists libnghttp2 openssl liblz4 2>/dev/null; then exit 0; fi
+    if pkg-config --exists libnghttp2 openssl liblz4 zlib 2>/dev/null; then exit 0; fi
     cat >&2 <<TEXT
 This is not Debian or Ubuntu: please install the development files of these yourself, then go on
-with \`make build\`: nghttp2, OpenSSL 3, LZ4, RocksDB (7.8 or newer), jemalloc, libcrypt (libxcrypt), and pkg-config.
-  Fedora:  dnf install libnghttp2-devel openssl-devel lz4-devel rocksdb-devel jemalloc-devel libxcrypt-devel pkgconf
-  Arch:    pacman -S libnghttp2 openssl lz4 rocksdb jemalloc libxcrypt pkgconf
+with \`make build\`: nghttp2, OpenSSL 3, LZ4, zlib, RocksDB (7.8 or newer), jemalloc, libcrypt (libxcrypt), and pkg-config.
+  Fedora:  dnf install libnghttp2-devel openssl-devel lz4-devel zlib-devel rocksdb-devel jemalloc-devel libxcrypt-devel pkgconf
+  Arch:    pacman -S libnghttp2 openssl lz4 zlib rocksdb jemalloc libxcrypt pkgconf
 TEXT
     exit 3
 fi

@@ -63,6 +63,26 @@ extension FuzzTarget {
         }
     }
 
+    /// A compressed message: in bounds, and the same again.
+    nonisolated(unsafe) static let gzip = FuzzTarget(name: "gzip", what: "messages compressed with gzip") {
+        let ab: [UInt8] = [31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 75, 76, 2, 0, 109, 72, 131, 158, 2, 0, 0, 0]
+        let many: [UInt8] = [
+            31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 171, 168, 24, 5, 196, 2, 0, 19, 45, 67, 27, 44, 1, 0, 0,
+        ]
+        return Prepared(samples: [ab, many, ab + many]) { input in
+            func inflate(limit: Int) throws -> Bytes {
+                let inflation = try Inflation(Bytes(input), limit: limit)
+                for _ in 0...input.count { if let whole = try inflation.step() { return whole } }
+                throw Finding("more steps than bytes")
+            }
+            let found: Bytes
+            do { found = try inflate(limit: 400) } catch is MessageReader.Failure { return }
+            guard found.count <= 400, try inflate(limit: found.count) == found else {
+                throw Finding("\(found.count) bytes")
+            }
+        }
+    }
+
     /// Pieces of a size that depends on the input alone: the same input, the same run.
     private static func pieceBytes(_ input: [UInt8]) -> Int {
         [1 << 16, 1 << 16, 1000, 61, 7, 1][Int(input.count) % 6]

@@ -9,7 +9,7 @@ import Glibc
 
 let targets =
     [
-        FuzzTarget.http2, .grpc, .messages, .codec, .http1, .gateway, .simpleTokens, .webTokens,
+        FuzzTarget.http2, .grpc, .gzip, .messages, .codec, .http1, .gateway, .simpleTokens, .webTokens,
         .certificates, .config, .etcdConfig, .etcdFlags, .etcdMembers, .snapshotFile, .logSegment,
         .snapshotChunk, .peerFrames,
     ] + FuzzTarget.pure

@@ -88,13 +88,125 @@ import Testing
         #expect(wire.handler.events.isEmpty)
     }
 
-    @Test func `compressed and odd messages are refused`() throws {
+    /// Made by Python's gzip.
+    private static let compressedBytes: [UInt8] = [
+        31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 171, 168, 24, 5, 196, 2, 0, 19, 45, 67, 27, 44, 1, 0, 0,
+    ]
+
+    @Test func `messages compressed with gzip are taken, beside others, in pieces`() throws {
+        let wire = try Wire()
+        var received: [Bytes] = []
+        wire.handler.onMessage = { _, message in received.append(message) }
+        let stream = wire.client.call(
+            "/etcdserverpb.Watch/Watch", [], ends: false, extra: [("grpc-encoding", "gzip")])
+        let whole: [UInt8] = [1, 0, 0, 0, UInt8(Self.compressedBytes.count)] + Self.compressedBytes
+        for piece in [whole[..<3], whole[3..<12], whole[12...], [0, 0, 0, 0, 1, 9], whole[...]] {
+            wire.client.session.send(stream, Bytes(Array(piece)), isMessage: false)
+            try wire.pump()
+        }
+        let text = Bytes([UInt8](repeating: UInt8(ascii: "x"), count: 300))
+        #expect(received == [text, Bytes([9]), text])
+    }
+
+    @Test func `a message that takes long to inflate holds up its own connection only`() throws {
+        let wire = try Wire()
+        var received: [Int] = []
+        wire.handler.onMessage = { _, message in received.append(message.length) }
+        let stored = Self.stored(bytes: 400_000)
+        let first = wire.client.call(
+            "/etcdserverpb.Watch/Watch", [], ends: false, extra: [("grpc-encoding", "gzip")])
+        let length = UInt32(stored.count).bigEndian
+        let whole = [1] + withUnsafeBytes(of: length) { Array($0) } + stored
+        wire.client.session.send(first, Bytes(whole + [0, 0, 0, 0, 1, 9] + whole + [0, 0, 0, 0, 0]), isMessage: false)
+        wire.client.session.end(first)
+        let second = wire.client.call("/etcdserverpb.KV/Range", ["x"])
+        try wire.pump()
+        for _ in 0..<1000 where wire.handler.events.last != .halfClose || received.count < 5 {
+            wire.channel.embeddedEventLoop.advanceTime(by: .milliseconds(1))
+            try wire.pump()
+        }
+        #expect(received.sorted() == [0, 1, 1, 400_000, 400_000])
+        #expect(wire.server.halfSentBytes == 0)
+        _ = second
+        // Given up meanwhile: nothing is left of it.
+        let given = wire.client.call(
+            "/etcdserverpb.Watch/Watch", [], ends: false, extra: [("grpc-encoding", "gzip")])
+        wire.client.session.send(given, Bytes(whole), isMessage: false)
+        try wire.pump()
+        wire.client.session.reset(given, code: 8)
+        try wire.pump()
+        for _ in 0..<100 {
+            wire.channel.embeddedEventLoop.advanceTime(by: .milliseconds(1))
+            try wire.pump()
+        }
+        #expect(received.count <= 6)
+        #expect(wire.server.inflating.isEmpty)
+        let last = wire.client.call("/etcdserverpb.KV/Range", ["x"])
+        try wire.pump()
+        #expect(received.last == 1)
+        _ = last
+    }
+
+    /// gzip without any compression: blocks of deflate's that are stored (RFC 1951, 3.2.4).
+    private static func stored(bytes: Int) -> [UInt8] {
+        var out: [UInt8] = [31, 139, 8, 0, 0, 0, 0, 0, 2, 3]
+        var left = bytes
+        while left > 0 {
+            let count = min(left, 65_535)
+            left -= count
+            let length = UInt16(count)
+            out.append(left == 0 ? 1 : 0)
+            for value in [length, ~length] { withUnsafeBytes(of: value.littleEndian) { out += Array($0) } }
+            out += [UInt8](repeating: 0, count: count)
+        }
+        for value in [crc32(zeros: bytes), UInt32(bytes)] {
+            withUnsafeBytes(of: value.littleEndian) { out += Array($0) }
+        }
+        return out
+    }
+
+    private static func crc32(zeros: Int) -> UInt32 {
+        var crc = UInt32.max
+        for _ in 0..<zeros { for _ in 0..<8 { crc = crc >> 1 ^ (crc & 1 == 1 ? 0xEDB8_8320 : 0) } }
+        return ~crc
+    }
+
+    @Test func `a compressed message is bounded by what it is, whatever it says`() throws {
+        func inflate(_ bytes: [UInt8], limit: Int = 300) -> Result<Bytes, MessageReader.Failure> {
+            Result { () throws(MessageReader.Failure) in
+                let inflation = try Inflation(Bytes(bytes), limit: limit)
+                while true { if let whole = try inflation.step() { return whole } }
+            }
+        }
+        let whole = Self.compressedBytes
+        #expect(try inflate(whole).get().count == 300)
+        #expect(inflate(whole, limit: 299) == .failure(.tooLarge(300)))
+        // Two members are one message; only the last one says its size.
+        #expect(try inflate(whole + whole, limit: 600).get().count == 600)
+        #expect(inflate(whole + whole, limit: 599) == .failure(.tooLarge(600)))
+        #expect(inflate([]) == .failure(.damaged("EOF")))
+        #expect(inflate([31, 139, 8, 4, 0, 0, 0, 0, 2, 3, 10, 0, 0, 0, 0, 0]) == .failure(.damaged("unexpected EOF")))
+        #expect(inflate([1, 2] + whole) == .failure(.damaged("gzip: invalid header")))
+        #expect(inflate(whole + [7, 7, 7, 7, 0, 0, 0, 0]) == .failure(.damaged("gzip: invalid header")))
+        var other = whole
+        other[other.count - 7] ^= 1
+        #expect(inflate(other) == .failure(.damaged("gzip: invalid checksum")))
+        other = whole
+        other[10] = 255
+        guard case .failure(.damaged(let text)) = inflate(other) else { return #expect(Bool(false)) }
+        #expect(text.hasPrefix("flate: corrupt input before offset"))
+    }
+
+    @Test func `messages that are compressed otherwise, or odd, are refused`() throws {
         let wire = try Wire()
         let identity = wire.client.call("/etcdserverpb.KV/Range", [], ends: false)
         wire.client.session.send(identity, Bytes([1, 0, 0, 0, 1, 9]), isMessage: false)
         let gzip = wire.client.call(
             "/etcdserverpb.KV/Range", [], ends: false, extra: [("grpc-encoding", "gzip")])
         wire.client.session.send(gzip, Bytes([1, 0, 0, 0, 1, 9]), isMessage: false)
+        let deflate = wire.client.call(
+            "/etcdserverpb.KV/Range", [], ends: false, extra: [("grpc-encoding", "deflate")])
+        wire.client.session.send(deflate, Bytes([1, 0, 0, 0, 1, 9]), isMessage: false)
         let odd = wire.client.call("/etcdserverpb.KV/Range", [], ends: false)
         wire.client.session.send(odd, Bytes([7, 0, 0, 0, 1, 9]), isMessage: false)
         let cut = wire.client.call("/etcdserverpb.KV/Range", [], ends: false)
@@ -102,10 +214,14 @@ import Testing
         wire.client.session.end(cut)
         try wire.pump()
         #expect(wire.client.answers[identity]?.status == 13)
-        #expect(wire.client.answers[gzip]?.status == 12)
+        #expect(wire.client.answers[gzip]?.status == 13)
         #expect(
             wire.client.answers[gzip]?.message
-                == "grpc: Decompressor is not installed for grpc-encoding \"gzip\"")
+                == "grpc: failed to decompress the received message unexpected EOF")
+        #expect(wire.client.answers[deflate]?.status == 12)
+        #expect(
+            wire.client.answers[deflate]?.message
+                == "grpc: Decompressor is not installed for grpc-encoding \"deflate\"")
         #expect(wire.client.answers[odd]?.status == 13)
         #expect(wire.client.answers[cut]?.message == "unexpected EOF")
         #expect(wire.server.openCalls == 0)

@@ -1,6 +1,6 @@
 """What hostile clients do. Each attack is a function (address, seconds) that keeps at it for so long, in a
 process of its own, and says what became of it."""
-import os, resource, select, socket, struct, time
+import gzip, os, resource, select, socket, struct, time
 
 from wire import *
 
@@ -472,6 +472,20 @@ def oversized_messages(address, seconds):
     return reconnecting(address, seconds, flood)
 
 
+def gzip_bombs(address, seconds):
+    """Puts of 2 MB in 2 KB, which are more than a request may be."""
+    packed = gzip.compress(put_request(b"bomb", b"x" * 2_000_000))
+
+    def flood(connection):
+        while True:
+            out = []
+            for _ in range(20):
+                out += [connection.open(PUT, struct.pack(">BI", 1, len(packed)) + packed,
+                                        extra=field(b"grpc-encoding", b"gzip"))[1]]
+            yield b"".join(out)
+    return reconnecting(address, seconds, flood)
+
+
 def unread_http1(address, seconds):
     """50 connections of HTTP/1.1 that ask for the huge list ten times in a row, and read nothing."""
     body = b'{"key":"aHVnZS8=","range_end":"aHVnZTA="}'
@@ -506,5 +520,5 @@ ALL = [
     idle_connections, many_streams, half_closed_streams, half_sent_messages, ping_flood, settings_flood,
     empty_data_flood, window_flood, rapid_resets, rapid_watch_resets, rapid_page_resets,
     many_rapid_resets, endless_watches, many_headers, hpack_bomb, endless_continuation, byte_by_byte,
-    oversized_messages, unread_http1, half_bodies,
+    oversized_messages, gzip_bombs, unread_http1, half_bodies,
 ]

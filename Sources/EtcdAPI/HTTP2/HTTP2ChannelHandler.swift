@@ -112,6 +112,14 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     private var pieceBytes = 4 << 10
     /// The peer has made much work of nothing, and is not read from for a while.
     private var isPaused = false
+    /// The user has enough for now: what else has been read waits, and nothing more is.
+    package var isHeld = false {
+        didSet {
+            guard oldValue, !isHeld else { return }
+            feedLater()
+            readAgain()
+        }
+    }
     private var use = LoopUse()
     /// Of the reading that is under way.
     private var feedTime = TimeAmount.zero
@@ -241,7 +249,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
                 steps.noteGuest(owner, at: lastRead)
             }
         }
-        if !isFeedScheduled, !isPaused { feed(context, since: lastRead) }
+        if !isFeedScheduled, !isPaused, !isHeld { feed(context, since: lastRead) }
     }
 
     /// Hands over what was read, in pieces: requests cost what they cost, not what they weigh, and some
@@ -258,7 +266,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
             }
             if !isFine { closesAfterFlush = true }
             unfed.moveReaderIndex(forwardBy: count)
-            guard isPiecewise, count > Self.bytesAtEase || unfed.readableBytes > 0 else { break }
+            guard isPiecewise, count > Self.bytesAtEase || unfed.readableBytes > 0, !isHeld else { break }
             let now = context.eventLoop.now
             if unfed.readableBytes > 0 || count >= pieceBytes { adaptPiece(to: now - began) }
             began = now
@@ -307,11 +315,11 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
 
     /// The rest of what was read, when it is its turn.
     private func feedLater() {
-        guard unfed.readableBytes > 0, !isPaused, !isFeedScheduled, let context else { return }
+        guard unfed.readableBytes > 0, !isPaused, !isHeld, !isFeedScheduled, let context else { return }
         isFeedScheduled = true
         let step = {
             self.isFeedScheduled = false
-            guard let context = self.context, !self.isClosing, !self.isPaused else { return }
+            guard let context = self.context, !self.isClosing, !self.isPaused, !self.isHeld else { return }
             self.isReading = true
             self.feed(context, since: context.eventLoop.now)
             self.endRead(context)
@@ -351,7 +359,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     }
 
     /// Who does not read its answers is not read from, nor who has sent what still waits for its turn.
-    private var mayRead: Bool { !isPaused && !isClogged && unfed.readableBytes == 0 && isWritable }
+    private var mayRead: Bool { !isPaused && !isHeld && !isClogged && unfed.readableBytes == 0 && isWritable }
 
     package func channelWritabilityChanged(context: ChannelHandlerContext) {
         if context.channel.isWritable {

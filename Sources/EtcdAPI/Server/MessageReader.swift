@@ -7,12 +7,18 @@ package struct MessageReader {
         case tooLarge(Int)
         case compressed
         case badFlag(UInt8)
+        /// It cannot be inflated.
+        case damaged(String)
     }
 
     private var prefix: UInt64 = 0
     private var prefixCount = 0
     private var length = 0
     private var partial: [UInt8] = []
+    /// Compressed messages are good.
+    var takesCompressed = false
+    /// The last message is.
+    private(set) var isCompressed = false
 
     package init() {}
 
@@ -33,6 +39,7 @@ package struct MessageReader {
             let count = Int(UInt32(bigEndian: big))
             try check(flag, count, limit)
             if data.count - offset - 5 >= count {
+                isCompressed = flag == 1
                 let start = offset + 5
                 offset = start + count
                 return Bytes(UnsafeRawBufferPointer(rebasing: data[start..<offset]))
@@ -52,6 +59,7 @@ package struct MessageReader {
         partial.append(contentsOf: UnsafeRawBufferPointer(rebasing: data[offset..<(offset + taken)]))
         offset += taken
         guard partial.count == length else { return nil }
+        isCompressed = prefix >> 32 == 1
         let message = Bytes(partial)
         partial = []
         prefix = 0
@@ -61,8 +69,8 @@ package struct MessageReader {
     }
 
     private func check(_ flag: UInt8, _ count: Int, _ limit: Int) throws(Failure) {
-        if flag == 1 { throw .compressed }
-        if flag != 0 { throw .badFlag(flag) }
+        if flag > 1 { throw .badFlag(flag) }
+        if flag == 1, !takesCompressed { throw .compressed }
         if count > limit { throw .tooLarge(count) }
     }
 }

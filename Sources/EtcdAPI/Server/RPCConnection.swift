@@ -170,6 +170,19 @@ final class RPCConnection: HTTP2ConnectionDelegate {
         channel?.closeAfterFlush()
     }
 
+    /// Messages of it that are being inflated: nothing more is taken from it meanwhile.
+    private var inflatingCount = 0
+
+    func hold() {
+        inflatingCount += 1
+        channel?.isHeld = true
+    }
+
+    func release() {
+        inflatingCount -= 1
+        if inflatingCount == 0 { channel?.isHeld = false }
+    }
+
     // MARK: Without gRPC
 
     private func beginExchange(_ stream: Int32, _ context: Int) {

@@ -25,6 +25,8 @@ package final class RPCServer: @unchecked Sendable {
     /// The row that was looked at last.
     var halfSentHand = 0
     @exclusivity(unchecked) var calls: ContiguousArray<ServerCall> = []
+    /// Of calls whose message is being inflated, by slot.
+    var inflating: [Int: Inflating] = [:]
     /// Of calls without a connection, by slot.
     var sinks: [Int: any LocalCallSink] = [:]
     @exclusivity(unchecked) private var freeCall: Int32 = -1
@@ -237,6 +239,7 @@ package final class RPCServer: @unchecked Sendable {
 
     /// The stream is gone.
     func closeCall(_ slot: Int) {
+        stopInflating(slot)
         halfSent(slot, is: 0)
         let wasOpen = calls[slot].state == .open
         let call = reference(slot)
@@ -259,6 +262,7 @@ package final class RPCServer: @unchecked Sendable {
     func beginCall(_ slot: Int, _ method: RPCMethod, _ metadata: CallMetadata, encoding: String?, now: NIODeadline) {
         calls[slot].state = .open
         calls[slot].encoding = encoding
+        calls[slot].reader.takesCompressed = encoding == "gzip"
         counters.callsStarted &+= 1
         if let timeout = metadata.timeout {
             let deadline = now.uptimeNanoseconds &+ min(timeout.nanoseconds, 1 << 62)
@@ -270,12 +274,21 @@ package final class RPCServer: @unchecked Sendable {
 
     /// Cuts `data` into messages and hands them over.
     func receive(_ slot: Int, _ data: UnsafeRawBufferPointer) {
+        if calls[slot].isInflating {
+            inflating[slot]?.rest.append(contentsOf: data)
+            return
+        }
         let call = reference(slot)
         var offset = 0
         while offset < data.count, calls[slot].state == .open {
             do throws(MessageReader.Failure) {
                 let next = try calls[slot].reader.next(data, &offset, limit: limits.messageBytesMax)
-                guard let message = next else { break }
+                guard var message = next else { break }
+                if calls[slot].reader.isCompressed {
+                    let rest = UnsafeRawBufferPointer(rebasing: data[offset...])
+                    guard let whole = try inflate(slot, message, rest) else { return }
+                    message = whole
+                }
                 counters.messageBytesReceived &+= UInt64(message.length)
                 handler?.onMessage(call, message)
             } catch {
@@ -285,7 +298,7 @@ package final class RPCServer: @unchecked Sendable {
         halfSent(slot, is: calls[slot].reader.partialBytes)
     }
 
-    private func refuse(_ slot: Int, _ failure: MessageReader.Failure) {
+    func refuse(_ slot: Int, _ failure: MessageReader.Failure) {
         calls[slot].reader = MessageReader()
         switch failure {
         case .tooLarge(let count):
@@ -300,6 +313,8 @@ package final class RPCServer: @unchecked Sendable {
             } else {
                 abort(slot, .internal, "grpc: compressed flag set with identity or empty encoding")
             }
+        case .damaged(let text):
+            abort(slot, .internal, "grpc: failed to decompress the received message \(text)")
         case .badFlag(let flag):
             abort(slot, .internal, "grpc: received unexpected payload format \(flag)")
         }
@@ -307,7 +322,9 @@ package final class RPCServer: @unchecked Sendable {
 
     func halfClose(_ slot: Int) {
         guard calls[slot].state == .open else { return }
-        if calls[slot].reader.isEmpty {
+        if calls[slot].isInflating {
+            inflating[slot]?.hasEnded = true
+        } else if calls[slot].reader.isEmpty {
             handler?.onHalfClose(reference(slot))
         } else {
             abort(slot, .internal, "unexpected EOF")
@@ -331,6 +348,7 @@ package final class RPCServer: @unchecked Sendable {
     func end(_ slot: Int, _ status: GRPCStatus, _ message: String, httpStatus: Int = 200) {
         calls[slot].state = .ended
         wheel.clear(slot)
+        stopInflating(slot)
         if calls[slot].halfSentBytes > 0 {
             // Now: the stream may live on until its client has read of it.
             calls[slot].reader = MessageReader()
@@ -496,6 +514,7 @@ struct ServerCall {
     var generation: UInt32 = 0
     var state = State.free
     var hasAnswered = false
+    var isInflating = false
     /// Below zero: the call came through `begin`, and its answers go to a sink.
     var connection = 0
     var stream: Int32 = 0
