@@ -15,17 +15,16 @@ extension Host {
         let done = loop.makePromise(of: Void.self)
         let end = Clocks.instant().advanced(by: Self.handOverMax)
         enqueue(.handOver(to: nil))
-        var looks = 0
-        loop.scheduleRepeatedTask(initialDelay: .milliseconds(2), delay: .milliseconds(2)) { task in
-            looks += 1
-            if !self.node.leadsAnything || self.end.hasFailed || Clocks.instant() >= end {
-                task.cancel()
-                done.succeed()
-            } else if looks % 200 == 0 {
-                self.enqueue(.handOver(to: nil))
-            }
-        }
+        awaitHandOver(until: end, looks: 0, done)
         return done.futureResult
+    }
+
+    private func awaitHandOver(until end: Instant, looks: Int, _ done: EventLoopPromise<Void>) {
+        loop.assumeIsolated().scheduleTask(in: .milliseconds(2)) {
+            if !self.node.leadsAnything || self.end.hasFailed || Clocks.instant() >= end { return done.succeed() }
+            if looks % 200 == 199 { self.enqueue(.handOver(to: nil)) }
+            self.awaitHandOver(until: end, looks: looks + 1, done)
+        }
     }
 
     func moveLeader(to target: NodeID, deadline: Instant, token: UInt64) {

@@ -435,7 +435,8 @@ final class Host: @unchecked Sendable {
                 throw HostFailure(
                     code: 3,
                     "cannot listen on \(listener.name) for clients: \(Host.text(error))")
-            }.flatMap { _ in Host.listen(listeners.dropFirst(), tls: tls, on: loop, door) }
+            }.assumeIsolated().flatMap { _ in Host.listen(listeners.dropFirst(), tls: tls, on: loop, door) }
+            .nonisolated()
     }
 
     /// The system's words, without NIO's around them.
