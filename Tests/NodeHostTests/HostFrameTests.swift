@@ -111,6 +111,10 @@ import Transport
         joined.know([row("a", 4)], before: there)
         #expect(joined.previous("a", at: Revision(4)) == .some(row("a", 4)))
         #expect(joined.previous("a", at: Revision(3)) == nil)
+        // Of a key that changes twice, both.
+        joined.know([row("a", 2), row("a", 4)], before: there)
+        #expect(joined.previous("a", at: Revision(3)) == .some(row("a", 2)))
+        #expect(joined.previous("a", at: Revision(4)) == .some(row("a", 4)))
         joined.pass(Revision(5))
         #expect(joined.own.map(\.revision) == [Revision(8)] && joined.due == Revision(8))
     }

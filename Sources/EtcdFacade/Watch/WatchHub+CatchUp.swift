@@ -114,7 +114,10 @@ extension WatchHub {
             through = page.through
         } catch {
             if error == .elsewhere { goOnWhenFetched() }
-            guard error == .compacted else { return .failed }
+            guard error == .compacted else {
+                if page.through >= from { keep(page) }
+                return .failed
+            }
             cancelCompacted(watcher, compactRevision: node.compactRevision)
             return .isDone
         }

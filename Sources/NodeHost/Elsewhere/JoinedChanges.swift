@@ -15,8 +15,14 @@ struct JoinedChanges {
     /// would be missing, or there twice.
     var servedVersion: UInt64 = 0
     /// What the rows of others replaced, for watchers that want to see it.
-    private var previousRows: [Bytes: (at: Revision, row: Row?)] = [:]
+    private var previousRows: [Place: Row] = [:]
     private var previousBytes = 0
+
+    /// A key as it was: one that changes twice in a page has two of them.
+    private struct Place: Hashable {
+        let key: Bytes
+        let at: Revision
+    }
 
     private static let rowsMax = 100_000
     private static let previousBytesMax = 16 << 20
@@ -54,7 +60,7 @@ struct JoinedChanges {
         for change in changes {
             for row in change.rows {
                 guard let before = byKey[row.key]?.last(where: { $0.modRevision < row.modRevision }) else { continue }
-                let known = previousRows.updateValue((row.modRevision.previous, before), forKey: row.key)
+                let known = previousRows.updateValue(before, forKey: Place(key: row.key, at: row.modRevision.previous))
                 if known == nil { previousBytes += row.key.count + before.value.count + 64 }
             }
         }
@@ -62,8 +68,8 @@ struct JoinedChanges {
 
     /// The version that was current at `revision`; nil: not known here.
     func previous(_ key: Bytes, at revision: Revision) -> Row?? {
-        guard let known = previousRows[key], known.at == revision else { return nil }
-        return .some(known.row.flatMap { $0.isDeletion ? nil : $0 })
+        guard let known = previousRows[Place(key: key, at: revision)] else { return nil }
+        return .some(known.isDeletion ? nil : known)
     }
 
     /// In order of revision, whole ones.
