@@ -108,7 +108,7 @@ import Testing
         #expect(received == [text, Bytes([9]), text])
     }
 
-    @Test func `a message that takes long to inflate holds up its own connection only`() throws {
+    @Test func `a message that is inflated in steps comes whole, with what follows, and leaves nothing`() throws {
         let wire = try Wire()
         var received: [Int] = []
         wire.handler.onMessage = { _, message in received.append(message.length) }

@@ -120,6 +120,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
             readAgain()
         }
     }
+    private var isStopped: Bool { isPaused || isHeld }
     private var use = LoopUse()
     /// Of the reading that is under way.
     private var feedTime = TimeAmount.zero
@@ -249,7 +250,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
                 steps.noteGuest(owner, at: lastRead)
             }
         }
-        if !isFeedScheduled, !isPaused, !isHeld { feed(context, since: lastRead) }
+        if !isFeedScheduled, !isStopped { feed(context, since: lastRead) }
     }
 
     /// Hands over what was read, in pieces: requests cost what they cost, not what they weigh, and some
@@ -315,11 +316,11 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
 
     /// The rest of what was read, when it is its turn.
     private func feedLater() {
-        guard unfed.readableBytes > 0, !isPaused, !isHeld, !isFeedScheduled, let context else { return }
+        guard unfed.readableBytes > 0, !isStopped, !isFeedScheduled, let context else { return }
         isFeedScheduled = true
         let step = {
             self.isFeedScheduled = false
-            guard let context = self.context, !self.isClosing, !self.isPaused, !self.isHeld else { return }
+            guard let context = self.context, !self.isClosing, !self.isStopped else { return }
             self.isReading = true
             self.feed(context, since: context.eventLoop.now)
             self.endRead(context)
@@ -359,7 +360,7 @@ package final class HTTP2ChannelHandler: ChannelDuplexHandler {
     }
 
     /// Who does not read its answers is not read from, nor who has sent what still waits for its turn.
-    private var mayRead: Bool { !isPaused && !isHeld && !isClogged && unfed.readableBytes == 0 && isWritable }
+    private var mayRead: Bool { !isStopped && !isClogged && unfed.readableBytes == 0 && isWritable }
 
     package func channelWritabilityChanged(context: ChannelHandlerContext) {
         if context.channel.isWritable {

@@ -105,13 +105,11 @@ extension WatchHub {
         }
         var page = takePage(with: from)
         let isHurried = steps.isHurried(for: -1)
-        var through = page.through
         do throws(RequestError) {
             if try read(&page, isHurried: isHurried), isHurried, page.bytes <= Self.pageBytesMax {
                 keep(page)
                 return .hasRead
             }
-            through = page.through
         } catch {
             if error == .elsewhere { goOnWhenFetched() }
             guard error == .compacted else {
@@ -121,7 +119,8 @@ extension WatchHub {
             cancelCompacted(watcher, compactRevision: node.compactRevision)
             return .isDone
         }
-        if !page.isEmpty { through = deliver(&page, from: from, to: watcher, isHurried: isHurried) }
+        let through =
+            page.isEmpty ? page.through : deliver(&page, from: from, to: watcher, isHurried: isHurried)
         keep(page)
         advance(from: from, through: through, watcher)
         return .isDone
