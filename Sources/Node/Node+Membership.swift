@@ -448,7 +448,7 @@ extension Node {
     }
 
     /// The host knows its peers by their seats.
-    func incarnations(of seat: NodeID) -> [NodeID] {
+    package func incarnations(of seat: NodeID) -> [NodeID] {
         knownNodes.filter { $0.seat == seat.seat }
     }
 }

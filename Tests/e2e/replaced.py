@@ -98,6 +98,7 @@ try:
     check("each arrives in the other",
           arrives(c, "one", {"region": "r2"}) and arrives(c, "two", {"region": "r1"}))
     writers = [Writer("a/", lambda: list(ours.values())), Writer("b/", lambda: c.urls("r2"))]
+    writers += [Writer(f"more/{n}/", lambda: list(ours.values())) for n in range(3)]
     for writer in writers:
         writer.start()
     for number in (4, 5, 6):

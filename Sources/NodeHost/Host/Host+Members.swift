@@ -1,3 +1,4 @@
+import EtcdAPI
 import EtcdFacade
 import Logging
 import NIOCore
@@ -68,14 +69,21 @@ extension Host {
         node.standAlone(at: Clocks.read(), into: &effects)
     }
 
-    /// etcd's member goes, too, when it hears that it was removed.
+    static var removed: HostFailure {
+        HostFailure(
+            code: 3,
+            "this node has been removed from its region, or another has taken its place; "
+                + "its data directory is of no more use")
+    }
+
+    /// etcd's member goes, too, when it hears that it was removed. Whoever is waiting for an answer gets it:
+    /// the others still talk to this node, and everybody else is told to go to them.
     func leaveIfRemoved() {
-        guard node.isRemoved else { return }
-        end.fail(
-            HostFailure(
-                code: 3,
-                "this node has been removed from its region, or another has taken its place; "
-                    + "its data directory is of no more use"))
+        guard node.isRemoved, !isStopping else { return }
+        isStopping = true
+        logger.notice("removed from the region: clients are sent to the others")
+        ServiceManager.tell("STOPPING=1")
+        server.shutdown(within: .milliseconds(500)).whenComplete { _ in self.end.fail(Self.removed) }
     }
 
     /// Nothing of a later level has reached this build yet, and nothing may.
@@ -88,26 +96,24 @@ extension Host {
                     + "\(configuration.featureLevel): install the newer build again"))
     }
 
+    /// After each new list, of our region or of another.
     func followPeers() {
-        updatePeers()
-        // Who has left may still have to hear it.
-        loop.scheduleTask(in: .seconds(10)) { self.updatePeers(dropping: true) }
-    }
-
-    func updatePeers(dropping: Bool = false) {
         guard !isStopped, !end.hasFailed else { return }
-        var found = members.version == 0 ? configuration.ownPeers : [:]
+        var listed = members.version == 0 ? configuration.ownPeers : [:]
         for member in members.members where member.node.seat != identity.node.seat {
             guard let address = peerAddress(of: member) else { continue }
-            found[PeerID(region: configuration.regionID, node: member.node.seat)] = address
+            listed[PeerID(region: configuration.regionID, node: member.node.seat)] = address
         }
-        found.merge(neighbours.peers) { own, _ in own }
-        if !dropping {
-            for (peer, address) in dialled where found[peer] == nil { found[peer] = address }
+        listed.merge(neighbours.peers) { own, _ in own }
+        let now = Clocks.instant()
+        let isNews = dialled.follow(listed, at: now) { peer in
+            peer.region == configuration.regionID && !node.incarnations(of: peer.node).isEmpty
         }
-        guard found != dialled else { return }
-        dialled = found
-        transport.setPeers(found)
+        if isNews { transport.setPeers(dialled.addresses) }
+        farewell?.cancel()
+        farewell = dialled.nextFarewell.map { at in
+            loop.scheduleTask(in: .nanoseconds(Int64(at.since(now).nanoseconds))) { self.followPeers() }
+        }
     }
 
     /// What etcd calls publishing: the list shows our name, where clients find us, and what we know.

@@ -34,7 +34,7 @@ extension Host {
 
     func tellNeighbours(besides from: PeerID? = nil) {
         guard !configuration.remoteRegions.isEmpty else { return }
-        for peer in dialled.keys.sorted() where peer != from { tellNeighbours(to: peer) }
+        for peer in dialled.addresses.keys.sorted() where peer != from { tellNeighbours(to: peer) }
         transport.flush()
     }
 

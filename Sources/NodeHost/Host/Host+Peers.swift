@@ -184,7 +184,7 @@ extension Host {
 
     /// To every node of this region, at once.
     func tellRegion(_ frame: Bytes) {
-        for peer in dialled.keys.sorted() where peer.region == configuration.regionID {
+        for peer in dialled.addresses.keys.sorted() where peer.region == configuration.regionID {
             transport.send(frame, to: peer)
         }
         transport.flush()

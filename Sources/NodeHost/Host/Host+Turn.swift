@@ -156,7 +156,7 @@ extension Host {
     /// the log's thread does it, and the loop serves him; readers of lists can wait.
     private func writeLog() throws(StorageError) {
         let isLone =
-            dialled.isEmpty && inputs.isEmpty && facade.map { $0.keysRead <= 1 && $0.waiting == 1 } ?? false
+            dialled.addresses.isEmpty && inputs.isEmpty && facade.map { $0.keysRead <= 1 && $0.waiting == 1 } ?? false
         facade?.keysRead = 0
         if isLone, try log.appendNow(effects.persist, ticket: effects.ticket) {
             durableTaken = effects.ticket.rawValue

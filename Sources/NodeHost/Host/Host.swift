@@ -142,7 +142,8 @@ final class Host: @unchecked Sendable {
     var hasPublished = false
     /// What `isForcedAlone` asks for has been written.
     var isAlone = false
-    var dialled: [PeerID: PeerAddress] = [:]
+    var dialled = DialledPeers()
+    var farewell: Scheduled<Void>?
     var neighbours: NeighbourBook
     /// Where they say that clients find them: asked only if the configuration does not know.
     var advertised: [PeerID: [String]] = [:]
@@ -388,12 +389,12 @@ final class Host: @unchecked Sendable {
 
     func start() -> EventLoopFuture<Void> {
         if configuration.isForcedAlone { standAlone() }
-        leaveIfRemoved()
+        if node.isRemoved { end.fail(Self.removed) }
         endIfOutdated(members.level)
         transport.setRegionLevel(members.level)
         alarms.rename(memberID(of: identity.node))
         alarms.voters = memberStatus.count { !$0.isLearner }
-        updatePeers()
+        followPeers()
         return transport.start().flatMapErrorThrowing { error in
             throw HostFailure(
                 code: 3,
@@ -474,6 +475,7 @@ final class Host: @unchecked Sendable {
                 self.facade?.stop()
                 self.tick?.cancel()
                 self.spaceLook?.cancel()
+                self.farewell?.cancel()
                 self.compactorTick?.cancel()
                 self.removeSockets()
                 self.wakeTask?.cancel()

@@ -99,7 +99,7 @@ package enum HostProcess {
     private static func peers(of host: Host?, _ loop: any EventLoop) -> [PeerID: PeerAddress] {
         guard let host else { return [:] }
         // A loop that has stopped answering is not worth waiting for: then the configuration has to do.
-        return (try? loop.submit { host.dialled }.wait()) ?? [:]
+        return (try? loop.submit { host.dialled.addresses }.wait()) ?? [:]
     }
 
     private enum Signals {
