@@ -2,7 +2,7 @@
 """Polder beside etcd: CPU per request, throughput and latency of the same load on the same machine.
 
 CPU is user + system time of all server processes, divided by the requests. Variants are interleaved,
-several rounds; the table shows medians with (min..max), the ratio to etcd, and what the targets of
+several rounds; the table shows medians with (min..max), the ratio to each etcd, and what the targets of
 docs/performance.md say to it. Answers are verified; after a closed loop of writes the store's revision
 must have moved by exactly their number.
 
@@ -12,7 +12,7 @@ must have moved by exactly their number.
   bench.py --rows growth,memory,crash,size --size 20      the long ones
   bench.py --rows open-put,open-get --rates 5000 --tls    over TLS
 """
-import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, re, shutil, statistics, subprocess, sys, tempfile, time
 
 import load, rows, servers
 from page import write_page
@@ -26,7 +26,7 @@ def names():
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--polder", default=".build/release/polder")
-    parser.add_argument("--etcd", default=shutil.which("etcd"), help="an etcd binary, or none")
+    parser.add_argument("--etcd", help="binaries of etcd, or none (default: those on the PATH and in /usr/bin)")
     parser.add_argument("--rows", default="default",
                         help="default, all, closed, open, or of: " + ", ".join(names()))
     parser.add_argument("--nodes", default="1,3", help="sizes of clusters (default 1,3)")
@@ -65,7 +65,7 @@ class Bench:
         for _ in range(min(self.options.rounds, rounds or self.options.rounds)):
             for s in up:
                 figures[s.name].append(work(s, self))
-        verdicts = [v for v in (t.judge(figures) for t in targets) if v]
+        verdicts = [v for t in targets for v in t.judge(figures)]
         row = {"nodes": nodes, "title": title, "figures": figures,
                "targets": [{"text": text, "met": met} for text, met in verdicts]}
         self.results.append(row)
@@ -74,13 +74,13 @@ class Bench:
 
 
 class Servers:
-    """Polder and, if there is one, etcd, of one shape, on the same disk."""
+    """Polder and every etcd that there is, of one shape, on the same disk."""
 
     def __init__(self, bench, nodes, *more, etcd=True):
         self.bench, self.nodes, self.more, options = bench, nodes, more, bench.options
         self.kinds = [("polder", servers.start_polder, options.polder)]
-        if etcd and options.etcd:
-            self.kinds.append(("etcd", servers.start_etcd, options.etcd))
+        if etcd:
+            self.kinds += [(name, servers.start_etcd, binary) for name, binary in options.etcds.items()]
         self.running = []
 
     def __enter__(self):
@@ -89,10 +89,12 @@ class Servers:
         tls = os.path.abspath(self.bench.options.polder) if self.bench.options.tls else None
         try:
             for name, start, binary in self.kinds:
-                folder = os.path.join(self.folder.name, name)
+                folder = os.path.join(self.folder.name, name.replace(" ", "-"))
                 os.mkdir(folder)
                 more = self.more if name == "polder" else ()
-                self.running.append(start(binary, self.nodes, folder, *more, tls=tls))
+                server = start(binary, self.nodes, folder, *more, tls=tls)
+                server.name = name
+                self.running.append(server)
         except BaseException:
             self.__exit__()
             raise
@@ -120,7 +122,7 @@ def show(row):
             values = [r[key] for r in rounds if r.get(key) is not None]
             if values and not (key == "errors" and not any(values)):
                 cells.append(f"{label} {spread(values, DIGITS.get(key, 1))}")
-        print(f"  {name:8}" + "; ".join(cells))
+        print(f"  {name:12}" + "; ".join(cells))
     for target in row["targets"]:
         print(f"  {'met     ' if target['met'] else 'NOT MET '}{target['text']}")
     sys.stdout.flush()
@@ -148,10 +150,29 @@ def check(options):
         sys.exit(f"bench: no {options.polder}; run `make build`")
     if not os.path.exists(load.GENERATOR):
         sys.exit("bench: no load generator; swift build -c release --package-path Benchmarks")
-    if options.etcd in (None, "none"):
-        options.etcd = None
+    options.etcds = found_etcds(options.etcd)
+    if not options.etcds:
         print("bench: no etcd; its columns stay empty (apt-get install etcd-server, or --etcd FILE)")
     servers.FIRST_PORT = options.first_port
+
+
+def found_etcds(given):
+    """By their names, the newest first."""
+    if given == "none":
+        return {}
+    found = {}
+    for path in given.split(",") if given else [p for p in (shutil.which("etcd"), "/usr/bin/etcd") if p]:
+        if not os.path.exists(path):
+            if given:
+                sys.exit(f"bench: no {path}")
+            continue
+        out = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+        version = re.search(r"etcd Version: (\d+)\.(\d+)\.(\d+)", out)
+        if version:
+            found.setdefault(tuple(int(part) for part in version.groups()), path)
+        elif given:
+            sys.exit(f"bench: {path} is no etcd: it does not say its version")
+    return {"etcd " + ".".join(map(str, version)): found[version] for version in sorted(found, reverse=True)}
 
 
 def rows_of(name, options):
@@ -217,7 +238,7 @@ def write(bench, options, floor, micro):
     document = {
         "machine": f"{os.cpu_count()} CPUs, {os.uname().release}, {time.strftime('%Y-%m-%d')}",
         "polder": version(options.polder, "--version"),
-        "etcd": version(options.etcd, "--version") if options.etcd else None,
+        "etcd": ", ".join(options.etcds) or None,
         "rounds": options.rounds, "limits": floor, "rooms": micro, "rows": bench.results,
     }
     with open(os.path.join(options.out, "bench.json"), "w") as f:

@@ -88,7 +88,7 @@ def med(rounds, key):
 def bars(values, label):
     top = max(values.values()) or 1
     return "".join(
-        f'<div class="bar"><i class="{n}" style="width:{100 * v / top:.1f}%"></i>'
+        f'<div class="bar"><i class="{n.split()[0]}" style="width:{100 * v / top:.1f}%"></i>'
         f"<span>{n}: {v:,.2f} {html.escape(label)}</span></div>" for n, v in values.items())
 
 
@@ -112,9 +112,11 @@ def curves(figures):
         at = y(10 ** exponent)
         out.append(f'<line x1="{left}" x2="{width - 10}" y1="{at:.0f}" y2="{at:.0f}"/>'
                    f'<text x="{left - 6}" y="{at + 4:.0f}" text-anchor="end">{10 ** exponent:g} ms</text>')
+    older = [name for name in figures if name != "polder"][1:]
     for name, curve in lines:
+        dashes = ' stroke-dasharray="5 4"' if name in older else ""
         points = " ".join(f"{x(p):.1f},{y(v):.1f}" for p, v in curve if p < 99.999)
-        out.append(f'<polyline points="{points}" stroke="{COLORS.get(name, "#777")}"/>')
+        out.append(f'<polyline points="{points}" stroke="{COLORS.get(name.split()[0], "#777")}"{dashes}/>')
     return "".join(out) + "</svg>"
 
 
