@@ -98,7 +98,8 @@ told(OWN, "Some errors never come up, for nothing here could cause them: `cluste
      "`not capable` and those of a downgrade that is under way (none ever is).")
 told(OWN, "To begin a downgrade (`Downgrade` with `ENABLE`) is refused as a failed precondition: data is not in etcd's format, and "
      "an older etcd could not go on with it. `VALIDATE` says what etcd says.")
-told(OWN, "A member that was removed ends with exit code 3 (etcd: 0), so that whatever starts it again can tell.")
+told(OWN, "A member that was removed tells its clients to go, answers who waits (for half a second at most), and ends with "
+     "exit code 3 (etcd: 0), so that whatever starts it again can tell.")
 told(OWN, "Messages compressed with gzip are taken, as by etcd 3.5 (3.4 refuses them); answers are never compressed.")
 told(OWN, "The pages beside gRPC answer `HEAD` like `GET` (etcd: 405).")
 told(OWN, "Roles, users and alarms are of a region; regions do not share them.")
