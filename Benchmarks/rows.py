@@ -27,12 +27,12 @@ class Target:
     def judge(self, figures):
         """(what is asked and what was measured, met), beside each etcd; none if it was not measured."""
         ours = median(figures.get("polder", []), self.key)
+        bound, word = (self.most, "<=") if self.most is not None else (self.least, ">=")
         others = {f" of {name}'s": median(rounds, self.key) for name, rounds in figures.items() if name != "polder"}
         for of, theirs in (others if self.share else {"": 1}).items():
             if ours is None or not theirs:
                 continue
             ratio = ours / theirs
-            bound, word = (self.most, "<=") if self.most is not None else (self.least, ">=")
             met = ratio <= bound if self.most is not None else ratio >= bound
             yield f"{self.text or LABELS[self.key]} {word} {bound:.3g}{of}: {ratio:.3g}", met
 

@@ -280,7 +280,6 @@ def trial(server, work, options):
         row[kind] = (was, beside, now)
         if now > allowed:
             row["problems"].append(f"{kind} p99 {now:.1f} ms, {allowed:.1f} allowed")
-    row["disturbed"] = bool(row["problems"]) and taken > options.stolen
     failed_before += failed_beside
     if failed or failed_before:
         row["problems"].append(f"{len(failed)} calls failed: {(failed or failed_before)[0][:60]}")
@@ -288,7 +287,8 @@ def trial(server, work, options):
         row["problems"].append(f"{peak[0]} MiB")
     if not serves:
         row["problems"].append("does not serve afterwards")
-    row["disturbed"] &= all("p99" in problem for problem in row["problems"])
+    only_times = bool(row["problems"]) and all("p99" in problem for problem in row["problems"])
+    row["disturbed"] = only_times and taken > options.stolen
     return row
 
 
