@@ -50,7 +50,7 @@ dev: build
 	$(POLDER) dev --data-dir $(DATA) $(FLAGS)
 
 test: check
-	@scripts/deps.sh etcd-client etcd-server python3
+	@scripts/deps.sh etcd-client etcd-server nghttp2-client python3
 	@python3 -c 'import grpc' 2>/dev/null || scripts/deps.sh python3-grpcio
 	$(SWIFT) build --build-tests
 	@# Apart: simulations take all cores, and some unit tests wait for real timers.

@@ -425,6 +425,26 @@ def curl(check, gateway, p):
     check("curl --http2 twice", got.ok and got.out.count("etcdserver") == 2, got)
 
 
+def h2load(check, gateway, p):
+    """nghttp2's load generator: puts of one key, 32 in flight; the key's version tells how many there were."""
+    if gateway.tls:
+        return  # It has no certificate to show.
+    if not shutil.which("h2load"):
+        print("      no h2load here (apt-get install nghttp2-client)", flush=True)
+        return
+    key = (p + "h2load").encode()
+    put = b"\x0a" + bytes([len(key)]) + key + b"\x12\x01v"
+    with tempfile.NamedTemporaryFile() as body:
+        body.write(b"\0" + len(put).to_bytes(4, "big") + put)
+        body.flush()
+        got = run(["h2load", "-n", "400", "-c", "4", "-m", "8", "-t", "1", "-d", body.name,
+                   "-H", "content-type: application/grpc", "-H", "te: trailers",
+                   gateway.url + "/etcdserverpb.KV/Put"])
+    check("h2load has its answers", "400 succeeded, 0 failed" in got.out and "400 2xx" in got.out, got)
+    answer = gateway.call("/kv/range", key=b64(p + "h2load"))
+    check("... and each put counts once", answer["kvs"][0]["version"] == "400", answer)
+
+
 METRICS = [
     "etcd_server_has_leader 1", "etcd_server_leader_changes_seen_total",
     "etcd_server_proposals_failed_total", "etcd_server_proposals_pending",
@@ -497,4 +517,5 @@ def everything(check, cluster, count, p):
     websocket(check, gateway, p)
     reflection(check, gateway)
     curl(check, gateway, p)
+    h2load(check, gateway, p)
     pages(check, gateway, count)
