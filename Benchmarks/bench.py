@@ -218,7 +218,8 @@ def show_limits(floor):
     print("This machine, us (median, 1 % and 99 %): one fdatasync of 512 B "
           f"{floor['sync512'][0]:.0f} ({floor['sync512'][1]:.0f}..{floor['sync512'][2]:.0f}), of 4 KiB "
           f"{floor['sync4096'][0]:.0f}, of 64 KiB {floor['sync65536'][0]:.0f}; a round trip over loopback "
-          f"{floor['roundTrip'][0]:.1f} ({floor['roundTrip'][1]:.1f}..{floor['roundTrip'][2]:.1f}); "
+          f"{floor['roundTrip'][0]:.1f} on one processor, {floor['roundTripApart'][0]:.1f} between two, with "
+          f"{floor['roundTripCPU']:.1f} and {floor['roundTripApartCPU']:.1f} of CPU at each end; "
           f"memcpy of 256 B {floor['copy256']:.3f}, of 1 MiB {floor['copy1048576']:.0f}")
 
 

@@ -35,7 +35,8 @@ def summary(rows):
 
 def limits(floor):
     cells = [("one fdatasync of 512 B", floor["sync512"]), ("of 4 KiB", floor["sync4096"]),
-             ("of 64 KiB", floor["sync65536"]), ("a round trip over loopback", floor["roundTrip"])]
+             ("of 64 KiB", floor["sync65536"]), ("a round trip over loopback, on one processor", floor["roundTrip"]),
+             ("the same between two", floor["roundTripApart"])]
     lines = [f"<tr><td>{name}</td><td>{a:,.1f} &micro;s</td><td><small>{b:,.1f}&ndash;{c:,.1f}</small></td></tr>"
              for name, (a, b, c) in cells]
     lines += [f"<tr><td>memcpy of {size}</td><td>{floor[key]:,.3f} &micro;s</td><td></td></tr>"

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -33,15 +34,42 @@ int load_sync_times(const char *path, int bytes, uint64_t *out, int rounds) {
     return error;
 }
 
-static void *echo(void *descriptor) {
-    int s = (int)(intptr_t)descriptor;
+struct end {
+    int descriptor;
+    cpu_set_t processors;
+};
+
+static void *echo(void *given) {
+    struct end *end = given;
+    int s = end->descriptor;
+    pthread_setaffinity_np(pthread_self(), sizeof end->processors, &end->processors);
     char byte;
     while (recv(s, &byte, 1, 0) == 1 && send(s, &byte, 1, MSG_NOSIGNAL) == 1) {}
     close(s);
     return NULL;
 }
 
-int load_round_trip_times(uint64_t *out, int rounds) {
+// CPU of this thread: others on the machine do not count.
+static uint64_t thread_cpu(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+// The first or the second processor that this thread may use; with one only, that one.
+static cpu_set_t one_of(const cpu_set_t *all, int which) {
+    cpu_set_t found;
+    CPU_ZERO(&found);
+    for (int i = 0; i < CPU_SETSIZE; i++) {
+        if (!CPU_ISSET(i, all)) continue;
+        CPU_ZERO(&found);
+        CPU_SET(i, &found);
+        if (which-- == 0) break;
+    }
+    return found;
+}
+
+int load_round_trip_times(int apart, uint64_t *out, int rounds, uint64_t *cpu) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof a;
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
@@ -55,25 +83,27 @@ int load_round_trip_times(uint64_t *out, int rounds) {
     if (t < 0) return errno;
     setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(t, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    cpu_set_t all, here;
+    CPU_ZERO(&all);
+    sched_getaffinity(0, sizeof all, &all);
+    here = one_of(&all, 0);
+    struct end far = {t, one_of(&all, apart ? 1 : 0)};
     pthread_t thread;
-    if (pthread_create(&thread, NULL, echo, (void *)(intptr_t)t) != 0) return EAGAIN;
+    if (pthread_create(&thread, NULL, echo, &far) != 0) return EAGAIN;
+    sched_setaffinity(0, sizeof here, &here);
     int error = 0;
     char byte = 1;
+    uint64_t before = thread_cpu();
     for (int i = 0; i < rounds && !error; i++) {
         uint64_t start = load_now();
         if (send(s, &byte, 1, MSG_NOSIGNAL) != 1 || recv(s, &byte, 1, 0) != 1) error = EIO;
         out[i] = load_now() - start;
     }
+    *cpu = thread_cpu() - before;
     close(s);
     pthread_join(thread, NULL);
+    sched_setaffinity(0, sizeof all, &all);
     return error;
-}
-
-// CPU of this thread: others on the machine do not count.
-static uint64_t thread_cpu(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 uint64_t load_copy_time(long bytes, int rounds) {

@@ -24,8 +24,9 @@ void load_close(int descriptor);
 /// Nanoseconds of `rounds` times `pwrite` of `bytes` and `fdatasync`, each into `out`, in a file of
 /// 1 MiB that was written before. 0, or an error.
 int load_sync_times(const char *path, int bytes, uint64_t *out, int rounds);
-/// The same of one byte to another thread and back, over a TCP connection of the loopback interface.
-int load_round_trip_times(uint64_t *out, int rounds);
+/// The same of one byte to another thread and back, over a TCP connection of the loopback interface; both
+/// on one processor, or (`apart`) each on one of its own. `cpu`: nanoseconds of the calling thread for all.
+int load_round_trip_times(int apart, uint64_t *out, int rounds, uint64_t *cpu);
 /// Nanoseconds of `rounds` copies of `bytes`, through a region of 64 MiB.
 uint64_t load_copy_time(long bytes, int rounds);
 /// Wakes of the calling thread are not gathered with others': 1 us instead of 50.
