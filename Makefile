@@ -56,6 +56,7 @@ test: check
 	@# Apart: simulations take all cores, and some unit tests wait for real timers.
 	$(SWIFT) test --skip-build --skip 'SimulationTests|ConsensusTests|GeoReplicationTests'
 	$(SWIFT) test --skip-build --filter 'SimulationTests|ConsensusTests|GeoReplicationTests'
+	$(SWIFT) test --package-path Benchmarks
 	Tests/e2e/run.sh .build/debug/polder
 
 # Only the last part of `make test`, against the release build.

@@ -27,6 +27,6 @@ let package = Package(
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
             swiftSettings: settings),
-        .testTarget(name: "LoadTests", dependencies: ["polder-load"], swiftSettings: settings),
+        .testTarget(name: "LoadTests", dependencies: ["polder-load", "CLoad"], swiftSettings: settings),
     ]
 )

@@ -1,3 +1,5 @@
+import CLoad
+import Glibc
 import Testing
 
 @testable import polder_load
@@ -127,5 +129,30 @@ import Testing
         let mean = (0..<100_000).reduce(0.0) { sum, _ in sum + luck.exponential(mean: 100) } / 100_000
         #expect(abs(mean - 100) < 2)
         #expect((0..<1000).allSatisfy { _ in (0..<7).contains(luck.below(7)) })
+    }
+
+    @Test func `round trips are measured on bound processors, and leave the thread where it may be`() {
+        let before = processors()
+        #expect(!before.isEmpty)
+        for apart in [Int32(0), 1] {
+            var times = [UInt64](repeating: 0, count: 50)
+            var cpu: UInt64 = 0
+            #expect(load_round_trip_times(apart, &times, 50, &cpu) == 0)
+            #expect(times.allSatisfy { $0 > 0 })
+            #expect(cpu > 0 && cpu <= times.reduce(0, +))
+            #expect(processors() == before)
+        }
+    }
+
+    /// Which of them this thread may use, as the kernel says it.
+    private func processors() -> String {
+        guard let file = fopen("/proc/thread-self/status", "r") else { return "" }
+        defer { fclose(file) }
+        var line = [CChar](repeating: 0, count: 1024)
+        while fgets(&line, 1024, file) != nil {
+            let text = String(decoding: line.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+            if text.hasPrefix("Cpus_allowed:") { return text }
+        }
+        return ""
     }
 }
