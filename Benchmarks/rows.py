@@ -229,21 +229,18 @@ def watching(server, watch, watchers, streams, rate, seconds, outstanding):
     shape = dict(prefix="watch/", keys=10_000, size=256, watchers=watchers, watch=watch, mix="put",
                  watch_streams=streams, connections=4, timeout=60)
     figures = {}
-    before = cpu_seconds(server.pids)
-    report = load.run(server, "--prepared", **shape, rate=0, outstanding=outstanding, seconds=seconds, warm=0)
+    flood = dict(rate=0, outstanding=outstanding, seconds=seconds, warm=0)
+    total, _, report = measured(server, lambda: load.run(server, "--prepared", **shape, **flood))
     # With the creation of the watches, which is measured by a run without puts.
-    total = cpu_seconds(server.pids) - before
-    before = cpu_seconds(server.pids)
-    load.run(server, "--prepared", **shape, rate=1, requests=1, seconds=1, warm=0)
-    created = cpu_seconds(server.pids) - before
+    created, _, _ = measured(server, lambda: load.run(
+        server, "--prepared", **shape, rate=1, requests=1, seconds=1, warm=0))
     events = max(1, report["watch"]["events"])
     figures["cpuMicros"] = max(0, total - created) / events * 1e6
     figures["perSecond"] = report["watch"]["perSecond"]
     # What the puts of these events cost without any watcher.
     unwatched = {k: v for k, v in shape.items() if not k.startswith("watch")}
-    before = cpu_seconds(server.pids)
-    puts = load.run(server, "--prepared", **unwatched, rate=0, outstanding=outstanding, seconds=seconds, warm=0)
-    figures["putMicros"] = (cpu_seconds(server.pids) - before) / puts["answered"] * 1e6
+    cpu, _, puts = measured(server, lambda: load.run(server, "--prepared", **unwatched, **flood))
+    figures["putMicros"] = cpu / puts["answered"] * 1e6
     report = load.run(server, "--prepared", **shape, rate=rate, seconds=seconds, warm=0.5)
     figures["delay50"], figures["delay99"] = report["watch"]["p50"], report["watch"]["p99"]
     figures["rssMB"] = rss_mb(server.pids)
